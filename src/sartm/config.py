@@ -1,0 +1,210 @@
+"""Every setting of a model and of a run, as frozen dataclasses with strict loading and `--set`."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from sartm.data.classes import MFNET, Classes
+from sartm.errors import InputError
+
+Config = TypeVar("Config")
+Modality = Literal["both", "rgb", "thermal"]
+
+
+@dataclass(frozen=True)
+class ThermalRule:
+    """How raw thermal values become [0, 1], and how those are standardised."""
+
+    rule: Literal["uint8", "range", "percentile"] = "uint8"
+    """`uint8`: value / 255, refuses more bits. `range`: [low, high] to [0, 1], clipped.
+    `percentile`: the low-th and high-th percentile of each image to [0, 1], clipped."""
+    low: float = 0.0
+    """Counts or Celsius for `range`, percent for `percentile`; unused for `uint8`."""
+    high: float = 255.0
+    mean: float = 0.45
+    """Of the [0, 1] values on the training split."""
+    std: float = 0.225
+
+    def __post_init__(self) -> None:
+        if self.rule == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise InputError(
+                f"thermal rule percentile needs 0 <= low < high <= 100, found "
+                f"{self.low:g} and {self.high:g}; 1 and 99 are usual"
+            )
+        if self.high <= self.low:
+            raise InputError(f"thermal rule needs low < high, found {self.low:g} and {self.high:g}")
+        if self.std <= 0:
+            raise InputError(f"thermal std must be positive, found {self.std:g}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Hiera trunk and neck of SAM 2 (arXiv:2408.00714, arXiv:2306.00989)."""
+
+    embed_dim: int
+    heads: int
+    stages: tuple[int, int, int, int]
+    """Blocks per stage; stages work at strides 4, 8, 16, 32 and double the width."""
+    windows: tuple[int, int, int, int]
+    """Window side in tokens per stage; a stage's first block still uses the one before."""
+    global_blocks: tuple[int, ...]
+    """Indices of blocks that attend over the whole map."""
+    background: tuple[int, int]
+    """Grid of the coarse position embedding, resized to the map."""
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """SAM 2's two-way mask decoder with one mask token per class."""
+
+    depth: int = 2
+    heads: int = 8
+    mlp_dim: int = 2048
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters on q and v of every encoder block."""
+
+    sets: Literal["per_modality", "shared", "none"] = "per_modality"
+    rank: int = 16
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """FRM and FFM at the three levels."""
+
+    kind: Literal["frm_ffm", "mean", "rgb", "thermal"] = "frm_ffm"
+    """`mean` averages the modalities; `rgb` and `thermal` use one alone (for ablations)."""
+    norm: Literal["layer", "batch"] = "layer"
+    crop: tuple[int, int] = (480, 640)
+    """Height and width of the training crop in pixels: fixes n0 of the context's scale."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything needed to build a SARTM, apart from its weights."""
+
+    classes: Classes = MFNET
+    size: Literal["mini", "tiny", "small", "base_plus", "large", "test"] = "mini"
+    width: int = 256
+    """D: channels of the stride-16 map and of the decoder."""
+    thermal: ThermalRule = ThermalRule()
+    lora: LoRAConfig = LoRAConfig()
+    fusion: FusionConfig = FusionConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    frozen_encoder: bool = True
+    """Trunk and neck stay as they are; only adapters, fusion and heads learn."""
+    decode: Literal["fused", "per_modality"] = "fused"
+    """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
+    output: Literal["decoder", "auxiliary", "blend"] = "decoder"
+    """Which logits make the label map."""
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """A dataclass as JSON-ready dicts and lists."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))  # type: ignore[call-overload]
+
+
+def from_dict(kind: type[Config], values: object, where: str = "config") -> Config:
+    """Build a dataclass from what `to_dict` gave; an unknown key or a wrong type is refused."""
+    return typing.cast(Config, _parse(kind, values, where))
+
+
+def override(config: Config, assignments: typing.Sequence[str]) -> Config:
+    """A copy of `config` with each `a.b=value` applied; values are JSON or plain words."""
+    values = to_dict(config)
+    for assignment in assignments:
+        path, found, text = assignment.partition("=")
+        if not found:
+            raise InputError(f"--set {assignment!r} has no '='; write --set name=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        node, keys = values, path.split(".")
+        for depth, key in enumerate(keys):
+            if not isinstance(node, dict) or key not in node:
+                known = node if isinstance(node, dict) else {}
+                raise _unknown(".".join(keys[: depth + 1]), key, known)
+            if depth < len(keys) - 1:
+                node = node[key]
+        node[keys[-1]] = value
+    return from_dict(type(config), values)
+
+
+def _unknown(where: str, key: str, known: typing.Iterable[str]) -> InputError:
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names) or 'none'}"
+    return InputError(f"unknown config key {where!r}; {hint}")
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch per type
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be a table of settings, found {value!r}")
+        hints = typing.get_type_hints(kind)
+        for key in value:
+            if key not in hints:
+                raise _unknown(f"{where}.{key}", key, hints)
+        parsed = {key: _parse(hints[key], value[key], f"{where}.{key}") for key in value}
+        try:
+            return kind(**parsed)  # type: ignore[operator]
+        except TypeError as error:
+            raise InputError(f"{where} is incomplete: {error}") from None
+    if origin is Literal:
+        if value not in arguments:
+            raise InputError(
+                f"{where} is {value!r}; choose one of {', '.join(map(str, arguments))}"
+            )
+        return value
+    if origin is types.UnionType or origin is typing.Union:
+        if value is None and type(None) in arguments:
+            return None
+        inner = [argument for argument in arguments if argument is not type(None)]
+        return _parse(inner[0], value, where)
+    if origin is tuple:
+        return _parse_tuple(arguments, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{where} must be a table, found {value!r}")
+        return {k: _parse(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Any or (isinstance(value, kind) and (kind is not int or type(value) is int)):
+        return value
+    raise InputError(f"{where} must be {kind.__name__}, found {value!r}")
+
+
+def _parse_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{where} must be a list, found {value!r}")
+    if arguments[-1:] == (Ellipsis,):
+        return tuple(_parse(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(arguments):
+        raise InputError(f"{where} needs {len(arguments)} entries, found {len(value)}")
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_parse(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(pairs))
+
+
+__all__ = [
+    "DecoderConfig",
+    "EncoderConfig",
+    "FusionConfig",
+    "LoRAConfig",
+    "Modality",
+    "ModelConfig",
+    "ThermalRule",
+    "from_dict",
+    "override",
+    "to_dict",
+]

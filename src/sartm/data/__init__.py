@@ -1,0 +1,1 @@
+"""Reading, checking, drawing and augmenting RGB-thermal pairs; nothing here needs a model."""
