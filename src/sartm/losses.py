@@ -1,0 +1,298 @@
+"""What training minimises: cross-entropy, class prototypes with a memory, and CMKD.
+
+Shapes: B pairs, K classes, D channels, (H, W) the padded input, (h, w) = (H, W) / 16.
+All means are global: `reduce` sums a tensor over the ranks, with gradient, before any division;
+on one process it is the identity. So every rank has the same loss, that of the whole batch.
+
+Source: SARTM, arXiv:2505.01950. The released code's prototypes are no means and its language loss
+has no signal; docs/decisions/0004 says what is different here and why.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sartm.model.sartm import Output, resize_logits
+
+Reduce = Callable[[Tensor], Tensor]
+
+PRESENT = 0.25
+"""A class is present in a batch when it covers this many stride-16 cells."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and options of the loss."""
+
+    auxiliary: float = 1.0
+    """Weight of the auxiliary head's cross-entropy."""
+    prototype: float = 0.1
+    """w_p"""
+    language: float = 0.5
+    """w_c, the weight of CMKD."""
+    tau: float = 0.1
+    """CMKD's temperature, on both sides."""
+    diagonal: bool = False
+    """Compare a class with itself too, as the released code does."""
+    centre: bool = True
+    """Subtract what all classes share, in names and in prototypes."""
+    per_modality: bool = False
+    """CMKD also on each modality's own prototypes."""
+    target: Literal["names", "random"] = "names"
+    """`random` puts random vectors in the names' place: the control of an ablation."""
+    memory: bool = True
+    """Keep a running mean per class; without it there is no prototype term."""
+    class_weights: Literal["none", "sqrt", "log"] = "none"
+    """Weight pixels of a class with share p by 1/sqrt(p) or 1/ln(1.02 + p), mean 1 over pixels."""
+    ohem: float = 0.0
+    """Above 0: the mean is over this share of the pixels, those with the largest loss."""
+
+
+def cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    reduce: Reduce,
+    weights: Tensor | None = None,
+    hardest: float = 0.0,
+) -> Tensor:
+    """Mean cross-entropy over the labelled pixels of all ranks, in nats.
+
+    Args:
+        logits: (B, K, H, W).
+        label: (B, H, W) ids; 255 is left out.
+        reduce: sum over ranks.
+        weights: (K,) pixel weights, or None for equal ones.
+        hardest: above 0, only this share of each rank's pixels, those of largest loss.
+    """
+    losses = F.cross_entropy(
+        logits.float(), label, weight=weights, ignore_index=255, reduction="none"
+    )
+    counted = label != 255
+    amount = counted.float() if weights is None else weights[label.where(counted, 0)] * counted
+    if hardest > 0:
+        kept = max(1, int(hardest * int(counted.sum())))
+        losses, order = losses.flatten().topk(kept)
+        amount = amount.flatten()[order]
+    return reduce(losses.sum()) / reduce(amount.sum()).clamp(min=1e-6)
+
+
+def class_sums(features: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Sums of features per class, weighted by the class's share of each stride-16 cell.
+
+    Args:
+        features: (B, D, h, w).
+        label: (B, 16 h, 16 w) ids; 255 counts for no class.
+        classes: K.
+
+    Returns:
+        sums (K, D) and n (K,) in cells, both float32.
+    """
+    batch, _, height, width = features.shape
+    rows = torch.arange(16 * height, device=label.device) // 16
+    columns = torch.arange(16 * width, device=label.device) // 16
+    cell = rows[:, None] * width + columns[None]  # (H, W)
+    cell = cell + height * width * torch.arange(batch, device=label.device)[:, None, None]
+    index = (cell * classes + label)[label != 255]
+    pixels = torch.bincount(index, minlength=batch * height * width * classes)
+    shares = pixels.view(-1, classes).float() / 256  # (B h w, K)
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.permute(0, 2, 3, 1).flatten(0, 2).float()
+        return shares.T @ flat, shares.sum(0)
+
+
+def name_relations(cosines: Tensor, centre: bool) -> Tensor:
+    """(L, L) cosines of class names to the relations CMKD teaches.
+
+    Centred: T = H G H with H = I - 1/L, scaled to unit diagonal. What all names share says
+    nothing about which classes are alike.
+    """
+    if not centre:
+        return cosines
+    size = len(cosines)
+    project = torch.eye(size) - torch.full((size, size), 1 / size)
+    centred = project @ cosines @ project
+    scale = centred.diagonal().clamp(min=1e-6).rsqrt()
+    return centred * scale[:, None] * scale[None]
+
+
+def cmkd(
+    prototypes: Tensor, relations: Tensor, centre: Tensor, tau: float, diagonal: bool
+) -> Tensor:
+    """Cross-modal knowledge distillation: classes as related as their names are, in nats.
+
+        1/|P| sum_{i in P} KL(softmax_{j != i}(T_ij / tau) || softmax_{j != i}(S_ij / tau))
+
+    S are the cosines of the prototypes minus `centre`. Without the diagonal, because that is 1 on
+    both sides and drowns the rest.
+
+    Args:
+        prototypes: (|P|, D) of the classes present.
+        relations: (|P|, |P|) of the same classes' names, a constant.
+        centre: (D,), a constant.
+        tau: temperature.
+        diagonal: let j = i in.
+
+    Returns:
+        A scalar; 0 (with gradient 0) when fewer than 3 classes are present.
+    """
+    if len(prototypes) < 3:
+        return prototypes.sum() * 0.0
+    unit = F.normalize(prototypes - centre, dim=1)
+    visual, names = unit @ unit.T / tau, relations / tau
+    if not diagonal:
+        size = len(prototypes)
+        others = ~torch.eye(size, dtype=torch.bool, device=prototypes.device)
+        visual, names = (x[others].view(size, size - 1) for x in (visual, names))
+    return F.kl_div(visual.log_softmax(1), names.softmax(1), reduction="batchmean")
+
+
+class Criterion(nn.Module):
+    """The loss with its memory: m_c, a running mean of every class's prototype.
+
+    m_c <- 0.9 m_c + 0.1 p_c for the classes seen, once per optimizer step;
+    g_c = m_c / (1 - 0.9^k_c) after k_c updates
+    """
+
+    memory: Tensor
+    seen: Tensor
+    speaks: Tensor
+    relations: Tensor
+
+    def __init__(
+        self,
+        config: LossConfig,
+        width: int,
+        speaks: Tensor,
+        cosines: Tensor | None,
+        class_shares: Tensor | None = None,
+        reduce: Reduce = lambda tensor: tensor,
+    ) -> None:
+        """Set up the loss of K classes.
+
+        Args:
+            config: weights and options.
+            width: D.
+            speaks: (K,) bool, the classes whose names take part in language.
+            cosines: (K, K) of the names (rows of silent classes unused); None turns CMKD off.
+            class_shares: (K,) share of each class in the training pixels, for class weights.
+            reduce: sum over ranks, with gradient.
+        """
+        super().__init__()
+        classes = len(speaks)
+        self.config, self.reduce = config, reduce
+        self.register_buffer("memory", torch.zeros(classes, width))
+        self.register_buffer("seen", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("speaks", speaks, persistent=False)
+        relations = torch.zeros(classes, classes)
+        self.language = cosines is not None and config.language > 0
+        if cosines is not None:
+            chosen = cosines[speaks][:, speaks].float()
+            if config.target == "random":
+                vectors = torch.randn(len(chosen), 384, generator=torch.Generator().manual_seed(0))
+                chosen = F.normalize(vectors, dim=1) @ F.normalize(vectors, dim=1).T
+            where = speaks.nonzero()[:, 0]
+            relations[where[:, None], where[None]] = name_relations(chosen, config.centre)
+        self.register_buffer("relations", relations, persistent=False)
+        weights = class_weights(config.class_weights, class_shares)
+        self.register_buffer("weights", weights, persistent=False)
+        self.pending: tuple[Tensor, Tensor] | None = None
+
+    def corrected_memory(self) -> Tensor:
+        """(K, D) bias-corrected g; rows never seen are 0."""
+        correction = 1 - 0.9 ** self.seen.clamp(min=1)[:, None].float()
+        return self.memory / correction
+
+    def forward(
+        self,
+        output: Output,
+        label: Tensor,
+        has_rgb: Tensor | None = None,
+        has_thermal: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Every term of the loss, and `total`.
+
+        Args:
+            output: of the model.
+            label: (B, H', W') ids, 255 left out; H', W' before padding to multiples of 32.
+            has_rgb: (B,) bool, for per-modality CMKD.
+            has_thermal: (B,) bool likewise.
+        """
+        config, size = self.config, (label.shape[1], label.shape[2])
+        logits = resize_logits(output.logits, size)
+        weights = self.weights if isinstance(self.weights, Tensor) else None
+        terms = {"ce": cross_entropy(logits, label, self.reduce, weights, config.ohem)}
+        total = terms["ce"]
+        if output.auxiliary is not None:
+            auxiliary = resize_logits(output.auxiliary, size)
+            terms["auxiliary"] = cross_entropy(auxiliary, label, self.reduce, weights, config.ohem)
+            total = total + config.auxiliary * terms["auxiliary"]
+        below, right = -size[0] % 32, -size[1] % 32
+        padded = F.pad(label, (0, right, 0, below), value=255)
+        prototypes, present = self._prototypes(output.fused, padded, remember=True)
+        if config.memory:
+            terms["prototype"] = self._prototype_term(prototypes, present)
+            total = total + config.prototype * terms["prototype"]
+        if self.language:
+            terms["cmkd"] = self._language_term(prototypes, present, own_centre=False)
+            if config.per_modality:
+                for features, has in ((output.rgb, has_rgb), (output.thermal, has_thermal)):
+                    rows = padded if has is None else padded.where(has.view(-1, 1, 1), 255)
+                    own, there = self._prototypes(features, rows, remember=False)
+                    terms["cmkd"] = terms["cmkd"] + self._language_term(own, there, own_centre=True)
+            total = total + config.language * terms["cmkd"]
+        return {"total": total} | terms
+
+    def _prototypes(self, features: Tensor, label: Tensor, remember: bool) -> tuple[Tensor, Tensor]:
+        """(K, D) global masked means and which (K,) of them are present and speak."""
+        sums, cells = class_sums(features, label, len(self.speaks))
+        sums, cells = self.reduce(sums), self.reduce(cells)
+        if remember:
+            kept = (sums.detach(), cells.detach())
+            before = self.pending
+            self.pending = kept if before is None else (before[0] + kept[0], before[1] + kept[1])
+        return sums / cells.clamp(min=1e-6)[:, None], (cells >= PRESENT) & self.speaks
+
+    def _prototype_term(self, prototypes: Tensor, present: Tensor) -> Tensor:
+        known = present & (self.seen > 0)
+        if not known.any():
+            return prototypes.sum() * 0.0
+        remembered = self.corrected_memory()[known]
+        return (1 - F.cosine_similarity(prototypes[known], remembered, dim=1)).mean()
+
+    def _language_term(self, prototypes: Tensor, present: Tensor, own_centre: bool) -> Tensor:
+        config = self.config
+        chosen = prototypes[present]
+        centre = torch.zeros_like(prototypes[0])
+        if config.centre and present.any():
+            known = (self.seen > 0) & self.speaks
+            from_memory = bool(known.any()) and config.memory and not own_centre
+            source = self.corrected_memory()[known] if from_memory else chosen.detach()
+            centre = source.mean(0)
+        names = self.relations[present][:, present]
+        return cmkd(chosen, names, centre, config.tau, config.diagonal)
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Update the memory with all batches since the last call: once per optimizer step."""
+        if self.pending is None:
+            return
+        sums, cells = self.pending
+        self.pending = None
+        present = (cells >= PRESENT) & self.speaks
+        prototypes = sums / cells.clamp(min=1e-6)[:, None]
+        updated = 0.9 * self.memory + 0.1 * prototypes
+        self.memory.copy_(torch.where(present[:, None], updated, self.memory))
+        self.seen += present
+
+
+def class_weights(kind: str, shares: Tensor | None) -> Tensor | None:
+    """(K,) weights whose mean over pixels is 1, from class shares; None for `none`."""
+    if kind == "none" or shares is None:
+        return None
+    shares = shares.clamp(min=1e-5)
+    weights = shares.rsqrt() if kind == "sqrt" else 1 / torch.log(1.02 + shares)
+    return weights / (weights * shares).sum()

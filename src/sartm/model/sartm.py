@@ -1,0 +1,245 @@
+"""SARTM: two images in, class logits out. The wiring of encoder, fusion and heads.
+
+    rgb (B,3,H,W), thermal (B,1,H,W) in [0,1]
+      -> standardise, thermal to 3 channels, pad with 0 to multiples of 32
+      -> one SAM 2 encoder, RGB rows first, LoRA per modality    -> three maps per modality
+      -> a missing modality takes the maps of the other one      -> FRM, FFM per level
+      -> SAM 2 mask decoder, one mask token per class            -> logits (B,K,H/4,W/4)
+      -> auxiliary head on the three fused maps                  -> logits (B,K,H/4,W/4)
+
+Source: SARTM, arXiv:2505.01950, as its paper describes it; where the released code differs see
+docs/decisions.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sartm.config import ModelConfig
+from sartm.model.fusion import Fusion
+from sartm.model.lora import AdaptedQKV
+from sartm.model.sam2 import (
+    ENCODERS,
+    ImageEncoder,
+    Levels,
+    MaskDecoder,
+    PositionCode,
+    PromptCodes,
+    Trunk,
+)
+
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, as SAM 2 was trained with."""
+
+
+@dataclass
+class Output:
+    """What one forward pass gives; maps cover the input padded to multiples of 32."""
+
+    logits: Tensor
+    """(B, K, h/4, w/4) of the decoder."""
+    auxiliary: Tensor | None
+    """(B, K, h/4, w/4) of the auxiliary head, None when it was not asked for."""
+    fused: Tensor
+    """(B, D, h/16, w/16), the fused SFM: what prototypes are made of."""
+    rgb: Tensor
+    """(B, D, h/16, w/16), RGB's own SFM (thermal's where RGB is missing)."""
+    thermal: Tensor
+    """(B, D, h/16, w/16), thermal's own SFM (RGB's where thermal is missing)."""
+
+
+class AuxiliaryHead(nn.Module):
+    """The three fused maps added at stride 4 and read by one convolution."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.lift_ffp = nn.Conv2d(width // 8, width, 1)
+        self.lift_ifp = nn.Conv2d(width // 4, width, 1)
+        self.predict = nn.Conv2d(width, classes, 3, padding=1)
+
+    def forward(self, levels: Levels) -> Tensor:
+        """(B, K, H/4, W/4) class logits."""
+        x = F.interpolate(levels.sfm, levels.ifp.shape[2:], mode="bilinear")
+        x = x + self.lift_ifp(levels.ifp)
+        x = F.interpolate(x, levels.ffp.shape[2:], mode="bilinear") + self.lift_ffp(levels.ffp)
+        logits: Tensor = self.predict(x)
+        return logits
+
+
+class SARTM(nn.Module):
+    """The model; build it from a `ModelConfig`, its weights start at random."""
+
+    rgb_mean: Tensor
+    rgb_std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        classes = len(config.classes)
+        self.image_encoder = ImageEncoder(ENCODERS[config.size], config.width, config.lora)
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.sam_prompt_encoder = PromptCodes(config.width)
+        self.sam_mask_decoder = MaskDecoder(classes, config.width, config.decoder)
+        self.fusion = Fusion(config.width, config.fusion)
+        self.auxiliary_head = AuxiliaryHead(classes, config.width)
+        self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("rgb_std", torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
+        self._start()
+        if config.frozen_encoder:
+            self._freeze()
+
+    def _start(self) -> None:
+        """Small normal weights for the trunk, which is trained from scratch where not loaded."""
+        trunk = self.image_encoder.trunk
+        for code in (trunk.pos_embed, trunk.pos_embed_window, self.no_mem_embed):
+            nn.init.trunc_normal_(code, std=0.02)
+        for module in trunk.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def _freeze(self) -> None:
+        """Leave adapters, fusion and heads to learn; what SAM 2 knows stays."""
+        fixed = (self.image_encoder, self.sam_prompt_encoder)
+        for module in fixed:
+            module.requires_grad_(False)
+        self.no_mem_embed.requires_grad_(False)
+        for name, parameter in self.image_encoder.named_parameters():
+            if ".lora_" in name:
+                parameter.requires_grad_(True)
+
+    def _standardise(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Both modalities as one normalised, padded batch of 3-channel images, RGB rows first."""
+        images = []
+        if rgb is not None:
+            images.append((rgb - self.rgb_mean) / self.rgb_std)
+        if thermal is not None:
+            rule = self.config.thermal
+            images.append(((thermal - rule.mean) / rule.std).expand(-1, 3, -1, -1))
+        batch = torch.cat(images) if len(images) > 1 else images[0]
+        below, right = -batch.shape[2] % 32, -batch.shape[3] % 32
+        padded = F.pad(batch, (0, right, 0, below)) if below or right else batch
+        return padded.to(self.no_mem_embed.dtype).contiguous(memory_format=torch.channels_last)
+
+    def encode(self, rgb: Tensor | None, thermal: Tensor | None) -> tuple[Levels, Levels]:
+        """The maps of both modalities; where one is None both are those of the other one."""
+        if rgb is None and thermal is None:
+            raise ValueError("SARTM needs at least one of rgb and thermal")
+        rows = 0 if rgb is None else len(rgb)
+        decoder = self.sam_mask_decoder
+        images = self._standardise(rgb, thermal)
+        levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
+        levels = levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+        if rgb is None or thermal is None:
+            return levels, levels
+        return Levels(*(x[:rows] for x in levels)), Levels(*(x[rows:] for x in levels))
+
+    def decode(self, levels: Levels) -> Tensor:
+        """(B, K, h/4, w/4) logits of the mask decoder."""
+        prompts = self.sam_prompt_encoder
+        code = prompts.pe_layer(*levels.sfm.shape[2:])
+        logits: Tensor = self.sam_mask_decoder(levels, prompts.dense(), code)
+        return logits
+
+    def forward(
+        self,
+        rgb: Tensor | None,
+        thermal: Tensor | None,
+        has_rgb: Tensor | None = None,
+        has_thermal: Tensor | None = None,
+        auxiliary: bool = True,
+    ) -> Output:
+        """Class logits of aligned pairs.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1], or None when no pair has it: its encoder pass is skipped.
+            thermal: (B, 1, H, W) in [0, 1] by the config's thermal rule, or None.
+            has_rgb: (B,) bool, False where this pair's RGB is missing (its pixels are not used).
+            has_thermal: (B,) bool likewise.
+            auxiliary: also run the auxiliary head.
+        """
+        rgb_levels, thermal_levels = self.encode(rgb, thermal)
+        if has_rgb is not None:
+            rgb_levels = _fill(rgb_levels, thermal_levels, has_rgb)
+        if has_thermal is not None:
+            thermal_levels = _fill(thermal_levels, rgb_levels, has_thermal)
+        fused = self._fuse(rgb_levels, thermal_levels)
+        if self.config.decode == "fused":
+            logits = self.decode(fused)
+        else:
+            logits = (self.decode(rgb_levels) + self.decode(thermal_levels)) / 2
+        extra = self.auxiliary_head(fused) if auxiliary else None
+        return Output(logits, extra, fused.sfm, rgb_levels.sfm, thermal_levels.sfm)
+
+    def _fuse(self, rgb: Levels, thermal: Levels) -> Levels:
+        kind = self.config.fusion.kind
+        if kind == "frm_ffm":
+            fused: Levels = self.fusion(rgb, thermal)
+            return fused
+        if kind == "mean":
+            return Levels(*((x + y) / 2 for x, y in zip(rgb, thermal, strict=True)))
+        return rgb if kind == "rgb" else thermal
+
+    def predict_logits(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """(B, K, h/4, w/4) logits that make the label map, as `config.output` says."""
+        wanted = self.config.output
+        output: Output = self(rgb, thermal, auxiliary=wanted != "decoder")
+        if output.auxiliary is None:
+            return output.logits
+        if wanted == "auxiliary":
+            return output.auxiliary
+        return (output.logits + output.auxiliary) / 2
+
+    def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
+        """A copy for inference: adapters folded in, codes cached per size, no gradients.
+
+        Tensors that do not change are shared with this model; `dtype` converts the weights.
+        """
+        shared: dict[int, object] = {}
+        for tensor in (*self.parameters(), *self.buffers()):
+            moved = tensor.detach().to(dtype or tensor.dtype)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            shared[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
+        for module in self.modules():
+            if isinstance(module, AdaptedQKV):
+                folded = module.merged()
+                shared[id(module)] = folded.to(dtype) if dtype else folded
+        model = copy.deepcopy(self, shared)
+        for module in model.modules():
+            if isinstance(module, Trunk | PositionCode):
+                module.codes = {}
+        return model.eval()
+
+
+def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
+    """Take the other modality's maps in the rows where this one is not present."""
+    keep = present.view(-1, 1, 1, 1)
+    return Levels(*(torch.where(keep, x, y) for x, y in zip(levels, other, strict=True)))
+
+
+def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, K, h/4, w/4) logits of a padded input to (B, K, H, W) of the input itself."""
+    full = F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
+    return full[..., : size[0], : size[1]]
+
+
+def count_parameters(model: SARTM) -> dict[str, tuple[int, int]]:
+    """Parameters per group, as (all, learning)."""
+    groups = {"encoder": (0, 0), "lora": (0, 0), "decoder": (0, 0), "fusion": (0, 0)}
+    groups |= {"auxiliary": (0, 0), "codes": (0, 0), "total": (0, 0)}
+    homes = {
+        "image_encoder": "encoder",
+        "sam_mask_decoder": "decoder",
+        "fusion": "fusion",
+        "auxiliary_head": "auxiliary",
+    }
+    for name, parameter in model.named_parameters():
+        home = "lora" if ".lora_" in name else homes.get(name.split(".")[0], "codes")
+        for group in (home, "total"):
+            total, learning = groups[group]
+            size = parameter.numel()
+            groups[group] = (total + size, learning + size * parameter.requires_grad)
+    return groups
