@@ -1,0 +1,392 @@
+"""From a folder to its pairs: dataset.toml, and the layouts in which the benchmarks circulate."""
+
+import fnmatch
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from sartm.config import from_dict
+from sartm.data.classes import FMB, MFNET, PST900, Classes
+from sartm.data.images import SUFFIXES, image_size
+from sartm.errors import InputError
+
+ThermalUnit = Literal["display", "counts", "celsius"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Where one RGB-thermal pair lies; what is None does not exist."""
+
+    name: str
+    """Path below the image folder without suffix; names outputs."""
+    rgb: Path | None = None
+    thermal: Path | None = None
+    label: Path | None = None
+    four_channel: Path | None = None
+    """RGB + thermal in one file; then `rgb` and `thermal` are None."""
+    coloured_label: bool = False
+    """The label shows the palette's colours instead of ids."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set on disk: what its pairs are called, where they lie and what their ids mean."""
+
+    name: str
+    root: Path
+    classes: Classes
+    splits: dict[str, tuple[Pair, ...]]
+    subsets: dict[str, str] = field(default_factory=dict)
+    """Subset name -> regular expression searched in a pair's name, e.g. day -> "D$"."""
+    thermal_unit: ThermalUnit = "display"
+    """What raw thermal values are: display (8-bit grey), counts or celsius."""
+    black_hot: bool = False
+    """Hot is dark; `PairDataset` inverts such images."""
+    kind: str = "dataset.toml"
+    """Which arrangement of folders was recognised."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    rgb: str = ""
+    thermal: str = ""
+    four_channel: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class _Thermal:
+    unit: ThermalUnit = "display"
+    black_hot: bool = False
+
+
+@dataclass(frozen=True)
+class _Toml:
+    """dataset.toml as written; the field names are its keys."""
+
+    name: str
+    classes: tuple[str, ...]
+    files: _Files
+    splits: dict[str, str]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    ignore: int = 255
+    prompts: tuple[str, ...] = ()
+    subsets: dict[str, str] = field(default_factory=dict)
+    thermal: _Thermal = _Thermal()
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """Folder names of a known layout; `{split}` stands for the folder of a split."""
+
+    kind: str
+    rgb: str
+    thermal: str
+    """Empty: RGB and thermal are in one file, the one in `rgb`."""
+    label: str
+    data: Literal["mfnet", "pst900", "fmb", "msrs", ""] = ""
+    """The data set that alone is arranged like this; empty: names and image sizes tell."""
+
+    def folders(self, split: str) -> tuple[str, ...]:
+        parts = (self.rgb, self.thermal, self.label)
+        return tuple(part.format(split=split) for part in parts if part)
+
+
+# The more special an arrangement, the earlier: the first whose folders exist is taken.
+_ARRANGEMENTS = (
+    _Arrangement("msrs", "{split}/vi", "{split}/ir", "{split}/Segmentation_labels"),
+    _Arrangement("fmb", "{split}/Visible", "{split}/Infrared", "{split}/Label", "fmb"),
+    _Arrangement("fmb-color", "{split}/Visible", "{split}/Infrared", "{split}/color", "fmb"),
+    _Arrangement("pst900", "{split}/rgb", "{split}/thermal", "{split}/labels", "pst900"),
+    _Arrangement("rgbx-numpy", "rgbx_np/{split}", "", "annotations/{split}"),
+    _Arrangement("images-thermal-labels", "images/{split}", "thermal/{split}", "labels/{split}"),
+    _Arrangement("four-channel-annotations", "images/{split}", "", "annotations/{split}"),
+    _Arrangement("four-channel", "images", "", "labels"),
+    _Arrangement("fmb-flat", "Visible", "Infrared", "Label", "fmb"),
+    _Arrangement("fmb-flat-color", "Visible", "Infrared", "color", "fmb"),
+    _Arrangement("flat", "RGB", "Thermal", "Label"),
+    _Arrangement("flat", "RGB", "Modal", "Label"),
+    _Arrangement("flat", "RGB", "THE", "Label"),
+    _Arrangement("flat", "RGB", "Thermal", "labels"),
+    _Arrangement("flat", "RGB", "T", "Label"),
+    _Arrangement("flat-ther", "rgb", "ther", "labels"),
+    _Arrangement("flat-lower", "rgb", "thermal", "labels"),
+)
+_SPLITS = ("train", "val", "test", "trainval", "test_day", "test_night")
+# Folder -> split: the other words in use.
+_SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "validation": "val", "test": "test",
+}  # fmt: skip
+# The letter survives in the flipped copies some tools add: 00001D_flip.
+_DAY_NIGHT = {"day": r"D(_flip)?$", "night": r"N(_flip)?$"}
+_DAY_NIGHT_NAME = re.compile(r"(^|[/_])\d{5}[DN](_flip)?$")
+_SIZES = {(720, 1280): "pst900", (600, 800): "fmb"}
+_CLASSES = {"mfnet": MFNET, "msrs": MFNET, "pst900": PST900, "fmb": FMB}
+_LARGEST_TEXT = 64 * 2**20  # bytes of a list or a dataset.toml
+
+
+def open_layout(path: str | Path) -> Layout:
+    """Recognise a data set: a dataset.toml, a folder that holds one, or a benchmark's folder.
+
+    Every pair of every split is checked to exist; nothing is decoded.
+
+    Raises:
+        InputError: not recognised, a key or pattern of dataset.toml is wrong, a split is empty or
+            lists a pair that does not exist, or a name leaves the data set's folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        if path.suffix.lower() != ".toml":
+            raise InputError(f"{path}: a data set is a folder or a dataset.toml, found a file")
+        return _open_toml(path)
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder or dataset.toml; check the path of the data set")
+    if (path / "dataset.toml").is_file():
+        return _open_toml(path / "dataset.toml")
+    for arrangement in _ARRANGEMENTS:
+        splits = _splits_of(path, arrangement)
+        if splits:
+            return _plain_layout(path, arrangement, splits)
+    raise InputError(_unrecognised(path))
+
+
+def _open_toml(path: Path) -> Layout:
+    try:
+        values = tomllib.loads(_read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    toml = from_dict(_Toml, values, str(path))
+    _check_patterns(path, toml)
+    classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
+    splits = {split: _toml_split(path, toml, split) for split in toml.splits}
+    thermal = toml.thermal
+    return Layout(
+        toml.name, path.parent, classes, splits, toml.subsets, thermal.unit, thermal.black_hot
+    )
+
+
+def _check_patterns(path: Path, toml: _Toml) -> None:
+    files = toml.files
+    if files.four_channel and (files.rgb or files.thermal):
+        raise InputError(
+            f"{path}: [files] has four_channel and rgb or thermal; keep one of the two"
+        )
+    if not (files.four_channel or files.rgb or files.thermal):
+        raise InputError(f"{path}: [files] names no images; give rgb and thermal, or four_channel")
+    for key, pattern in (
+        ("rgb", files.rgb), ("thermal", files.thermal),
+        ("four_channel", files.four_channel), ("label", files.label),
+    ):  # fmt: skip
+        if pattern and "{name}" not in pattern:
+            raise InputError(f"{path}: files.{key} is {pattern!r}, which lacks {{name}}")
+        unknown = set(re.findall(r"\{(.*?)\}", pattern)) - {"name", "split"}
+        if unknown:
+            raise InputError(
+                f"{path}: files.{key} is {pattern!r}; only {{name}} and {{split}} are filled in, "
+                f"found {{{sorted(unknown)[0]}}}"
+            )
+    if not toml.splits:
+        raise InputError(f'{path}: [splits] is empty; write e.g. train = "train.txt"')
+    for name, expression in toml.subsets.items():
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise InputError(
+                f"{path}: subsets.{name} is not a regular expression: {expression!r} ({error})"
+            ) from None
+
+
+def _toml_split(path: Path, toml: _Toml, split: str) -> tuple[Pair, ...]:
+    """The three ways to name a split: a list file, a glob of names, a folder for {split}."""
+    root, files, value = path.parent, toml.files, toml.splits[split]
+    images = files.rgb or files.four_channel or files.thermal
+    source = f"split {split!r} ({value}) of {path}"
+    if value.endswith(".txt"):
+        folder, names = split, _read_list(root / value, root)
+        source = str(root / value)
+    elif "*" in value or "?" in value:
+        folder = split
+        found = _names_matching(root, images.replace("{split}", split))
+        names = [name for name in found if fnmatch.fnmatchcase(name, value)]
+    else:
+        folder, names = value, _names_matching(root, images.replace("{split}", value))
+    if not names:
+        raise InputError(f"{source} is empty: no file fits {images!r} below {root}")
+
+    def place(pattern: str, name: str) -> Path | None:
+        filled = pattern.replace("{split}", folder).replace("{name}", name)
+        return root / filled if pattern else None
+
+    pairs = tuple(
+        Pair(
+            name,
+            place(files.rgb, name),
+            place(files.thermal, name),
+            place(files.label, name),
+            place(files.four_channel, name),
+        )
+        for name in names
+    )
+    _require_files(pairs, source)
+    return pairs
+
+
+def _names_matching(root: Path, pattern: str) -> list[str]:
+    """What {name} stands for in every file that fits the pattern, sorted."""
+    before, _, after = pattern.partition("{name}")
+    folder, _, start = before.rpartition("/")
+    top = root / (folder or ".") if not before.startswith("/") else Path(folder or "/")
+    # A second {name}, as in {name}/{name}.png, must be the same text again.
+    rest = re.escape(after).replace(re.escape("{name}"), "(?P=name)")
+    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest)
+    below = (file.relative_to(top).as_posix() for file in _files_below(top))
+    return sorted(match["name"] for file in below if (match := fits.fullmatch(file)))
+
+
+def _plain_layout(
+    root: Path, arrangement: _Arrangement, splits: dict[str, tuple[Pair, ...]]
+) -> Layout:
+    some = [pair for pairs in splits.values() for pair in pairs]
+    data = arrangement.data or _recognise_data(root, arrangement, some)
+    day_night = data in ("mfnet", "msrs")
+    return Layout(
+        data, root, _CLASSES[data], splits, _DAY_NIGHT if day_night else {}, kind=arrangement.kind
+    )
+
+
+def _recognise_data(root: Path, arrangement: _Arrangement, pairs: list[Pair]) -> str:
+    """Which benchmark fills an arrangement that several use: by the names, else by the size."""
+    if all(_DAY_NIGHT_NAME.search(pair.name) for pair in pairs):
+        return "msrs" if arrangement.kind == "msrs" else "mfnet"
+    first = pairs[0].four_channel or pairs[0].rgb
+    size = image_size(first) if first else (0, 0)
+    if size in _SIZES:
+        return _SIZES[size]
+    raise InputError(
+        f"{root}: folders {', '.join(arrangement.folders('train'))} are understood, but neither "
+        f"names ({pairs[0].name}) nor size ({size[0]}x{size[1]}) are those of MFNet, MSRS, PST900 "
+        f"or FMB: put a dataset.toml with the class names beside them"
+    )
+
+
+def _splits_of(root: Path, arrangement: _Arrangement) -> dict[str, tuple[Pair, ...]]:
+    """Splits by folders or by lists, whichever the arrangement has; empty if it does not fit."""
+    if "{split}" not in arrangement.rgb:
+        return _listed_splits(root, arrangement)
+    splits = {}
+    for folder, split in _SPLIT_FOLDERS.items():
+        if all((root / part).is_dir() for part in arrangement.folders(folder)):
+            images = root / arrangement.rgb.format(split=folder)
+            names = sorted(_index(images))
+            if not names:
+                raise InputError(f"split {split!r} is empty: no images in {images}")
+            splits[split] = _pairs(root, arrangement, folder, names, str(images))
+    return splits
+
+
+def _listed_splits(root: Path, arrangement: _Arrangement) -> dict[str, tuple[Pair, ...]]:
+    if not all((root / part).is_dir() for part in arrangement.folders("")):
+        return {}
+    splits = {}
+    for split in _SPLITS:
+        source = root / f"{split}.txt"
+        if source.is_file():
+            names = [name.removeprefix(f"{arrangement.rgb}/") for name in _read_list(source, root)]
+            if not names:
+                raise InputError(f"split {split!r} is empty: {source} lists no names")
+            splits[split] = _pairs(root, arrangement, "", names, str(source))
+    return splits
+
+
+def _pairs(
+    root: Path, arrangement: _Arrangement, folder: str, names: Iterable[str], source: str
+) -> tuple[Pair, ...]:
+    rgb = _index(root / arrangement.rgb.format(split=folder))
+    label = _index(root / arrangement.label.format(split=folder))
+    one_file = not arrangement.thermal
+    thermal = {} if one_file else _index(root / arrangement.thermal.format(split=folder))
+    coloured = arrangement.label.endswith("color")
+    pairs = []
+    for name in names:
+        wanted = [("RGB", rgb), ("label", label)] + ([] if one_file else [("thermal", thermal)])
+        for what, index in wanted:
+            if name not in index:
+                raise InputError(
+                    f"{source} has {name!r}, but there is no {what} image of that name in {root}; "
+                    f"complete the download or take the name out"
+                )
+        if one_file:
+            pairs.append(Pair(name, label=label[name], four_channel=rgb[name]))
+        else:
+            pairs.append(Pair(name, rgb[name], thermal[name], label[name], None, coloured))
+    return tuple(pairs)
+
+
+def _index(folder: Path) -> dict[str, Path]:
+    """Path below the folder without suffix -> image file."""
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for file in _files_below(folder)
+        if file.suffix.lower() in SUFFIXES
+    }
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Every file, sorted; hidden ones (and the copies ._x some systems leave) are not images."""
+    if not folder.is_dir():
+        return []
+    files = (file for file in folder.rglob("*") if not file.name.startswith("."))
+    return sorted(file for file in files if file.is_file())
+
+
+def _require_files(pairs: Iterable[Pair], source: str) -> None:
+    for pair in pairs:
+        for file in (pair.rgb, pair.thermal, pair.four_channel, pair.label):
+            if file and not file.is_file():
+                raise InputError(
+                    f"{source} has {pair.name!r}, but {file} does not exist; "
+                    f"complete the download or take the name out"
+                )
+
+
+def _read_list(path: Path, root: Path) -> list[str]:
+    """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped."""
+    names = []
+    for line in _read_text(path).splitlines():
+        name = line.strip()
+        if not name:
+            continue
+        parts = PurePosixPath(name.replace("\\", "/"))
+        drive = re.match(r"[A-Za-z]:", name)
+        if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
+            raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
+        plain = parts.with_suffix("") if parts.suffix.lower() in SUFFIXES else parts
+        names.append(plain.as_posix())
+    return names
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_TEXT:
+            raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a text file")
+        return path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a split names it") from None
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise InputError(f"{path}: not a text file in UTF-8") from None
+
+
+def _unrecognised(root: Path) -> str:
+    here = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
+    found = ", ".join(here[:8]) + (f" and {len(here) - 8} more" if len(here) > 8 else "")
+    kinds = sorted({"+".join(kind.folders("train")) for kind in _ARRANGEMENTS})
+    return (
+        f"{root}: no known layout; found {found or 'nothing'}. Expected a dataset.toml, or the "
+        f"folders of a benchmark with their lists or splits: {'; '.join(kinds)}"
+    )
+
+
+__all__ = ["Layout", "Pair", "ThermalUnit", "open_layout"]

@@ -1,0 +1,391 @@
+"""Pairs as arrays: reading with every check, the data set, and the pairing of loose files."""
+
+import glob
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sartm.data.classes import Classes
+from sartm.data.images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    FourChannel,
+    read_four_channel,
+    read_label,
+    read_rgb,
+    read_rgb_alone,
+    read_thermal,
+)
+from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
+from sartm.errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair as read: raw values, all present arrays of one height and width."""
+
+    name: str
+    rgb: npt.NDArray[np.uint8] | None
+    """(H, W, 3), RGB order."""
+    thermal: Array | None
+    """(H, W) uint8, uint16 or float32; a model's thermal rule makes [0, 1] of it."""
+    label: Array | None = None
+    """(H, W) uint8 or uint16 class ids."""
+    note: str = ""
+    """What the user should know about how it was read."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        image = self.rgb if self.rgb is not None else self.thermal
+        if image is None:
+            raise InputError(f"pair {self.name!r} has neither RGB nor thermal; give at least one")
+        height, width = image.shape[:2]
+        return height, width
+
+
+class PairDataset:
+    """Samples by position; holds the pairs of one split and what their ids mean."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        classes: Classes,
+        *,
+        name: str = "",
+        split: str = "",
+        subsets: dict[str, str] | None = None,
+        thermal_unit: ThermalUnit = "display",
+        black_hot: bool = False,
+        resize_thermal: bool = False,
+    ) -> None:
+        self.pairs = tuple(pairs)
+        self.classes = classes
+        self.name = name
+        self.split = split
+        self.subsets = dict(subsets or {})
+        self.thermal_unit = thermal_unit
+        self.black_hot = black_hot
+        self.resize_thermal = resize_thermal
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        split: str = "train",
+        limit: int | None = None,
+        resize_thermal: bool = False,
+    ) -> "PairDataset":
+        """Open a split of a dataset.toml or of a benchmark's folder (`layouts.open_layout`).
+
+        `limit` takes that many pairs, spread evenly over the split, so that day and night stay.
+        """
+        return cls.of(open_layout(path), split, limit, resize_thermal)
+
+    @classmethod
+    def of(
+        cls,
+        layout: Layout,
+        split: str = "train",
+        limit: int | None = None,
+        resize_thermal: bool = False,
+    ) -> "PairDataset":
+        """A split of an open layout."""
+        if split not in layout.splits:
+            raise InputError(
+                f"data set {layout.name} ({layout.root}) has no split {split!r}; "
+                f"it has {', '.join(layout.splits)}"
+            )
+        pairs = layout.splits[split]
+        if limit is not None:
+            if limit < 1:
+                raise InputError(f"limit is {limit}; at least one pair is needed")
+            count = min(limit, len(pairs))
+            pairs = tuple(pairs[index * len(pairs) // count] for index in range(count))
+        return cls(
+            pairs,
+            layout.classes,
+            name=layout.name,
+            split=split,
+            subsets=layout.subsets,
+            thermal_unit=layout.thermal_unit,
+            black_hot=layout.black_hot,
+            resize_thermal=resize_thermal,
+        )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        pair = self.pairs[index]
+        sample = read_pair(pair, self.classes, resize_thermal=self.resize_thermal)
+        if self.black_hot and sample.thermal is not None:
+            return replace(sample, thermal=invert_thermal(sample.thermal))
+        return sample
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def subset_of(self, name: str) -> list[str]:
+        """The subsets (day, night, ...) a pair of that name belongs to."""
+        return [subset for subset, rule in self.subsets.items() if re.search(rule, name)]
+
+
+def read_pair(
+    pair: Pair,
+    classes: Classes | None = None,
+    *,
+    resize_thermal: bool = False,
+    four_channel: FourChannel = "no",
+    max_pixels: int = MAX_PIXELS,
+) -> Sample:
+    """Read and check everything that belongs to a pair.
+
+    `four_channel` says what a 4th channel of an RGB image without thermal partner is. With
+    `classes` the label is read too, and its ids are checked.
+
+    Raises:
+        InputError: an unreadable file, sizes that differ (thermal is fitted to the size of RGB with
+            `resize_thermal`), or label ids outside the class table.
+    """
+    rgb, thermal, note = _read_images(pair, four_channel, max_pixels)
+    if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
+        if not resize_thermal:
+            raise InputError(
+                f"pair {pair.name!r}: RGB is {_size(rgb)} but thermal is {_size(thermal)}. If both "
+                f"show the same field of view pass --resize-thermal; if not, register the cameras "
+                f"first: sartm data align"
+            )
+        thermal = fit_thermal(thermal, rgb.shape[:2])
+    label = None
+    if classes is not None and pair.label is not None:
+        colours = classes.palette if pair.coloured_label else ()
+        label = read_label(pair.label, classes.ignore, colours, max_pixels)
+        image = rgb if rgb is not None else thermal
+        if image is not None and label.shape != image.shape[:2]:
+            raise InputError(
+                f"{pair.label}: the label is {_size(label)} but its image is {_size(image)}; "
+                f"labels are never resized, use those that belong to the images"
+            )
+        check_ids(label, classes, pair.label)
+    return Sample(pair.name, rgb, thermal, label, note)
+
+
+def check_ids(label: Array, classes: Classes, where: str | Path) -> None:
+    """Refuse a label (H, W) with ids that the class table does not have."""
+    if not label.size or label.max() < len(classes):
+        return
+    ids, counts = np.unique(label, return_counts=True)
+    for value, count in zip(ids, counts, strict=True):
+        if value >= len(classes) and value != classes.ignore:
+            raise InputError(
+                f"{where}: {count} pixels have id {value}, but the class table has ids "
+                f"0-{len(classes) - 1} and {classes.ignore} (ignore); correct the label or the "
+                f"classes of the data set"
+            )
+
+
+def fit_thermal(thermal: Array, size: tuple[int, int]) -> Array:
+    """Resize raw thermal (H, W) to `size` (height, width): averaged down, interpolated up."""
+    smaller = size[0] * size[1] < thermal.size
+    how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(thermal, (size[1], size[0]), interpolation=how))
+
+
+def invert_thermal(raw: Array) -> Array:
+    """Black-hot to white-hot: the largest value of the number type minus raw; floats are negated.
+
+    A rule `range` on 16-bit counts or floats then counts from the other end.
+    """
+    if raw.dtype.kind == "u":
+        return np.asarray(np.iinfo(raw.dtype).max - raw)
+    return np.asarray(-raw)
+
+
+def pixel_hash(sample: Sample) -> str:
+    """SHA-256 over the decoded RGB and thermal pixels: equal for the same picture in any file."""
+    digest = hashlib.sha256()
+    for image in (sample.rgb, sample.thermal):
+        if image is None:
+            digest.update(b"none;")
+        else:
+            digest.update(f"{image.dtype.name} {image.shape};".encode())
+            digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def find_pairs(
+    rgb: str | Path | None,
+    thermal: str | Path | None,
+    pair_regex: str | None = None,
+    allow_single: bool = False,
+) -> tuple[list[Pair], list[Path]]:
+    """Pair loose images for prediction: each side a file, a folder (recursive), a glob or None.
+
+    Folders and globs are paired by the path below them without suffix, or by group 1 of
+    `pair_regex` searched in that path. Two single files are a pair whatever they are called.
+
+    Returns:
+        The pairs, sorted by name (RGB's, else thermal's), and the files left without a partner,
+        which with `allow_single` become pairs of one image instead.
+
+    Raises:
+        InputError: nothing found, nothing fits together, or two inputs share an output name.
+    """
+    visible, infrared = _inputs(rgb, "--rgb"), _inputs(thermal, "--thermal")
+    if rgb is None and thermal is None:
+        raise InputError("no input; give --rgb, --thermal or both")
+    if rgb is None or thermal is None:
+        lone = [Pair(name, file) for name, file in visible.items()]
+        lone += [Pair(name, None, file) for name, file in infrared.items()]
+        return sorted(lone, key=lambda pair: pair.name), []
+    if _is_file(rgb) and _is_file(thermal) and pair_regex is None:
+        ((name, first),), (second,) = visible.items(), infrared.values()
+        return [Pair(name, first, second)], []
+    return _match(visible, infrared, pair_regex, allow_single)
+
+
+def _match(
+    visible: dict[str, Path], infrared: dict[str, Path], pair_regex: str | None, allow_single: bool
+) -> tuple[list[Pair], list[Path]]:
+    left, lone_left = _keys(visible, pair_regex, "RGB")
+    right, lone_right = _keys(infrared, pair_regex, "thermal")
+    pairs = [
+        Pair(left[key], visible[left[key]], infrared[right[key]]) for key in left.keys() & right
+    ]
+    lone_left += [left[key] for key in left.keys() - right.keys()]
+    lone_right += [right[key] for key in right.keys() - left.keys()]
+    if not pairs and not allow_single:
+        raise InputError(
+            f"no RGB image has a thermal partner of the same name, e.g. {min(visible)!r} and "
+            f"{min(infrared)!r}; pair them with --pair REGEX (its group 1 must match), or use each "
+            f"alone with --allow-single"
+        )
+    unpaired = [visible[name] for name in lone_left] + [infrared[name] for name in lone_right]
+    if allow_single:
+        pairs += [Pair(name, visible[name]) for name in lone_left]
+        pairs += [Pair(name, None, infrared[name]) for name in lone_right]
+        unpaired = []
+    names = [pair.name for pair in pairs]
+    if len(set(names)) < len(names):
+        double = next(name for name in sorted(names) if names.count(name) > 1)
+        raise InputError(
+            f"two inputs would be written as {double!r}; rename one of them or run them apart"
+        )
+    return sorted(pairs, key=lambda pair: pair.name), sorted(unpaired)
+
+
+def _keys(
+    files: dict[str, Path], pair_regex: str | None, what: str
+) -> tuple[dict[str, str], list[str]]:
+    """What pairs are matched by -> name; and the names the expression does not fit."""
+    if pair_regex is None:
+        return {name: name for name in files}, []
+    try:
+        expression = re.compile(pair_regex)
+    except re.error as error:
+        raise InputError(f"--pair {pair_regex!r} is not a regular expression: {error}") from None
+    if expression.groups < 1:
+        raise InputError(f"--pair {pair_regex!r} has no group; put what must match in (brackets)")
+    keys: dict[str, str] = {}
+    lone = []
+    for name in files:
+        found = expression.search(name)
+        if not found or found[1] is None:
+            lone.append(name)
+        elif found[1] in keys:
+            raise InputError(
+                f"--pair {pair_regex!r} gives {found[1]!r} for two {what} images, "
+                f"{keys[found[1]]!r} and {name!r}; make group 1 tell them apart"
+            )
+        else:
+            keys[found[1]] = name
+    return keys, lone
+
+
+def _inputs(source: str | Path | None, option: str) -> dict[str, Path]:
+    """Output name -> file for one side; refuses two files of one name."""
+    if source is None:
+        return {}
+    path, pattern = Path(source), str(source)
+    if path.is_dir():
+        top, files = path, [file for file in path.rglob("*") if _is_image(file)]
+    elif path.is_file():
+        top, files = path.parent, [path]
+    elif glob.has_magic(pattern):
+        top = _fixed_part(path)
+        files = [file for file in map(Path, glob.iglob(pattern, recursive=True)) if _is_image(file)]
+    else:
+        raise InputError(f"{option} {source}: no such file or folder; check the path")
+    if not files:
+        raise InputError(
+            f"{option} {source}: no images found; endings that are looked for: "
+            f"{' '.join(sorted(SUFFIXES))}"
+        )
+    named: dict[str, Path] = {}
+    for file in sorted(files):
+        name = file.relative_to(top).with_suffix("").as_posix()
+        if name in named:
+            raise InputError(
+                f"{option}: {named[name]} and {file} would both be written as {name!r}; "
+                f"rename one of them or run them apart"
+            )
+        named[name] = file
+    return named
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folders of a glob before its first wildcard."""
+    fixed = Path(pattern.anchor)
+    for part in pattern.parts[1 if pattern.anchor else 0 : -1]:
+        if glob.has_magic(part):
+            break
+        fixed /= part
+    return fixed
+
+
+def _is_image(file: Path) -> bool:
+    hidden = file.name.startswith(".")
+    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+
+
+def _is_file(source: str | Path) -> bool:
+    return Path(source).is_file()
+
+
+def _read_images(
+    pair: Pair, four_channel: FourChannel, max_pixels: int
+) -> tuple[npt.NDArray[np.uint8] | None, Array | None, str]:
+    if pair.four_channel is not None:
+        rgb, thermal = read_four_channel(pair.four_channel, max_pixels)
+        return rgb, thermal, ""
+    if pair.rgb is not None and pair.thermal is None:
+        return read_rgb_alone(pair.rgb, four_channel, max_pixels)
+    seen = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
+    return seen, None if pair.thermal is None else read_thermal(pair.thermal, max_pixels), ""
+
+
+def _size(image: Array) -> str:
+    return f"{image.shape[0]}x{image.shape[1]}"
+
+
+__all__ = [
+    "Pair",
+    "PairDataset",
+    "Sample",
+    "check_ids",
+    "find_pairs",
+    "fit_thermal",
+    "invert_thermal",
+    "pixel_hash",
+    "read_pair",
+]
