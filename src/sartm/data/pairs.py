@@ -323,7 +323,7 @@ def _inputs(source: str | Path | None, option: str) -> dict[str, Path]:
         top, files = path.parent, [path]
     elif glob.has_magic(pattern):
         top = _fixed_part(path)
-        files = [file for file in map(Path, glob.iglob(pattern, recursive=True)) if _is_image(file)]
+        files = [file for file in top.glob(str(path.relative_to(top))) if _is_image(file)]
     else:
         raise InputError(f"{option} {source}: no such file or folder; check the path")
     if not files:
