@@ -34,7 +34,7 @@ check: $(VENV)/.all
 # What the commands above leave behind, but for the environment (remove $(VENV) for that).
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
-	find src tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
