@@ -27,6 +27,7 @@ Floats = npt.NDArray[np.float32]
 
 RGB_MEAN = (0.485, 0.456, 0.406)
 """ImageNet's, by which models centre RGB: pixels that hold it are 0 after normalisation."""
+_PADDING = np.array(RGB_MEAN, np.float32)[:, None, None]
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -218,27 +219,24 @@ def augment(
     """
     has_rgb, has_thermal = _draw_presence(sample, options, rng)
     matrix = _draw_geometry(sample.size, sample.label, options, rng, ignore)
-    outside = _outside(sample.size, matrix, options.crop)
-    rgb = np.empty((*options.crop, 3), np.float32)
-    rgb[:] = RGB_MEAN
+    inside = _inside(sample.size, matrix, options.crop)
+    rgb = np.empty((3, *options.crop), np.float32)
+    rgb[:] = _PADDING
     thermal = np.full(options.crop, thermal_mean, np.float32)
     if has_rgb and sample.rgb is not None:
-        rgb = _vary_rgb(_warp(sample.rgb, matrix, options.crop), options, rng)
-        if outside is not None:
-            rgb[outside] = RGB_MEAN
+        crop = _vary_rgb(_warp(sample.rgb, matrix, options.crop), options, rng)
+        np.copyto(rgb, crop.transpose(2, 0, 1), where=inside)
     if has_thermal and sample.thermal is not None:
         # Alone, thermal is what the label describes, so only a pair can be out of register.
         shake = options.misregister > 0 and has_rgb
         own = _misregister(options, rng) @ _square(matrix) if shake else matrix
         crop = scale_thermal(_warp(sample.thermal, own[:2], options.crop), levels)
-        thermal = _vary_thermal(crop, options, rng)
-        if outside is not None:
-            thermal[outside] = thermal_mean
+        np.copyto(thermal, _vary_thermal(crop, options, rng), where=inside)
     label = np.full(options.crop, ignore, np.int64)
     if sample.label is not None:
         label = _warp_label(sample.label, matrix, options.crop, ignore)
     return TrainingItem(
-        torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))),
+        torch.from_numpy(rgb),
         torch.from_numpy(thermal[None]),
         torch.from_numpy(label),
         has_rgb,
@@ -337,16 +335,17 @@ def _warp_label(label: Array, matrix: Array, crop: tuple[int, int], ignore: int)
     return np.asarray(warped.astype(np.int64))
 
 
-def _outside(size: tuple[int, int], matrix: Array, crop: tuple[int, int]) -> Array | None:
-    """(h, w) bool, true where the crop lies beyond the image; None if it nowhere does."""
+def _inside(size: tuple[int, int], matrix: Array, crop: tuple[int, int]) -> Array | bool:
+    """(h, w) bool, false where the crop lies beyond the image; plainly True if it nowhere does."""
     height, width = size
     back = cv2.invertAffineTransform(matrix)
     corners = np.array([[x, y, 1.0] for x in (0, crop[1] - 1) for y in (0, crop[0] - 1)])
     x, y = back @ corners.T
     if x.min() >= -0.5 and y.min() >= -0.5 and x.max() <= width - 0.5 and y.max() <= height - 0.5:
-        return None
-    inside = _warp_label(np.ones(size, np.uint8), matrix, crop, 0)
-    return np.asarray(inside == 0)
+        return True
+    how, border = cv2.INTER_NEAREST, cv2.BORDER_CONSTANT
+    whole = np.ones(size, np.uint8)
+    return np.asarray(cv2.warpAffine(whole, matrix, crop[::-1], None, how, border) > 0)
 
 
 def _vary_rgb(rgb: Array, options: AugmentationConfig, rng: np.random.Generator) -> Floats:
@@ -414,7 +413,8 @@ def _add_noise(image: Floats, options: AugmentationConfig, rng: np.random.Genera
     else:
         start = rng.integers(0, bank.size - image.size + 1)
         noise = bank[start : start + image.size].reshape(image.shape)
-    return np.asarray(cv2.scaleAdd(noise, level, image).clip(0, 1))
+    noisy: Floats = np.asarray(cv2.scaleAdd(noise, level, image), np.float32)
+    return np.clip(noisy, 0, 1, out=noisy)
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Pairs as arrays: reading with every check, the data set, and the pairing of loose files."""
 
+import copy
 import glob
 import hashlib
 import re
@@ -121,6 +122,13 @@ class PairDataset:
             black_hot=layout.black_hot,
             resize_thermal=resize_thermal,
         )
+
+    def replace(self, pairs: Sequence[Pair], split: str | None = None) -> "PairDataset":
+        """The same data set with other pairs, and another split's name if given."""
+        other = copy.copy(self)
+        other.pairs = tuple(pairs)
+        other.split = self.split if split is None else split
+        return other
 
     def __len__(self) -> int:
         return len(self.pairs)
