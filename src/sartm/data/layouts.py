@@ -211,6 +211,11 @@ def _toml_split(path: Path, toml: _Toml, split: str) -> tuple[Pair, ...]:
         folder = split
         found = _names_matching(root, images.replace("{split}", split))
         names = [name for name in found if fnmatch.fnmatchcase(name, value)]
+    elif "{split}" not in images:  # every such split would silently be the whole data set
+        raise InputError(
+            f"{source} is neither a list (.txt) nor a glob, and {images!r} has no {{split}} to put "
+            f'it in; write e.g. {split} = "{split}.txt"'
+        )
     else:
         folder, names = value, _names_matching(root, images.replace("{split}", value))
     if not names:
