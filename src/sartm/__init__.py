@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sartm.data.classes import Classes
     from sartm.data.pairs import Pair, PairDataset, Sample
+    from sartm.model.checkpoint import load
 
 __version__ = "0.1.0"
 
@@ -15,9 +16,10 @@ _HOMES = {
     "Pair": "sartm.data.pairs",
     "PairDataset": "sartm.data.pairs",
     "Sample": "sartm.data.pairs",
+    "load": "sartm.model.checkpoint",
 }
 
-__all__ = ["Classes", "InputError", "Pair", "PairDataset", "Sample", "__version__"]
+__all__ = ["Classes", "InputError", "Pair", "PairDataset", "Sample", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

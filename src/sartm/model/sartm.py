@@ -13,6 +13,7 @@ docs/decisions.
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,9 @@ from sartm.model.sam2 import (
     PromptCodes,
     Trunk,
 )
+
+if TYPE_CHECKING:
+    from sartm.model.checkpoint import ModelFacts
 
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, as SAM 2 was trained with."""
@@ -78,6 +82,8 @@ class SARTM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.facts: ModelFacts | None = None  # where the weights come from; set by load
+        self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
         classes = len(config.classes)
         self.image_encoder = ImageEncoder(ENCODERS[config.size], config.width, config.lora)
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, config.width))
@@ -85,8 +91,10 @@ class SARTM(nn.Module):
         self.sam_mask_decoder = MaskDecoder(classes, config.width, config.decoder)
         self.fusion = Fusion(config.width, config.fusion)
         self.auxiliary_head = AuxiliaryHead(classes, config.width)
-        self.register_buffer("rgb_mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("rgb_std", torch.tensor(RGB_STD).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
+            # on the CPU by name: in no file, so a model built on the meta device has them too
+            constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
+            self.register_buffer(name, constant, persistent=False)
         self._start()
         if config.frozen_encoder:
             self._freeze()
