@@ -8,6 +8,8 @@ Two changes, docs/decisions/0003: norms over channels instead of batches, and a 
 not depend on the size of the image.
 """
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -119,6 +121,18 @@ class CrossPath(nn.Module):
         return self.norm_rgb(rgb + leave_rgb), self.norm_thermal(thermal + leave_thermal)
 
 
+class FrozenBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm whose statistics never change: those of released weights, also in training."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode."""
+        return super().train(False)
+
+
 class FeatureFusion(nn.Module):
     """Two rectified maps to one: cross attention, then a residual depth-wise mix."""
 
@@ -131,9 +145,9 @@ class FeatureFusion(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1),
-            LayerNorm2d(channels) if norm == "layer" else nn.BatchNorm2d(channels),
+            LayerNorm2d(channels) if norm == "layer" else FrozenBatchNorm2d(channels),
         )
-        self.norm = LayerNorm2d(channels) if norm == "layer" else nn.BatchNorm2d(channels)
+        self.norm = LayerNorm2d(channels) if norm == "layer" else FrozenBatchNorm2d(channels)
 
     def forward(self, rgb: Tensor, thermal: Tensor, tokens_at_training: int) -> Tensor:
         """Two (B, C, h, w) maps to one."""

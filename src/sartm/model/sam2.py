@@ -397,34 +397,43 @@ class MaskDecoder(nn.Module):
         self.conv_s1 = nn.Conv2d(width, width // 4, 1)
         self.output_hypernetworks_mlps = Hypernetworks(classes, width, width // 8)
 
-    def forward(
-        self, levels: Levels, dense: Tensor, image_code: Tensor, sparse: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, levels: Levels, dense: Tensor, image_code: Tensor) -> Tensor:
         """Class logits from feature maps.
 
         Args:
             levels: maps of B images.
             dense: (1, D, 1, 1) code of "no mask prompt", added to the stride-16 map.
             image_code: (1, h w, D) positional code of the stride-16 map.
-            sparse: (1, n, D) prompt tokens, none in the default model.
 
         Returns:
             (B, K, H/4, W/4).
         """
-        batch, _, height, width = levels.sfm.shape
-        special = [self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight]
-        tokens = torch.cat(special)[None]
-        if sparse is not None:
-            tokens = torch.cat([tokens, sparse], dim=1)
-        image = (levels.sfm + dense).flatten(2).transpose(1, 2)
-        tokens, image = self.transformer(tokens.expand(batch, -1, -1), image, image_code)
-        filters = self.output_hypernetworks_mlps(tokens[:, 2 : 2 + len(self.mask_tokens.weight)])
+        tokens, image = self.attend(self.tokens(), levels.sfm + dense, image_code)
+        return self.draw(tokens[:, 2:], image, levels)
+
+    def tokens(self) -> Tensor:
+        """(2 + K, D): object, iou and class tokens."""
+        return torch.cat(
+            [self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight]
+        )
+
+    def attend(self, tokens: Tensor, sfm: Tensor, image_code: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (T, D) and maps (B, D, h, w) to (B, T, D) and (B, h w, D) after attention."""
+        image = sfm.flatten(2).transpose(1, 2)
+        attended: tuple[Tensor, Tensor] = self.transformer(
+            tokens.expand(len(sfm), -1, -1), image, image_code
+        )
+        return attended
+
+    def draw(self, class_tokens: Tensor, image: Tensor, levels: Levels) -> Tensor:
+        """(B, K, H/4, W/4) from class tokens (B, K, D) and the attended image (B, h w, D)."""
+        filters = self.output_hypernetworks_mlps(class_tokens)
         first, norm, activation, second, _ = self.output_upscaling
-        x = image.transpose(1, 2).unflatten(2, (height, width))
+        x = image.transpose(1, 2).unflatten(2, levels.sfm.shape[2:])
         x = activation(norm(first(x) + levels.ifp))
         x = activation(second(x) + levels.ffp)
         logits: Tensor = filters @ x.flatten(2)
-        return logits.view(batch, -1, *x.shape[2:])
+        return logits.view(len(x), -1, *x.shape[2:])
 
 
 class PositionCode(nn.Module):
