@@ -149,6 +149,8 @@ class Comparison:
 
     rows: dict[str, tuple[Published, ...]]
     """Per protocol of the report, the best first."""
+    same_images: bool
+    """Whether the report is for the split, whole, that the figures are about."""
     left_out: int
     """Figures of the same data set under another or an unknown mean."""
     cautions: tuple[str, ...]
@@ -288,22 +290,21 @@ def compare(report: Report, published: Literature) -> Comparison:
     shown = [row for same in rows.values() for row in same]
     data = {row.data for row in shown}
     total = sum(row.data in data for row in published.rows)
-    cautions = []
-    for name in sorted(data):
-        test = published.sets[name]
-        if (report.split, report.pairs) != (test.split, test.pairs):
-            cautions.append(
-                f"The published figures are for the {test.pairs} pairs of the {test.name} "
-                f"{test.split} split, this report is for {report.pairs} pairs of split "
-                f"{report.split}: other images, so not comparable."
-            )
+    cautions = [
+        f"The published figures are for the {test.pairs} pairs of the {test.name} {test.split} "
+        f"split, this report is for {report.pairs} pairs of split {report.split}: other images, "
+        f"so not comparable."
+        for test in (published.sets[name] for name in sorted(data))
+        if (report.split, report.pairs) != (test.split, test.pairs)
+    ]
+    same_images = not cautions
     if shown:
         chosen = sum(row.selected_on == "test" for row in shown)
         cautions.append(
             f"{chosen} of the {len(shown)} published figures are known to come from a checkpoint "
             f"chosen on the test split; for the others it is not known how it was chosen."
         )
-    return Comparison(rows, total - len(shown), tuple(cautions))
+    return Comparison(rows, same_images, total - len(shown), tuple(cautions))
 
 
 def to_json(report: Report) -> str:
@@ -384,7 +385,12 @@ def _class_table(report: Report) -> Table:
         rows.append((score.name, str(score.id), *scores, *parts, f"{score.pixels:,}"))
     extra = tuple(f"IoU {name} %" for name in subsets)
     head = ("class", "id", "IoU %", "accuracy %", "F1 %", *extra, "truth pixels")
-    return Table("Classes", head, tuple(rows), f"{NONE}: undefined, the class does not occur.")
+    return Table(
+        "Classes",
+        head,
+        tuple(rows),
+        f"{NONE}: undefined. Accuracy needs truth pixels, IoU and F1 truth or predicted ones.",
+    )
 
 
 def _subset_table(report: Report) -> Table | None:
@@ -404,7 +410,7 @@ def _robustness_table(report: Report) -> Table | None:
         return None
     keys = list(dict.fromkeys(key for row in report.robustness for key in row))
     units = {"miou": "mIoU %", "macc": "mAcc %"}
-    rows = [tuple(_cell(row.get(key)) for key in keys) for row in report.robustness]
+    rows = [tuple(_cell(row.get(key), key in units) for key in keys) for row in report.robustness]
     return Table("Robustness", tuple(units.get(key, key) for key in keys), tuple(rows))
 
 
@@ -428,8 +434,10 @@ def _published_tables(report: Report, comparison: Comparison) -> Iterator[Table]
         rows = [(row.miou, _published_row(row)) for row in published]
         ours = report.means[protocol]["miou"]
         if ours is not None:
-            own = ("this report", NONE, _number(ours), report.modality, NONE, "measured", "")
-            rows.append((ours, own))
+            note = "" if comparison.same_images else "other images: not comparable"
+            own = ("this report", NONE, _number(ours), report.modality, NONE, "measured", note)
+            # Ranked only where a rank means something, else on top.
+            rows.append((ours if comparison.same_images else 100.0, own))
         rows.sort(key=lambda row: -row[0])
         note = (
             "As printed by the source; R: the system's own repository or abstract, "
@@ -538,7 +546,7 @@ body{margin:0 auto;padding:1rem;max-width:72rem;background:var(--back);color:var
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.5rem;line-height:1.25;margin:.5rem 0}h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
 h3{font-size:1rem;margin:1.2rem 0 .4rem}
-p{margin:.5rem 0}.soft,figcaption,caption{color:var(--soft);font-size:.875rem}
+p{margin:.5rem 0}.soft,figcaption{color:var(--soft);font-size:.875rem}
 .cards{display:flex;flex-wrap:wrap;gap:.75rem;margin:1rem 0;padding:0;list-style:none}
 .cards li{background:var(--box);border:1px solid var(--line);border-radius:.5rem;
 padding:.6rem .9rem;flex:1 1 8rem}
@@ -552,11 +560,10 @@ width:fit-content}
 .scroll:focus-visible{outline:2px solid var(--bar)}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;
 overflow-wrap:normal}
-caption{text-align:left;padding:.4rem .6rem;caption-side:bottom}
 th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
-thead th{background:var(--box);vertical-align:bottom}
-.n{text-align:right;white-space:nowrap}th[scope=row]{font-weight:600;white-space:nowrap}
-.wide{min-width:16rem;font-weight:400}
+thead th{background:var(--box);vertical-align:bottom;font-weight:600}
+.n{text-align:right}td.n{white-space:nowrap}th[scope=row]{font-weight:600;white-space:nowrap}
+.mid{min-width:11rem}.wide{min-width:22rem}
 tr.own>*{background:var(--box);font-weight:700}
 .heat td{background:rgb(var(--heat)/var(--v,0));text-align:right;min-width:2.6rem;
 border-right:1px solid var(--line)}
@@ -575,7 +582,7 @@ stroke-dasharray:4 3}
 grid-template-columns:repeat(auto-fill,minmax(min(15rem,100%),1fr));margin:1rem 0}
 .small figure{margin:0;border:1px solid var(--line);border-radius:.5rem;padding:.5rem}
 .pair{margin:1rem 0;padding:0}
-.pair>div{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(9.5rem,46%),1fr));
+.pair>div{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(9.5rem,46%),1fr));
 gap:.4rem}
 .pair img{display:block;width:100%;height:auto;border-radius:.25rem;background:var(--box)}
 .pair .none{display:grid;place-items:center;min-height:5rem;border:1px dashed var(--line)}
@@ -584,7 +591,7 @@ padding:.6rem .9rem;font-size:.85rem;white-space:pre-wrap}
 @media print{:root{--back:#fff;--box:#f5f6f8;--text:#000;--soft:#444;--line:#bbb;--bar:#2f6fd0;
 --heat:96 165 250;--warn:#fff3d6;--edge:#a85f00}body{max-width:none;padding:0;font-size:10pt}
 .scroll{overflow:visible;border:0}table{font-size:8pt}th,td{padding:.15rem .3rem}
-th[scope=row],.n{white-space:normal}.heat td{min-width:0}.wide{min-width:0}
+th[scope=row],td.n{white-space:normal}.heat td,.mid,.wide{min-width:0}
 h2,h3{break-after:avoid}tr,figure,.banner{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
@@ -641,12 +648,13 @@ def _section(title: str, body: str) -> str:
 
 def _banners(report: Report) -> str:
     banners = [
-        f'<p class="banner" role="note"><strong>Warning.</strong> {_e(warning)}</p>'
+        f'<p class="banner" role="note"><strong>Warning.</strong> {_e(warning)}</p>\n'
         for warning in _warnings(report)
     ]
     if report.contaminated:
         names = ", ".join(map(_e, report.contaminated))
-        banners.append(f"<details><summary>The pairs</summary><p>{names}</p></details>")
+        which = f"<details><summary>Which pairs</summary><p>{names}</p></details>\n"
+        banners.insert(1, which)  # below the warning about them, which comes first
     return "".join(banners)
 
 
@@ -666,8 +674,8 @@ def _details(report: Report) -> str:
 def _html_table(table: Table, palette: Sequence[Colour] = ()) -> str:
     """A table in a box that scrolls by itself; `palette` puts a swatch before each row's name."""
     styles = [
-        ' class="n"' if number else ' class="wide"' if wide else ""
-        for number, wide in zip(_numeric(table), _wide(table), strict=True)
+        ' class="n"' if number else f' class="{wide}"' if wide else ""
+        for number, wide in zip(_numeric(table), _widths(table), strict=True)
     ]
     head = "".join(
         f'<th scope="col"{style}>{_e(cell)}</th>'
@@ -682,7 +690,7 @@ def _html_table(table: Table, palette: Sequence[Colour] = ()) -> str:
         own = ' class="own"' if name == "this report" else ""
         body.append(f'<tr{own}><th scope="row">{swatch}{_e(name)}</th>{row}</tr>\n')
     inner = f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(body)}</tbody>"
-    return _scroll(table, f"<table>{_caption(table)}{inner}</table>")
+    return _scroll(table, f"<table>{inner}</table>")
 
 
 def _heat_map(report: Report) -> str:
@@ -700,16 +708,14 @@ def _heat_map(report: Report) -> str:
         )
         body.append(f'<tr><th scope="row">{_e(name)}</th>{row}</tr>\n')
     inner = f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(body)}</tbody>"
-    return _scroll(table, f'<table class="heat">{_caption(table)}{inner}</table>')
+    return _scroll(table, f'<table class="heat">{inner}</table>')
 
 
 def _scroll(table: Table, inner: str) -> str:
+    """The table in its own scrolling box; the note stays outside, where a phone shows all of it."""
     label = f'role="region" aria-label="{_e(table.title)}" tabindex="0"'
-    return f'<div class="scroll" {label}>{inner}</div>\n'
-
-
-def _caption(table: Table) -> str:
-    return f"<caption>{_e(table.note)}</caption>" if table.note else ""
+    note = f'<p class="soft">{_e(table.note)}</p>\n' if table.note else ""
+    return f'<div class="scroll" {label}>{inner}</div>\n{note}'
 
 
 def _bars(report: Report) -> str:
@@ -778,10 +784,10 @@ def _curve(name: str, points: list[tuple[float, float]], clean: float | None) ->
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     marks.append(f'<polyline class="curve" points="{line}"/>')
     for (severity, miou), (x, y) in zip(points, places, strict=True):
-        above = y - 7 if y > top + 14 else y + 16
+        below = y + 16 if y < bottom - 20 else y - 7  # above, it would meet the dashed line
         marks.append(
             f'<circle class="bar" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
-            f'<text x="{x:.1f}" y="{above:.1f}" text-anchor="middle">{miou:.0f}</text>'
+            f'<text x="{x:.1f}" y="{below:.1f}" text-anchor="middle">{miou:.0f}</text>'
             f'<text class="soft" x="{x:.1f}" y="{bottom + 16:.1f}" text-anchor="middle">'
             f"{severity:g}</text>"
         )
@@ -891,10 +897,11 @@ def _number(value: float | int | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-def _cell(value: Cell) -> str:
+def _cell(value: Cell, percent: bool) -> str:
     if value is None:
         return NONE
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    decimals = isinstance(value, float) if not percent else not isinstance(value, str)
+    return f"{value:.2f}" if decimals else str(value)
 
 
 def _plain(value: Any) -> Cell:
@@ -921,10 +928,11 @@ def _numeric(table: Table) -> list[bool]:
     ] or [False] * len(table.head)
 
 
-def _wide(table: Table) -> list[bool]:
-    """Which columns hold sentences, to be given room."""
+def _widths(table: Table) -> list[str]:
+    """The style class of each column by its longest cell, so that sentences get room."""
     columns = list(zip(*table.rows, strict=True)) or [()] * len(table.head)
-    return [max(map(len, column), default=0) > 30 for column in columns]
+    longest = [max(map(len, column), default=0) for column in columns]
+    return ["wide" if length > 60 else "mid" if length > 30 else "" for length in longest]
 
 
 def _describe_protocol(name: str) -> str:
