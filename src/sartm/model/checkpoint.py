@@ -12,25 +12,39 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sartm import __version__
 from sartm.config import ModelConfig, from_dict, to_dict
+from sartm.data.classes import Classes
 from sartm.errors import InputError
+from sartm.model.released import CANVAS, Released, released_config, released_state, to_default_model
 from sartm.model.sartm import SARTM
+from sartm.model.sources import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    Weights,
+    bundled_models,
+    fill,
+    fill_encoder,
+    get_weights,
+    is_encoder,
+    is_hub_id,
+    read_safetensors,
+    read_weights,
+)
 
 log = logging.getLogger("sartm")
 
 FORMAT = 1
 """Raised when an older sartm could not read what this one writes."""
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 64 * 2**20
 """Bytes; 100,000 hashes of training images need a sixth of it."""
 
@@ -75,11 +89,8 @@ class ModelFile:
     """`adapters` lacks the encoder that `facts.encoder` names."""
     model: ModelConfig
     facts: ModelFacts
-
-
-def is_encoder(key: str) -> bool:
-    """Whether a state-dict key belongs to SAM 2's trunk or neck itself, not to an adapter."""
-    return key.startswith("image_encoder.") and ".lora_" not in key
+    kind: Literal["sartm", "released"] = "sartm"
+    """`released` computes as the authors' code does; its canvas is `model.fusion.crop`."""
 
 
 def hash_encoder(tensors: Mapping[str, Tensor]) -> str:
@@ -117,14 +128,17 @@ def save(
     _require_replaceable(target)
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
-    full = full or not model.config.frozen_encoder or not source
+    released = isinstance(model, Released)
+    full = full or released or not model.config.frozen_encoder or not source
     facts = replace(facts, encoder=source, encoder_sha256=hash_encoder(state))
     tensors = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for key, value in state.items()
         if full or not is_encoder(key)
     }
-    content = ModelFile(FORMAT, __version__, "full" if full else "adapters", model.config, facts)
+    kind: Literal["sartm", "released"] = "released" if released else "sartm"
+    weights: Literal["full", "adapters"] = "full" if full else "adapters"
+    content = ModelFile(FORMAT, __version__, weights, model.config, facts, kind)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -184,64 +198,167 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def load(source: str | Path, *, encoder: str | Path | None = None) -> SARTM:
+def load(
+    source: str | Path,
+    *,
+    encoder: str | Path | None = None,
+    classes: Classes | None = None,
+    canvas: int = CANVAS,
+) -> SARTM:
     """A model ready to predict, in eval mode on the CPU in float32.
 
     Args:
-        source: a bundled name or a folder.
-        encoder: SAM 2 weights for a model that was saved as adapters.
+        source: a bundled name, a folder that `save` wrote, a hub id, the authors' .pth, or SAM 2's
+            own weights, whose class heads are then new.
+        encoder: SAM 2 weights for a model that was saved as adapters; by default those it names.
+        classes: names for the classes of a .pth, or those of the new heads; other models know
+            theirs.
+        canvas: side in pixels of the square that a .pth pads its inputs to.
 
     Raises:
         InputError: nothing is there, or it is not whole, of a later format, or not what its
             config.json says. Nothing is half-loaded.
     """
-    return load_folder(_locate(source), encoder)
-
-
-def bundled_models() -> dict[str, Path]:
-    """Name and folder of the models that come with the package."""
-    home = Path(str(resources.files("sartm"))) / "assets" / "models"
-    if not home.is_dir():
-        return {}
-    return {path.name: path for path in sorted(home.iterdir()) if (path / CONFIG).is_file()}
+    path = _locate(source)
+    if path.is_dir() and is_model_folder(path):
+        if classes is not None:
+            raise InputError(f"{source} has its own classes in {CONFIG}; leave --classes out")
+        return load_folder(path, encoder)
+    weights = read_weights(path)
+    if weights.kind == "released":
+        return _build_released(weights, classes, canvas)
+    return _build_on_sam2(weights, classes, str(source))
 
 
 def _locate(source: str | Path) -> Path:
+    """The file or folder that a user means."""
+    name, path = str(source), Path(source)
     bundled = bundled_models()
-    if str(source) in bundled:
-        return bundled[str(source)]
-    path = Path(source)
-    if (path / CONFIG).is_file():
-        return path
-    near = difflib.get_close_matches(str(source), bundled, n=1)
+    if name in bundled:
+        return bundled[name]
+    if path.suffix in {".onnx", ".xml"}:
+        raise InputError(
+            f"{name} is an exported model, which cannot be loaded as weights here; give the model "
+            f"it was made from by `sartm export`"
+        )
+    if path.exists():
+        return path.parent if path.name == WEIGHTS and is_model_folder(path.parent) else path
+    if is_hub_id(name):
+        return get_weights(name)
+    near = difflib.get_close_matches(name, bundled, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"bundled are: {', '.join(bundled) or 'none'}"
-    raise InputError(f"no model {str(source)!r}: neither a bundled name nor a model folder; {hint}")
+    raise InputError(f"no model {name!r}: no bundled name, file, folder or hub id; {hint}")
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder is one of ours, whole or not; the hub's own models have a `model_type`."""
+    return (folder / CONFIG).is_file() and "model_type" not in _read_json(folder / CONFIG)
 
 
 def load_folder(folder: Path, encoder: str | Path | None = None) -> SARTM:
-    """The model in a folder that `save` wrote."""
+    """The model in a folder that `save` wrote; arguments and errors as `load`."""
     content = read_config(folder)
     tensors = read_safetensors(folder / WEIGHTS)
     if content.weights == "adapters":
-        raise InputError(f"{folder} holds adapters; their encoder cannot be found")
-    model = build(content.model, str(folder / CONFIG))
+        tensors |= _read_encoder(content.facts, encoder, folder)
+    elif encoder is not None:
+        log.warning("%s is complete; the encoder %s is not used", folder, encoder)
+    model = build(content.model, str(folder / CONFIG), content.kind)
     fill(model, tensors, str(folder / WEIGHTS))
     model.facts, model.encoder_source = content.facts, content.facts.encoder
     return model.eval()
 
 
+def _read_encoder(facts: ModelFacts, encoder: str | Path | None, folder: Path) -> dict[str, Tensor]:
+    """Trunk and neck that adapters belong to, by name; InputError unless they are the very same."""
+    source = encoder or facts.encoder
+    try:
+        weights = read_weights(source)
+    except InputError as error:
+        raise InputError(
+            f"{folder} holds adapters for the encoder {facts.encoder}, which is not to be had: "
+            f"{error}\nGive its file with encoder= or --encoder"
+        ) from None
+    found = {key: value for key, value in weights.tensors.items() if is_encoder(key)}
+    digest = hash_encoder(found)
+    if digest != facts.encoder_sha256:
+        raise InputError(
+            f"{folder} holds adapters for the encoder {facts.encoder} with SHA-256 "
+            f"{facts.encoder_sha256[:16]}..., but that of {source} is {digest[:16]}...; give the "
+            f"file they were trained on with encoder= or --encoder"
+        )
+    return found
+
+
+def _build_released(weights: Weights, classes: Classes | None, canvas: int) -> Released:
+    state = released_state(weights.tensors, weights.where)
+    config = released_config(state, weights.size, classes, canvas, weights.where)
+    model = build(config, weights.where, "released")
+    fill(model, state, weights.where)
+    model.facts = ModelFacts(
+        name=Path(weights.where).stem,
+        selected_on="test",
+        licence="The authors published these weights without a licence; ask them before you pass "
+        "them on. The parts from SAM 2 are Apache-2.0.",
+    )
+    assert isinstance(model, Released)
+    return model.eval()
+
+
+def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SARTM:
+    log.warning(
+        "%s is %s: the heads for classes are new and know nothing yet", source, weights.kind
+    )
+    defaults = ModelConfig()
+    mlp = weights.tensors.get("sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight")
+    neck = weights.tensors.get("image_encoder.neck.convs.0.conv.bias")
+    config = replace(
+        defaults,
+        classes=classes or defaults.classes,
+        size=weights.size,  # type: ignore[arg-type]
+        width=defaults.width if neck is None else len(neck),
+        decoder=replace(defaults.decoder, mlp_dim=2048 if mlp is None else len(mlp)),
+    )
+    model = SARTM(config)
+    fill_encoder(model, weights)
+    model.encoder_source = source
+    model.facts = ModelFacts(name=Path(source).stem)
+    return model.eval()
+
+
+def convert_weights(
+    source: str | Path,
+    out: str | Path,
+    *,
+    classes: Classes | None = None,
+    canvas: int = CANVAS,
+    encoder: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> SARTM:
+    """Write any weights that `load` takes as a self-contained model folder of ours.
+
+    Arguments and errors as `load` and `save`. Returns the model.
+    """
+    model = load(source, encoder=encoder, classes=classes, canvas=canvas)
+    save(model, out, model.facts or ModelFacts(), full=True, dtype=dtype)
+    return model
+
+
+def load_for_training(source: str | Path, *, encoder: str | Path | None = None) -> SARTM:
+    """What `train --init` starts from: `load`, a released model as a default one."""
+    model = load(source, encoder=encoder)
+    if not isinstance(model, Released):
+        return model
+    started = to_default_model(model)
+    started.facts = model.facts
+    return started
+
+
 def read_config(folder: Path) -> ModelFile:
     """config.json of a model folder, checked key by key."""
     path = folder / CONFIG
-    try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise InputError(f"{path} has more than {LARGEST_CONFIG >> 20} MB; it is no model's")
-        values = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no valid JSON ({error}); copy the model again") from None
-    version = values.get("format") if isinstance(values, dict) else None
+    values = _read_json(path)
+    version = values.get("format")
     if type(version) is not int:
         raise InputError(f"{path} is not a sartm model's: it has no format number")
     if version > FORMAT:
@@ -251,81 +368,37 @@ def read_config(folder: Path) -> ModelFile:
     return from_dict(ModelFile, values, str(path))
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, not yet checked for what they are."""
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        with safe_open(path, framework="pt") as file:
-            # copied: the file may change under a mapping, and kernels like aligned memory
-            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; copy the model again") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}. It is damaged or cut off; copy or download it again"
-        ) from None
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise InputError(f"{path} has more than {LARGEST_CONFIG >> 20} MB; it is no model's")
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no valid JSON ({error}); copy the model again") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds no table of settings; copy the model again")
+    return values
 
 
-def build(config: ModelConfig, where: str) -> SARTM:
-    """The model of `config` without storage (on the meta device), for `fill`."""
+def build(config: ModelConfig, where: str, kind: str = "sartm") -> SARTM:
+    """The model of `config` without storage (on the meta device), for `fill`.
+
+    Building costs nothing, so a config.json that lies about its weights is found out before any
+    memory is taken.
+    """
     if not 1 <= config.decoder.depth <= 64:
         raise InputError(f"{where}: decoder.depth is {config.decoder.depth}, expected 1 to 64")
     try:
         with torch.device("meta"):
-            return SARTM(config)
+            return Released(config) if kind == "released" else SARTM(config)
+    except InputError:
+        raise
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         raise InputError(f"{where} describes no model that can be built: {error}") from None
-
-
-def fill(model: SARTM, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Give a model all its weights, or raise InputError and leave it as it is.
-
-    Args:
-        model: its parameters may lie on the meta device.
-        tensors: its whole state dict; floating point of any precision.
-        where: file the tensors come from, for the message.
-    """
-    state = model.state_dict()
-    require_same_keys(state, tensors, where)
-    require_sound(tensors, where)
-    with torch.no_grad():
-        ready = {key: tensors[key].to(value.dtype) for key, value in state.items()}
-    model.load_state_dict(ready, assign=True)
-
-
-def require_same_keys(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str
-) -> None:
-    """Raise InputError with a readable difference unless names, shapes and kinds are the same."""
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
-    changed = [
-        f"{key} is {_describe(found[key])}, expected {_describe(expected[key])}"
-        for key in expected
-        if key in found and _describe(found[key]) != _describe(expected[key])
-    ]
-    parts = [
-        f"{len(keys)} {word}: {', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}"
-        for word, keys in (("missing", missing), ("unexpected", unexpected), ("differ", changed))
-        if keys
-    ]
-    if parts:
-        raise InputError(f"{where} does not fit its model. {'; '.join(parts)}")
-
-
-def _describe(tensor: Tensor) -> str:
-    """Shape, and whether numbers are real or whole; precision may differ."""
-    kind = "" if tensor.is_floating_point() else f" {str(tensor.dtype).removeprefix('torch.')}"
-    return "x".join(map(str, tensor.shape)) + kind if tensor.ndim else f"one number{kind}"
-
-
-def require_sound(tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise InputError if a weight is NaN or infinite."""
-    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
-    if bad:
-        raise InputError(
-            f"{where} holds NaN or infinite weights in {len(bad)} tensors ({', '.join(bad[:5])}): "
-            f"the training diverged or the file is damaged; take an earlier checkpoint"
-        )
 
 
 def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
