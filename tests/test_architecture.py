@@ -16,9 +16,9 @@ LEVELS = {
     "sartm.errors": 0, "sartm.config": 0, "sartm.data.classes": 0,
     "sartm.progress": 0,
     "sartm.data": 1, "sartm.model": 1, "sartm.language": 1, "sartm.metrics": 1,
-    "sartm.losses": 2, "sartm.recipes": 2, "sartm.runs": 2,
+    "sartm.losses": 2, "sartm.recipes": 2, "sartm.runs": 2, "sartm.report": 2,
     "sartm.training": 3, "sartm.evaluation": 3, "sartm.inference": 3,
-    "sartm.report": 4, "sartm.demo": 4, "sartm.export": 4, "sartm.app": 4,
+    "sartm.demo": 4, "sartm.export": 4, "sartm.app": 4,
     "sartm.cli": 5, "sartm.commands": 5, "sartm.__main__": 6,
 }  # fmt: skip
 LIGHT = {"sartm", "sartm.errors", "sartm.config", "sartm.data", "sartm.language", "sartm.metrics",

@@ -58,20 +58,21 @@ def cross_entropy(
     reduce: Reduce,
     weights: Tensor | None = None,
     hardest: float = 0.0,
+    ignore: int = 255,
 ) -> Tensor:
     """Mean cross-entropy over the labelled pixels of all ranks, in nats.
 
     Args:
         logits: (B, K, H, W).
-        label: (B, H, W) ids; 255 is left out.
+        label: (B, H, W) ids; `ignore` is left out.
         reduce: sum over ranks.
         weights: (K,) pixel weights, or None for equal ones.
         hardest: above 0, only this share of each rank's pixels, those of largest loss.
     """
     losses = F.cross_entropy(
-        logits.float(), label, weight=weights, ignore_index=255, reduction="none"
+        logits.float(), label, weight=weights, ignore_index=ignore, reduction="none"
     )
-    counted = label != 255
+    counted = label != ignore
     amount = counted.float() if weights is None else weights[label.where(counted, 0)] * counted
     if hardest > 0:
         kept = max(1, int(hardest * int(counted.sum())))
@@ -80,12 +81,14 @@ def cross_entropy(
     return reduce(losses.sum()) / reduce(amount.sum()).clamp(min=1e-6)
 
 
-def class_sums(features: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def class_sums(
+    features: Tensor, label: Tensor, classes: int, ignore: int = 255
+) -> tuple[Tensor, Tensor]:
     """Sums of features per class, weighted by the class's share of each stride-16 cell.
 
     Args:
         features: (B, D, h, w).
-        label: (B, 16 h, 16 w) ids; 255 counts for no class.
+        label: (B, 16 h, 16 w) ids; `ignore` counts for no class.
         classes: K.
 
     Returns:
@@ -96,7 +99,7 @@ def class_sums(features: Tensor, label: Tensor, classes: int) -> tuple[Tensor, T
     columns = torch.arange(16 * width, device=label.device) // 16
     cell = rows[:, None] * width + columns[None]  # (H, W)
     cell = cell + height * width * torch.arange(batch, device=label.device)[:, None, None]
-    index = (cell * classes + label)[label != 255]
+    index = (cell * classes + label)[label != ignore]
     pixels = torch.bincount(index, minlength=batch * height * width * classes)
     shares = pixels.view(-1, classes).float() / 256  # (B h w, K)
     with torch.autocast(features.device.type, enabled=False):
@@ -170,6 +173,7 @@ class Criterion(nn.Module):
         cosines: Tensor | None,
         class_shares: Tensor | None = None,
         reduce: Reduce = lambda tensor: tensor,
+        ignore: int = 255,
     ) -> None:
         """Set up the loss of K classes.
 
@@ -180,8 +184,10 @@ class Criterion(nn.Module):
             cosines: (K, K) of the names (rows of silent classes unused); None turns CMKD off.
             class_shares: (K,) share of each class in the training pixels, for class weights.
             reduce: sum over ranks, with gradient.
+            ignore: label id that counts for nothing.
         """
         super().__init__()
+        self.ignore = ignore
         classes = len(speaks)
         self.config, self.reduce = config, reduce
         self.register_buffer("memory", torch.zeros(classes, width))
@@ -217,21 +223,23 @@ class Criterion(nn.Module):
 
         Args:
             output: of the model.
-            label: (B, H', W') ids, 255 left out; H', W' before padding to multiples of 32.
+            label: (B, H', W') ids, `ignore` left out; H', W' before padding to multiples of 32.
             has_rgb: (B,) bool, for per-modality CMKD.
             has_thermal: (B,) bool likewise.
         """
         config, size = self.config, (label.shape[1], label.shape[2])
         logits = resize_logits(output.logits, size)
         weights = self.weights if isinstance(self.weights, Tensor) else None
-        terms = {"ce": cross_entropy(logits, label, self.reduce, weights, config.ohem)}
+        terms = {"ce": cross_entropy(logits, label, self.reduce, weights, config.ohem, self.ignore)}
         total = terms["ce"]
         if output.auxiliary is not None:
             auxiliary = resize_logits(output.auxiliary, size)
-            terms["auxiliary"] = cross_entropy(auxiliary, label, self.reduce, weights, config.ohem)
+            terms["auxiliary"] = cross_entropy(
+                auxiliary, label, self.reduce, weights, config.ohem, self.ignore
+            )
             total = total + config.auxiliary * terms["auxiliary"]
         below, right = -size[0] % 32, -size[1] % 32
-        padded = F.pad(label, (0, right, 0, below), value=255)
+        padded = F.pad(label, (0, right, 0, below), value=self.ignore)
         prototypes, present = self._prototypes(output.fused, padded, remember=True)
         if config.memory:
             terms["prototype"] = self._prototype_term(prototypes, present)
@@ -240,7 +248,7 @@ class Criterion(nn.Module):
             terms["cmkd"] = self._language_term(prototypes, present, own_centre=False)
             if config.per_modality:
                 for features, has in ((output.rgb, has_rgb), (output.thermal, has_thermal)):
-                    rows = padded if has is None else padded.where(has.view(-1, 1, 1), 255)
+                    rows = padded if has is None else padded.where(has.view(-1, 1, 1), self.ignore)
                     own, there = self._prototypes(features, rows, remember=False)
                     terms["cmkd"] = terms["cmkd"] + self._language_term(own, there, own_centre=True)
             total = total + config.language * terms["cmkd"]
@@ -248,7 +256,7 @@ class Criterion(nn.Module):
 
     def _prototypes(self, features: Tensor, label: Tensor, remember: bool) -> tuple[Tensor, Tensor]:
         """(K, D) global masked means and which (K,) of them are present and speak."""
-        sums, cells = class_sums(features, label, len(self.speaks))
+        sums, cells = class_sums(features, label, len(self.speaks), self.ignore)
         sums, cells = self.reduce(sums), self.reduce(cells)
         if remember:
             kept = (sums.detach(), cells.detach())

@@ -77,7 +77,8 @@ def _is_rest(name: str) -> bool:
 
 MFNET = Classes(
     names=(
-        "unlabeled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone", "bump",
+        "unlabeled", "car", "person", "bike", "curve", "car_stop", "guardrail", "color_cone",
+        "bump",
     ),
     palette=(
         (0, 0, 0), (64, 0, 128), (64, 64, 0), (0, 128, 192), (0, 0, 192),

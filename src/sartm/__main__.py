@@ -1,0 +1,5 @@
+"""`python -m sartm`."""
+
+from sartm.cli import run
+
+run()

@@ -1,0 +1,327 @@
+"""The `sartm` command: parse, call one library function, print. Imports torch only when needed."""
+
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from sartm.errors import InputError
+
+if TYPE_CHECKING:
+    from sartm.inference import Predictor
+    from sartm.report import Report
+
+app = typer.Typer(
+    name="sartm",
+    help="RGB-thermal semantic segmentation: label, train, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+class Modality(StrEnum):
+    """What a model may see."""
+
+    both = "both"
+    rgb = "rgb"
+    thermal = "thermal"
+
+
+class Precision(StrEnum):
+    """Number format of the network."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class YesNo(StrEnum):
+    """Whether a fourth channel is thermal."""
+
+    auto = "auto"
+    yes = "yes"
+    no = "no"
+
+
+Model = Annotated[str, typer.Option("--model", help="Bundled name, folder, hub id or file.")]
+Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="auto takes bf16 where it is fast.")]
+Json = Annotated[str, typer.Option("--json", help="Also write the result as JSON; - for stdout.")]
+Split = Annotated[str, typer.Option(help="Split of the data set.")]
+Protocol = Annotated[str, typer.Option(help="Named mean; the benchmark's own when left out.")]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 2 for user errors, 3 for failed items, 130."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+    )
+    logging.getLogger("sartm").setLevel(logging.INFO)
+    for noisy in ("httpx", "huggingface_hub", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        status = app(argv, standalone_mode=False)
+    except InputError as error:
+        print(f"sartm: {error}", file=sys.stderr)
+        return 2
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except KeyboardInterrupt:
+        print("sartm: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def run() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+def _print_json(target: str, content: Any) -> None:
+    if target == "-":
+        print(json.dumps(content, indent=1))
+    elif target:
+        from sartm.data.images import write_atomic
+
+        try:
+            write_atomic(Path(target), json.dumps(content, indent=1).encode())
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror}; choose another --json"
+            ) from None
+
+
+def _predictor(model: str, device: str, precision: Precision) -> "Predictor":
+    from sartm.inference import Predictor
+    from sartm.model.checkpoint import load
+
+    return Predictor(load(model), device=device, precision=precision.value)
+
+
+@app.command()
+def predict(
+    rgb: Annotated[str, typer.Option(help="File, folder or glob of RGB images.")] = "",
+    thermal: Annotated[str, typer.Option(help="File, folder or glob of thermal images.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for label maps and overlays.")] = Path("out"),
+    model: Model = "mini",
+    modality: Modality = Modality.both,
+    overlay: Annotated[bool, typer.Option(help="Also write overlays.")] = True,
+    opacity: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.5,
+    pair: Annotated[str, typer.Option(help="Regex on the name; group 1 pairs the files.")] = "",
+    allow_single: Annotated[bool, typer.Option(help="Label unpaired files alone.")] = False,
+    resize_thermal: Annotated[bool, typer.Option(help="Thermal shows the same view.")] = False,
+    four_channel: Annotated[YesNo, typer.Option(help="Is a 4th channel thermal?")] = YesNo.auto,
+    overwrite: Annotated[bool, typer.Option(help="Label again what is there.")] = False,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+    json_file: Json = "",
+) -> int:
+    """Label pairs: files, folders or globs; either modality may be left out."""
+    if not rgb and not thermal:
+        raise InputError("no input; give --rgb, --thermal or both")
+    from sartm.data.pairs import find_pairs
+    from sartm.inference import PredictOptions, predict_folder
+
+    find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
+    options = PredictOptions(
+        modality=modality.value,
+        overlay=overlay,
+        opacity=opacity,
+        resize_thermal=resize_thermal,
+        four_channel=four_channel.value,
+        pair_regex=pair or None,
+        allow_single=allow_single,
+    )
+    outcome = predict_folder(
+        _predictor(model, device, precision),
+        rgb or None,
+        thermal or None,
+        out,
+        model=model,
+        options=options,
+        overwrite=overwrite,
+    )
+    for name, message in outcome.failures.items():
+        print(f"sartm: {name}: {message}", file=sys.stderr)
+    if json_file:
+        _print_json(json_file, json.loads((out / "summary.json").read_text()))
+    if json_file != "-":
+        kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
+        print(f"{outcome.done} label maps in {out / 'labels'}{kept}")
+    return 3 if outcome.failures else 0
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="mini, mfnet, pst900, fmb or a run's config.json")],
+    data: Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
+    init: Annotated[str, typer.Option(help="Model to start from.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="a.b=value")] = None,
+    text_encoder: Annotated[str, typer.Option(help="For class names no table holds.")] = "",
+    seed: Annotated[int | None, typer.Option()] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
+    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    max_time: Annotated[float | None, typer.Option(help="Minutes of this session.")] = None,
+    device: Device = "auto",
+    json_file: Json = "",
+) -> int:
+    """Train on a labelled data set; the best on its validation split is kept in OUT/best."""
+    from dataclasses import replace
+
+    from sartm.config import override
+    from sartm.recipes import load_recipe
+    from sartm.training import Limits
+    from sartm.training import train as run_training
+
+    if resume and (out / "config.json").exists():
+        config = load_recipe(str(out))
+    else:
+        config = load_recipe(recipe)
+    given = {"data": data, "init": init, "text_encoder": text_encoder, "seed": seed}
+    changed = {key: value for key, value in given.items() if value not in ("", None)}
+    config = override(replace(config, **changed), settings or [])  # type: ignore[arg-type]
+    seconds = None if max_time is None else 60 * max_time
+    result = run_training(
+        config,
+        out,
+        resume=resume,
+        limits=Limits(max_steps, seconds),
+        device=device,
+        command="sartm " + " ".join(sys.argv[1:]),
+    )
+    _print_json(json_file, result)
+    if json_file != "-":
+        best = result["best"]
+        found = f"{best['present']:.2f} at step {best['step']}"
+        print(f"{result['step']} steps; best `present` mIoU on validation: {found}")
+        print(f"model: {out / 'best'}")
+    return 130 if result["interrupted"] else 0
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    model: Model = "mini",
+    split: Split = "val",
+    protocol: Protocol = "",
+    modality: Modality = Modality.both,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
+    limit: Annotated[int | None, typer.Option(min=1, help="This many pairs only.")] = None,
+    compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+    json_file: Json = "",
+) -> int:
+    """Score a model on a split: report.json, report.md, report.html."""
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation import evaluate_with_pictures
+    from sartm.report import compare as compare_published
+    from sartm.report import load_published, write_report
+
+    dataset = PairDataset.open(data, split, limit)
+    report, pictures = evaluate_with_pictures(
+        _predictor(model, device, precision),
+        dataset,
+        modality=modality.value,
+        protocol=protocol or None,
+        model=model,
+        command="sartm " + " ".join(sys.argv[1:]),
+    )
+    comparison = compare_published(report, load_published()) if compare else None
+    write_report(report, out, pictures, comparison, dataset.classes.palette)
+    _print_report(report, out, json_file)
+    return 0
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Option(help="Folder of label maps, <name>.png per pair.")],
+    data: Data,
+    split: Split = "val",
+    protocol: Protocol = "",
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
+    json_file: Json = "",
+) -> int:
+    """Score label maps made by anyone, by any model."""
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation import score as run_score
+    from sartm.report import write_report
+
+    dataset = PairDataset.open(data, split)
+    report = run_score(
+        predictions,
+        dataset,
+        protocol=protocol or None,
+        command="sartm " + " ".join(sys.argv[1:]),
+    )
+    write_report(report, out, palette=dataset.classes.palette)
+    _print_report(report, out, json_file)
+    return 0
+
+
+def _print_report(report: "Report", out: Path, json_file: str) -> None:
+    from sartm.report import to_json
+
+    if json_file:
+        _print_json(json_file, json.loads(to_json(report)))
+    if json_file == "-":
+        return
+
+    def cell(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    table = Table("class", "IoU %", "acc %", "F1 %", "pixels")
+    for row in report.classes:
+        table.add_row(row.name, cell(row.iou), cell(row.acc), cell(row.f1), f"{row.pixels:,}")
+    console = Console()
+    console.print(table)
+    for name, mean in report.means.items():
+        console.print(f"{name}: mIoU {cell(mean['miou'])} over {mean['counted']} classes")
+    for name in report.subsets:
+        present = report.subsets[name].means["present"]
+        console.print(f"{name}: present mIoU {cell(present['miou'])}")
+    if report.contaminated:
+        console.print(f"contaminated: {len(report.contaminated)} of these pairs were trained on")
+    console.print(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for pictures and the report.")] = Path(
+        "out/demo"
+    ),
+    model: Model = "mini",
+    device: Device = "auto",
+) -> int:
+    """Draw scenes by day, night, glare and fog, label them, and write a report with pictures."""
+    from sartm.demo import run_demo
+
+    path = run_demo(out, model=model, device=device)
+    print(f"report: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    run()

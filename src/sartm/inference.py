@@ -1,0 +1,424 @@
+"""Prediction: one pair to a label map at its own size, folders of pairs to files."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from sartm.config import Modality, to_dict
+from sartm.data.classes import Classes
+from sartm.data.images import FourChannel, apply_thermal_rule, write_atomic, write_label
+from sartm.data.layouts import Pair
+from sartm.data.pairs import Sample, find_pairs, read_pair
+from sartm.errors import InputError
+from sartm.model.sartm import SARTM
+from sartm.progress import Meter
+
+Array = npt.NDArray[Any]
+Source = str | Path | Image.Image | Array | None
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+STRIP = 64
+"""Rows of stride-4 logits resized at a time: full-size logits of all classes never exist."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A label map with what is needed to look at it and judge it."""
+
+    labels: Array
+    """(H, W) class ids, uint8 (uint16 beyond 256 classes)."""
+    classes: Classes
+    logits: Tensor = field(repr=False)
+    """(K, h/4, w/4) on the CPU, of the padded input."""
+    image: Array = field(repr=False)
+    """(H, W, 3) uint8, what overlays are drawn on: RGB, or thermal in grey."""
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float16]:
+        """(H, W) largest soft-max probability; not calibrated."""
+        height, width = self.labels.shape
+        out = np.empty((height, width), np.float16)
+        for top, strip in _strips(self.logits, (height, width)):
+            best = strip.amax(0)
+            out[top : top + strip.shape[1]] = (1 / (strip - best).exp().sum(0)).numpy()
+        return out
+
+    def overlay(self, opacity: float = 0.5) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) the image with the class colours over it; class 0 stays clear."""
+        palette = np.array(self.classes.palette, np.uint8)
+        colours = palette[self.labels]
+        mixed = cv2.addWeighted(self.image, 1 - opacity, colours, opacity, 0)
+        rest = self.labels == 0 if not self.classes.prompts[0] else np.zeros_like(self.labels, bool)
+        mixed[rest] = self.image[rest]
+        return np.asarray(mixed, np.uint8)
+
+    def summary(self) -> dict[str, Any]:
+        """Size, share of every class that occurs, and the mean confidence."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        shares = {
+            name: round(int(count) / self.labels.size, 6)
+            for name, count in zip(self.classes.names, counts, strict=True)
+            if count
+        }
+        confidence = float(self.confidence.mean(dtype=np.float64))
+        return {
+            "size": list(self.labels.shape),
+            "shares": shares,
+            "confidence": round(confidence, 4),
+        }
+
+
+def fast_precision(device: str) -> Literal["fp32", "bf16"]:
+    """bf16 where a small matrix product is clearly faster in it, else fp32."""
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device != "cpu":
+        return "fp32"
+    a = torch.randn(192, 192)
+    seconds = {}
+    for kind in (torch.float32, torch.bfloat16):
+        x = a.to(kind)
+        x @ x
+        begun = time.perf_counter()
+        for _ in range(3):
+            x @ x
+        seconds[kind] = time.perf_counter() - begun
+    return "bf16" if seconds[torch.bfloat16] < 0.67 * seconds[torch.float32] else "fp32"
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is CUDA, then Apple's MPS, then the CPU."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r} cannot be used: {reason}. Try --device cpu") from None
+    return chosen
+
+
+class Predictor:
+    """A model made ready to run: adapters folded in, fast precision chosen, codes cached.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(
+        self, model: SARTM, *, device: str = "auto", precision: Precision = "auto"
+    ) -> None:
+        self.device = choose_device(device)
+        chosen = fast_precision(self.device.type) if precision == "auto" else precision
+        self.precision = chosen
+        kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        self.model = model.merged(kinds[chosen]).to(self.device)
+        self.config, self.classes = model.config, model.config.classes
+        self.facts = model.facts
+
+    def __call__(self, rgb: Source, thermal: Source) -> Prediction:
+        """Label one aligned pair.
+
+        Args:
+            rgb: file, PIL image or (H, W, 3) uint8 array; None where missing.
+            thermal: file, PIL image or (H, W) array of raw values; None where missing.
+
+        Raises:
+            InputError: neither is given, a file cannot be read, or the sizes differ.
+        """
+        return self.predict(_as_sample(rgb, thermal))
+
+    def predict(self, sample: Sample, modality: Modality = "both") -> Prediction:
+        """Label a sample as read from a data set, with both or only one of its modalities."""
+        rgb = sample.rgb if modality != "thermal" else None
+        thermal = sample.thermal if modality != "rgb" else None
+        if rgb is None and thermal is None:
+            missing = "RGB" if modality == "rgb" else "thermal"
+            raise InputError(f"pair {sample.name!r} has no {missing} image; choose --modality both")
+        display = None
+        if thermal is not None:
+            display = apply_thermal_rule(thermal, self.config.thermal, sample.name)
+        logits = self.logits(rgb, display)
+        labels = label_map(logits, sample.size, len(self.classes))
+        image = rgb
+        if image is None:
+            assert display is not None
+            image = np.repeat((display * 255).astype(np.uint8)[..., None], 3, axis=2)
+        return Prediction(labels, self.classes, logits, image)
+
+    @torch.inference_mode()
+    def logits(self, rgb: Array | None, thermal: Array | None) -> Tensor:
+        """(K, h/4, w/4) float32 on the CPU from (H, W, 3) uint8 and (H, W) float32 in [0, 1]."""
+        x = y = None
+        if rgb is not None:
+            moved = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
+            x = moved.permute(2, 0, 1)[None].float() / 255
+        if thermal is not None:
+            y = torch.from_numpy(np.ascontiguousarray(thermal)).to(self.device)[None, None]
+        return self.model.predict_logits(x, y)[0].float().cpu()
+
+
+def _strips(logits: Tensor, size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
+    """(first row, (K, rows, W) resized logits), top to bottom."""
+    height, width = size
+    rows = logits.shape[1]
+    for first in range(0, min(rows, -(-height // 4)), STRIP):
+        last = min(first + STRIP, rows)
+        above, below = max(first - 1, 0), min(last + 1, rows)  # neighbours for interpolation
+        part = F.interpolate(logits[None, :, above:below], scale_factor=4.0, mode="bilinear")[0]
+        begin = 4 * (first - above)
+        end = begin + min(4 * (last - first), height - 4 * first)
+        yield 4 * first, part[:, begin:end, :width]
+
+
+def label_map(logits: Tensor, size: tuple[int, int], classes: int) -> Array:
+    """(K, h/4, w/4) logits to (H, W) class ids: resized bilinearly, then the largest."""
+    out = np.empty(size, np.uint8 if classes <= 256 else np.uint16)
+    for top, strip in _strips(logits, size):
+        out[top : top + strip.shape[1]] = strip.argmax(0).numpy()
+    return out
+
+
+def _as_sample(rgb: Source, thermal: Source) -> Sample:
+    if isinstance(rgb, str | Path) or isinstance(thermal, str | Path):
+        read = read_pair(
+            Pair(
+                "pair",
+                Path(rgb) if isinstance(rgb, str | Path) else None,
+                Path(thermal) if isinstance(thermal, str | Path) else None,
+            )
+        )
+        colour = read.rgb if isinstance(rgb, str | Path) else _as_array(rgb)
+        heat = read.thermal if isinstance(thermal, str | Path) else _as_array(thermal)
+    else:
+        colour, heat = _as_array(rgb), _as_array(thermal)
+    if colour is None and heat is None:
+        raise InputError("no input: give rgb, thermal or both")
+    if colour is not None and (
+        colour.ndim != 3 or colour.shape[2] != 3 or colour.dtype != np.uint8
+    ):
+        raise InputError(
+            f"rgb must be (H, W, 3) uint8, found {colour.shape} {colour.dtype}; convert it first"
+        )
+    if heat is not None and heat.ndim != 2:
+        raise InputError(f"thermal must be (H, W) raw values, found {heat.shape}; give one channel")
+    if colour is not None and heat is not None and colour.shape[:2] != heat.shape:
+        raise InputError(
+            f"rgb is {colour.shape[0]}x{colour.shape[1]} but thermal is "
+            f"{heat.shape[0]}x{heat.shape[1]}; register the two (sartm data align) or resize"
+        )
+    return Sample("pair", colour, heat)
+
+
+def _as_array(source: Image.Image | Array | str | Path | None) -> Array | None:
+    return None if source is None else np.asarray(source)
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What `predict_folder` does beside labelling; part of what makes two runs the same."""
+
+    modality: Modality = "both"
+    overlay: bool = True
+    opacity: float = 0.5
+    resize_thermal: bool = False
+    four_channel: FourChannel = "auto"
+    pair_regex: str | None = None
+    allow_single: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a folder run did; summary.json holds the same."""
+
+    done: int
+    skipped: int
+    failures: dict[str, str]
+    """Message per input that could not be labelled, unpaired files included."""
+
+
+def fingerprint(model: SARTM) -> str:
+    """SHA-256 over configuration and weights: the same model or not."""
+    digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def predict_folder(
+    predictor: Predictor,
+    rgb: str | Path | None,
+    thermal: str | Path | None,
+    out: Path,
+    *,
+    model: str,
+    options: PredictOptions = PredictOptions(),
+    overwrite: bool = False,
+) -> Outcome:
+    """Label files, folders or globs of pairs into `out`; a bad pair costs that pair only.
+
+    Writes labels/<name>.png, overlays/<name>.jpg and summary.json. What exists with the same model
+    and settings is kept and skipped.
+
+    Args:
+        predictor: the model.
+        rgb: file, folder or glob, or None.
+        thermal: likewise.
+        out: folder to write to.
+        model: name of the model, for summary.json.
+        options: settings.
+        overwrite: label again what is there.
+
+    Raises:
+        InputError: no input, two inputs with one name, outputs of another model or settings
+            without `overwrite`, or a folder that cannot be written.
+    """
+    pairs, unpaired = find_pairs(rgb, thermal, options.pair_regex, options.allow_single)
+    settings = to_dict(options) | {
+        "rgb": None if rgb is None else str(rgb),
+        "thermal": None if thermal is None else str(thermal),
+        "precision": predictor.precision,
+        "fingerprint": fingerprint(predictor.model),
+    }
+    record = _Record(out, model, settings, overwrite, predictor.classes)
+    for path in unpaired:
+        record.failures[str(path)] = "no partner: the other folder has no file of this name"
+    todo = [pair for pair in pairs if not record.has(pair.name, options.overlay)]
+    skipped = len(pairs) - len(todo)
+
+    def read(pair: Pair) -> Sample:
+        return read_pair(
+            pair, resize_thermal=options.resize_thermal, four_channel=options.four_channel
+        )
+
+    with record, Meter("predict", len(todo)) as meter, ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for pair, sample in read_ahead(todo, read):
+            begun = time.perf_counter()
+            try:
+                prediction = predictor.predict(sample(), options.modality)
+            except InputError as error:
+                record.failures[pair.name] = str(error)
+                meter.advance()
+                continue
+            seconds = time.perf_counter() - begun
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(record.write, pair, prediction, options, seconds)
+            meter.advance()
+        if writing is not None:
+            writing.result()
+    return Outcome(len(record.pairs), skipped, record.failures)
+
+
+def read_ahead(
+    items: Sequence[Pair], read: Callable[[Pair], Sample], depth: int = 3
+) -> Iterator[tuple[Pair, Callable[[], Sample]]]:
+    """Each pair with a call that gives its sample or raises; files are read `depth` pairs ahead."""
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(read, item) for item in items[:depth]]
+        for index, item in enumerate(items):
+            future = waiting.pop(0)
+            if index + depth < len(items):
+                waiting.append(pool.submit(read, items[index + depth]))
+            yield item, future.result
+
+
+class _Record:
+    """The output folder of one `predict_folder` and its summary.json."""
+
+    def __init__(
+        self, out: Path, model: str, settings: dict[str, Any], overwrite: bool, classes: Classes
+    ) -> None:
+        self.out, self.classes = out, classes
+        self.head = {"model": model, "settings": settings}
+        self.pairs: dict[str, Any] = {}
+        self.failures: dict[str, str] = {}
+        self.kept: dict[str, Any] = {}
+        self.resumes = False
+        self.spoken = time.monotonic()
+        summary = out / "summary.json"
+        try:
+            before = json.loads(summary.read_text())
+        except (OSError, ValueError):
+            before = None
+        occupied = before is not None or any((out / "labels").glob("**/*.png"))
+        if occupied and not overwrite:
+            if before is None or before.get("settings") != settings:
+                raise InputError(
+                    f"{out} holds label maps of another model or of other settings; choose "
+                    f"another folder with --out, or pass --overwrite"
+                )
+            self.resumes, self.kept = True, before.get("pairs", {})
+        try:
+            (out / "labels").mkdir(parents=True, exist_ok=True)
+            self._write_summary()
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {out}: {error.strerror}; choose another --out"
+            ) from None
+
+    def has(self, name: str, overlay: bool) -> bool:
+        """Whether a pair's outputs are there from an earlier, equal run."""
+        label = (self.out / "labels" / f"{name}.png").exists()
+        return self.resumes and label and (not overlay or self._overlay(name).exists())
+
+    def _overlay(self, name: str) -> Path:
+        return self.out / "overlays" / f"{name}.jpg"
+
+    def write(
+        self, pair: Pair, prediction: Prediction, options: PredictOptions, seconds: float
+    ) -> None:
+        """Write the files of one pair."""
+        target = self.out / "labels" / f"{pair.name}.png"
+        try:
+            if options.overlay:
+                path = self._overlay(pair.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                drawn = prediction.overlay(options.opacity)[..., ::-1]
+                _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
+                write_atomic(path, data.tobytes())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_label(target, prediction.labels)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror}; what was finished is kept"
+            ) from None
+        inputs = {
+            "rgb": pair.rgb or pair.four_channel,
+            "thermal": pair.thermal or pair.four_channel,
+        }
+        self.pairs[pair.name] = {
+            "inputs": {key: None if value is None else str(value) for key, value in inputs.items()},
+            "seconds": round(seconds, 4),
+        } | prediction.summary()
+        if time.monotonic() - self.spoken > 5:
+            self._write_summary()
+
+    def _write_summary(self) -> None:
+        self.spoken = time.monotonic()
+        content = self.head | {"pairs": self.kept | self.pairs, "failures": self.failures}
+        write_atomic(self.out / "summary.json", json.dumps(content, indent=1).encode())
+
+    def __enter__(self) -> "_Record":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._write_summary()

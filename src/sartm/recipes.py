@@ -1,0 +1,148 @@
+"""Complete training configurations, one function each; `--set` overrides any value in them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sartm.config import (
+    DecoderConfig,
+    FusionConfig,
+    ModelConfig,
+    from_dict,
+)
+from sartm.data.augmentation import AugmentationConfig
+from sartm.data.classes import FMB, MFNET, PST900, Classes
+from sartm.errors import InputError
+from sartm.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up from a tenth and polynomial decay."""
+
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    """Not on tensors of one dimension."""
+    epochs: int = 500
+    warmup_epochs: int = 10
+    power: float = 0.9
+    batch_size: int = 8
+    """Pairs per process and forward pass."""
+    accumulate: int = 1
+    """Forward passes per optimizer step."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the running mean of the weights, which is what is validated and kept; 0: none."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run, complete: the same file and seed give the same numbers."""
+
+    recipe: str
+    model: ModelConfig
+    optim: OptimConfig
+    loss: LossConfig
+    augmentation: AugmentationConfig
+    data: str = ""
+    """Folder or dataset.toml; given with --data."""
+    init: str = ""
+    """Model to start from; empty starts at random, or from `encoder`."""
+    encoder: str = ""
+    """SAM 2 weights for trunk, neck and decoder: a file, folder or hub id."""
+    text_encoder: str = ""
+    """For class names that no bundled table holds."""
+    thermal: Literal["auto", "fixed"] = "auto"
+    """`auto` measures mean and deviation of thermal on the training split, and takes the
+    percentile rule for data of more than 8 bits; `fixed` keeps what `model.thermal` says."""
+    seed: int = 0
+    workers: int = 2
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    activation_checkpointing: bool = False
+    validate_every: int = 1
+    """Epochs between validations."""
+    val_share: float = 0.1
+    """Share of the training pairs held out for validation where a data set has no val split."""
+    checkpoint_every: int = 200
+    """Optimizer steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept, the newest."""
+
+
+def mini(classes: Classes = MFNET) -> TrainConfig:
+    """About 1.5 M parameters, from scratch, on crops of 320x320: for CPUs and small data sets."""
+    return TrainConfig(
+        recipe="mini",
+        model=ModelConfig(
+            classes=classes,
+            size="mini",
+            width=96,
+            decoder=DecoderConfig(heads=4, mlp_dim=256),
+            fusion=FusionConfig(crop=(320, 320)),
+            frozen_encoder=False,
+        ),
+        optim=OptimConfig(
+            lr=1e-3,
+            weight_decay=0.05,
+            epochs=100,
+            warmup_epochs=3,
+            batch_size=4,
+            clip=1.0,
+            ema=0.998,
+        ),
+        loss=LossConfig(class_weights="sqrt"),
+        augmentation=AugmentationConfig(crop=(320, 320)),
+        validate_every=5,
+    )
+
+
+def _paper(name: str, classes: Classes, crop: int) -> TrainConfig:
+    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4."""
+    return TrainConfig(
+        recipe=name,
+        model=ModelConfig(
+            classes=classes, size="base_plus", fusion=FusionConfig(crop=(crop, crop))
+        ),
+        optim=OptimConfig(),
+        loss=LossConfig(),
+        augmentation=AugmentationConfig(crop=(crop, crop)),
+        encoder="facebook/sam2-hiera-base-plus",
+    )
+
+
+def mfnet() -> TrainConfig:
+    """MFNet on 800x800 crops."""
+    return _paper("mfnet", MFNET, 800)
+
+
+def pst900() -> TrainConfig:
+    """PST900 on 1280x1280 crops; the paper reports 89.88."""
+    return _paper("pst900", PST900, 1280)
+
+
+def fmb() -> TrainConfig:
+    """FMB on 800x800 crops."""
+    return _paper("fmb", FMB, 800)
+
+
+RECIPES = {"mini": mini, "mfnet": mfnet, "pst900": pst900, "fmb": fmb}
+
+
+def load_recipe(name: str) -> TrainConfig:
+    """A recipe by name, or the config.json of a run."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    path = Path(name)
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"no recipe {name!r}; choose one of {', '.join(RECIPES)}, or give a run's config.json"
+        )
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the run's configuration {path}: {error}") from None
+    return from_dict(TrainConfig, values, "config")

@@ -1,0 +1,106 @@
+"""A run's folder: atomic checkpoints that survive a kill at any moment, and metrics.jsonl."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sartm.errors import InputError
+
+log = logging.getLogger("sartm")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All state of a run after `step` optimizer steps."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file so that it is there, whole, after a crash: temporary name, fsync, rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write checkpoints/step-N of a run and drop all but the newest `keep`.
+
+    The folder gets its name only when everything in it is on disk.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{checkpoint.step:08d}"
+    temporary = folder / f".{target.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    data = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
+    state = checkpoint.state | {
+        "format": 1,
+        "step": checkpoint.step,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    try:
+        write_durably(temporary / "training.safetensors", data)
+        write_durably(temporary / "state.json", json.dumps(state, indent=1).encode())
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(
+            f"cannot write checkpoint {target}: {error.strerror}. The last good one is kept; make "
+            f"room and continue with --resume"
+        ) from None
+    _sync_folder(folder)
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint that reads back whole; a damaged one is passed over, with a warning."""
+    for folder in sorted((run / "checkpoints").glob("step-*"), reverse=True):
+        try:
+            state = json.loads((folder / "state.json").read_bytes())
+            data = (folder / "training.safetensors").read_bytes()
+            if hashlib.sha256(data).hexdigest() != state["sha256"]:
+                raise ValueError("its checksum differs")
+            return Checkpoint(int(state["step"]), load(data), state)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("checkpoint %s is damaged (%s); trying the one before", folder, error)
+    return None
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Cut metrics.jsonl back to the lines up to `step`; a half-written last line goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    write_durably(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,637 @@
+"""Training: build, loop, validate, keep the best. Everything that happens in a step is on a page.
+
+Randomness comes from (seed, epoch, pair), never from a worker or rank; with atomic checkpoints a
+run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
+"""
+
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from sartm.config import to_dict
+from sartm.data.augmentation import Batch, TrainingSet, collate
+from sartm.data.images import apply_thermal_rule
+from sartm.data.layouts import open_layout
+from sartm.data.pairs import PairDataset, pixel_hash
+from sartm.errors import InputError
+from sartm.evaluation import confusion_of
+from sartm.inference import Predictor, fast_precision
+from sartm.language import TextTable, takes_part, text_similarity
+from sartm.losses import Criterion
+from sartm.metrics import ConfusionMatrix, means
+from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.model.sartm import SARTM
+from sartm.progress import Meter
+from sartm.recipes import OptimConfig, TrainConfig
+from sartm.runs import (
+    Checkpoint,
+    latest_checkpoint,
+    trim_metrics,
+    write_checkpoint,
+    write_durably,
+)
+
+log = logging.getLogger("sartm")
+
+
+class StepBatches:
+    """Batches of (epoch, index) from `start` to the end of the run, the same for any start.
+
+    Every epoch is a permutation drawn from (seed, epoch); a data set smaller than one step is
+    repeated to fill it.
+    """
+
+    drop_last = True
+
+    def __init__(self, pairs: int, config: OptimConfig, ranks: int, seed: int, start: int) -> None:
+        self.pairs, self.seed, self.start = pairs, seed, start
+        self.batch_size = config.batch_size
+        self.per_step = config.accumulate * ranks  # batches
+        self.steps_per_epoch = max(1, pairs // (self.batch_size * self.per_step))
+        self.steps = self.steps_per_epoch * config.epochs
+
+    def __len__(self) -> int:
+        return (self.steps - self.start) * self.per_step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.steps):
+            epoch, within = divmod(step, self.steps_per_epoch)
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
+            size = self.batch_size
+            for batch in range(within * self.per_step, (within + 1) * self.per_step):
+                picked = order.take(range(batch * size, (batch + 1) * size), mode="wrap")
+                yield [(epoch, int(index)) for index in picked]
+
+
+def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
+    """Rate before optimizer step `step`: linear from 0.1 lr over the warm-up, then polynomial.
+
+    As the released recipe: the decay reaches 0 one epoch after the last (released-code, section 4).
+    """
+    warm_up = config.warmup_epochs * steps_per_epoch
+    if step < warm_up:
+        return config.lr * (0.1 + 0.9 * step / warm_up)
+    end = (config.epochs + 1) * steps_per_epoch
+    left: float = (1 - (step - warm_up) / (end - warm_up)) ** config.power
+    return config.lr * left
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over what learns; no weight decay on one-dimensional tensors."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def make_average(model: SARTM, decay: float) -> AveragedModel | None:
+    """The running mean of the weights; young runs average over a tenth of their steps."""
+    if decay == 0:
+        return None
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - keep)
+
+    average = AveragedModel(model, multi_avg_fn=update)
+    average.n_averaged += 1  # starts as a copy, which is then averaged into
+    return average
+
+
+@dataclass(frozen=True)
+class TrainingStatistics:
+    """What one pass over the training split measures."""
+
+    thermal_mean: float
+    thermal_std: float
+    wide: bool
+    """Whether raw thermal has more than 8 bits."""
+    class_shares: Tensor
+    """(K,) share of each class in the labelled pixels."""
+
+
+def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> TrainingStatistics:
+    """Statistics over at most `most` evenly spaced pairs of the training split."""
+    counts = np.zeros(65536, np.int64)
+    sums = np.zeros(3)  # of values, of squares, their number
+    rule, wide = config.model.thermal, False
+    for index in range(0, len(dataset), max(1, math.ceil(len(dataset) / most))):
+        sample = dataset[index]
+        if sample.label is not None:
+            counts += np.bincount(sample.label.ravel(), minlength=65536)
+        if sample.thermal is None:
+            continue
+        if sample.thermal.dtype != np.uint8 and rule.rule == "uint8" and config.thermal == "auto":
+            wide, rule = True, replace(rule, rule="percentile", low=1.0, high=99.0)
+        values = apply_thermal_rule(sample.thermal, rule, sample.name)
+        sums += (values.sum(), np.square(values, dtype=np.float64).sum(), values.size)
+    mean, square = sums[:2] / max(sums[2], 1)
+    deviation = max(float(np.sqrt(max(square - mean**2, 0))), 1e-3)
+    labelled = counts[: len(dataset.classes)]
+    shares = torch.from_numpy(labelled / max(labelled.sum(), 1)).float()
+    return TrainingStatistics(float(mean), deviation, wide, shares)
+
+
+@dataclass
+class _Parts:
+    """All state of a run that a checkpoint must hold."""
+
+    model: SARTM
+    optimizer: torch.optim.AdamW
+    criterion: Criterion
+    average: AveragedModel | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        named |= {f"criterion/{k}": v for k, v in self.criterion.state_dict().items()}
+        if self.average is not None:
+            named |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                named[f"optimizer/{key}/{names[id(parameter)]}"] = torch.as_tensor(value)
+        return named
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(under("model/"))
+        self.criterion.load_state_dict(under("criterion/"))
+        if self.average is not None:
+            self.average.load_state_dict(under("average/"))
+        parameters = dict(self.model.named_parameters())
+        for key, value in under("optimizer/").items():
+            kind, name = key.split("/", 1)
+            self.optimizer.state[parameters[name]][kind] = value
+
+    def validated(self) -> SARTM:
+        """The model that is validated and kept."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, SARTM)
+        return self.average.module
+
+
+class _Stop:
+    """Notes SIGTERM and Ctrl-C, so that the step under way ends and is saved."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self.before[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: the caller handles signals
+                break
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def train_step(
+    model: nn.Module,
+    criterion: Criterion,
+    batches: Iterator[Batch],
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    config: OptimConfig,
+) -> dict[str, float]:
+    """One optimizer step over `config.accumulate` batches; returns the mean of every loss term."""
+    sums: dict[str, float] = {}
+    for index in range(config.accumulate):
+        batch = next(batches).to(accelerator.device)
+        more = index < config.accumulate - 1
+        with accelerator.no_sync(model) if more else nullcontext():
+            with accelerator.autocast():
+                output = model(batch.rgb, batch.thermal, batch.has_rgb, batch.has_thermal)
+                terms = criterion(output, batch.label, batch.has_rgb, batch.has_thermal)
+            accelerator.backward(terms["total"] / config.accumulate)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+    clip = config.clip or math.inf
+    norm = accelerator.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    criterion.remember()
+    return {name: value / config.accumulate for name, value in sums.items()} | {"norm": float(norm)}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a run stops early, to be continued with `resume`."""
+
+    steps: int | None = None
+    """Optimizer steps in all."""
+    seconds: float | None = None
+    """Of this session."""
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    limits: Limits = Limits(),
+    device: str = "auto",
+    command: str = "",
+) -> dict[str, Any]:
+    """Train a model and keep the one that is best on the validation split.
+
+    Args:
+        config: the whole run.
+        out: the run's folder: config.json, metrics.jsonl, checkpoints/, best/ (a model).
+        resume: continue from the newest checkpoint in `out`.
+        limits: stop early; the last state is saved.
+        device: "auto", "cpu", "cuda" or "mps".
+        command: what the user typed, for the model card.
+
+    Returns:
+        {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}.
+
+    Raises:
+        InputError: a folder that already holds a run, no usable data, a loss that is not finite, a
+            checkpoint that cannot be written, a data worker that died.
+    """
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=_mixed_precision(config.precision, device),
+        step_scheduler_with_optimizer=False,
+    )
+    found = latest_checkpoint(out) if resume else None
+    if accelerator.is_main_process:
+        _claim(out, config, resume)
+    set_seed(config.seed)
+    splits = _open_splits(config)
+    statistics = measure(splits.train, config)
+    config = _settle(config, splits.train, statistics)
+    table = text_similarity(config.model.classes, config.text_encoder or None)
+    if table is None and config.loss.language > 0:
+        log.warning("no table holds these class names and no --text-encoder: CMKD is off")
+    parts = _build(config, table, statistics, accelerator)
+    if found is not None:
+        parts.load(found.tensors)
+        torch.set_rng_state(found.tensors["rng"])
+    step = found.step if found else 0
+    batches = StepBatches(
+        len(splits.train), config.optim, accelerator.num_processes, config.seed, step
+    )
+    end = min(batches.steps, limits.steps or batches.steps)
+    run = _Run(config, out, accelerator, parts, splits, table, batches, command)
+    if found is not None:
+        run.best, run.seconds = found.state["best"], found.state["seconds"]
+    if accelerator.is_main_process:
+        trim_metrics(out / "metrics.jsonl", step)
+    with _Stop() as stop:
+        step = run.loop(step, end, limits.seconds, stop)
+    return {
+        "step": step,
+        "best": run.best,
+        "seconds": run.seconds,
+        "finished": step >= batches.steps,
+        "interrupted": stop.asked,
+    }
+
+
+@dataclass(frozen=True)
+class _Splits:
+    train: PairDataset
+    val: PairDataset | None
+    selected_on: str
+
+
+class _Run:
+    """The loop and what it writes."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        accelerator: Accelerator,
+        parts: _Parts,
+        splits: _Splits,
+        table: TextTable | None,
+        batches: StepBatches,
+        command: str,
+    ) -> None:
+        self.config, self.out, self.accelerator, self.parts = config, out, accelerator, parts
+        self.splits, self.table, self.batches, self.command = splits, table, batches, command
+        self.best: dict[str, Any] = {"present": -1.0, "step": 0}
+        self.seconds = 0.0
+        self.images: dict[str, str] | None = None
+
+    def loop(self, step: int, end: int, seconds: float | None, stop: _Stop) -> int:
+        """Steps from `step` to `end`; returns the number done."""
+        config, optim = self.config, self.config.optim
+        model, optimizer = self.accelerator.prepare(self.parts.model, self.parts.optimizer)
+        loader = self._loader()
+        begun = time.monotonic()
+        before = self.seconds
+        model.train()
+        per_epoch = self.batches.steps_per_epoch
+        with Meter("train", end, "steps", done=step) as meter:
+            stream = iter(loader)
+            while step < end and not stop.asked:
+                rate = learning_rate(step, per_epoch, optim)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                terms = self._guarded_step(model, stream, optimizer, step)
+                step += 1
+                self.seconds = before + time.monotonic() - begun
+                if self.parts.average is not None:
+                    self.parts.average.update_parameters(self.parts.model)
+                self._write_metrics({"step": step, "epoch": step / per_epoch, "lr": rate} | terms)
+                shown = f"epoch {step // per_epoch}/{optim.epochs}  loss {terms['total']:.3f}"
+                meter.advance(note=f"{shown}  best {self.best['present']:.1f}")
+                over = seconds is not None and time.monotonic() - begun > seconds
+                every = config.validate_every * per_epoch
+                if (every and step % every == 0) or step == end or over:
+                    self._validate(step)
+                    model.train()
+                if step % config.checkpoint_every == 0 or step == end or over:
+                    self._save(step)
+                if over:
+                    break
+            if stop.asked:
+                self._save(step)
+        return step
+
+    def _guarded_step(
+        self, model: nn.Module, stream: Iterator[Batch], optimizer: Any, step: int
+    ) -> dict[str, float]:
+        """A step whose usual failures become messages that say what to do."""
+        try:
+            terms = train_step(
+                model, self.parts.criterion, stream, optimizer, self.accelerator, self.config.optim
+            )
+        except torch.cuda.OutOfMemoryError:
+            raise InputError(
+                f"out of GPU memory at batch size {self.config.optim.batch_size}: lower "
+                f"--set optim.batch_size (and raise optim.accumulate), --set "
+                f"augmentation.crop=[H,W], --set precision=bf16, or --set "
+                f"activation_checkpointing=true"
+            ) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                f"a data worker died at step {step + 1} (killed, or out of memory). Continue from "
+                f"the last checkpoint with --resume, with --set workers=0 if it happens again"
+            ) from None
+        if not math.isfinite(terms["total"]):
+            raise InputError(
+                f"the loss is {terms['total']} at step {step + 1}, in the batch of "
+                f"{', '.join(self._names(step))}. Look at these files (sartm data check), or lower "
+                f"--set optim.lr; the last checkpoint is kept"
+            )
+        return terms
+
+    def _names(self, step: int) -> list[str]:
+        """Names of the pairs of one step."""
+        once = StepBatches(
+            len(self.splits.train),
+            self.config.optim,
+            self.accelerator.num_processes,
+            self.config.seed,
+            step,
+        )
+        batches = iter(once)
+        chosen = [index for _ in range(once.per_step) for _, index in next(batches)]
+        return [self.splits.train.pairs[index].name for index in chosen]
+
+    def _loader(self) -> Any:
+        config = self.config
+        samples = TrainingSet(
+            self.splits.train, config.model.thermal, config.augmentation, config.seed
+        )
+        loader = DataLoader(
+            samples,
+            batch_sampler=self.batches,
+            collate_fn=collate,
+            num_workers=config.workers,
+            persistent_workers=config.workers > 0,
+        )
+        return self.accelerator.prepare_data_loader(loader, device_placement=False)
+
+    def _write_metrics(self, line: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with (self.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line | {"seconds": round(self.seconds, 2)}) + "\n")
+
+    def _validate(self, step: int) -> None:
+        """Score the validation split; a new best is written as a model."""
+        if self.splits.val is None:
+            self._keep(step, {})
+            return
+        predictor = Predictor(self.parts.validated(), device=str(self.accelerator.device))
+        val = self.splits.val
+        matrix = ConfusionMatrix(len(val.classes))
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        for _, counts in confusion_of(predictor, val, range(rank, len(val), ranks)):
+            matrix.counts += counts
+        if ranks > 1:
+            own = torch.from_numpy(matrix.counts).to(self.accelerator.device)
+            matrix.counts = self.accelerator.reduce(own).cpu().numpy()
+        scores = means(matrix, val.classes)
+        present = scores["present"]["miou"] or 0.0
+        self._write_metrics({"step": step, "val": scores})
+        if present > self.best["present"]:
+            self.best = {"present": present, "step": step, "means": scores}
+            self._keep(step, self.best)
+
+    def _keep(self, step: int, results: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        train = self.splits.train
+        if self.images is None:
+            self.images = {train.pairs[i].name: pixel_hash(train[i]) for i in range(len(train))}
+        before = self.parts.model.facts
+        inherited = before.training_images if before is not None else {}
+        facts = ModelFacts(
+            name=self.out.name,
+            data=(*(before.data if before is not None else ()), train.name),
+            selected_on=self.splits.selected_on,
+            command=self.command,
+            seed=self.config.seed,
+            steps=step,
+            results=results,
+            training_images=inherited | self.images,
+            text=None if self.table is None else to_dict(self.table),
+            recipe=to_dict(self.config),
+        )
+        save(self.parts.validated(), self.out / "best", facts)
+
+    def _save(self, step: int) -> None:
+        if self.accelerator.is_main_process:
+            tensors = self.parts.tensors() | {"rng": torch.get_rng_state()}
+            state = {"best": self.best, "seconds": self.seconds}
+            write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
+        self.accelerator.wait_for_everyone()
+
+
+def _mixed_precision(precision: str, device: str) -> str:
+    """accelerate's name for a precision; `auto` takes bf16 where the hardware is fast at it."""
+    if precision == "auto":
+        precision = fast_precision("cpu" if device == "auto" else device)
+    return {"fp32": "no"}.get(precision, precision)
+
+
+def _claim(out: Path, config: TrainConfig, resume: bool) -> None:
+    """Make the run's folder, or check that the one to resume is this run's."""
+    written = out / "config.json"
+    if resume:
+        if not written.exists():
+            raise InputError(f"nothing to resume in {out}: it has no config.json")
+        return
+    if written.exists():
+        raise InputError(
+            f"{out} already holds a run. Continue it with --resume, or choose another folder "
+            f"with --out"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_durably(written, json.dumps(to_dict(config), indent=1).encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write the run to {out}: {error.strerror}; choose another --out"
+        ) from None
+
+
+def _open_splits(config: TrainConfig) -> _Splits:
+    """The training and validation pairs; a test split is never touched."""
+    if not config.data:
+        raise InputError("no training data: name a folder or dataset.toml with --data")
+    layout = open_layout(config.data)
+    train = PairDataset.of(layout, "train")
+    unlabelled = [pair.name for pair in train.pairs if pair.label is None]
+    if unlabelled:
+        raise InputError(
+            f"{len(unlabelled)} pairs of split 'train' have no label, such as {unlabelled[0]!r}; "
+            f"label them or take them off the list"
+        )
+    if config.validate_every == 0:
+        return _Splits(train, None, "nothing: the last step was kept")
+    if "val" in layout.splits:
+        return _Splits(train, PairDataset.of(layout, "val"), "val")
+    held = max(1, round(len(train) * config.val_share))
+    if held >= len(train):
+        raise InputError(
+            f"{train.name} has no val split and {len(train)} training pairs are too few to hold "
+            f"some out; add a val split, or set --set validate_every=0"
+        )
+    # every (1/share)-th run of neighbours, so that frames of one scene stay together
+    blocks = np.array_split(np.arange(len(train)), min(len(train), 10))
+    chosen = {int(i) for block in blocks for i in block[: max(1, held // len(blocks))]}
+    kept = [pair for index, pair in enumerate(train.pairs) if index not in chosen]
+    val = [pair for index, pair in enumerate(train.pairs) if index in chosen]
+    return _Splits(
+        train.replace(pairs=kept), train.replace(pairs=val, split="val"), "pairs held out of train"
+    )
+
+
+def _settle(config: TrainConfig, train: PairDataset, statistics: TrainingStatistics) -> TrainConfig:
+    """Fill in what the data decides: the class table, and the thermal rule with its statistics."""
+    thermal = config.model.thermal
+    if config.thermal == "auto":
+        if statistics.wide and thermal.rule == "uint8":
+            thermal = replace(thermal, rule="percentile", low=1.0, high=99.0)
+        thermal = replace(
+            thermal,
+            mean=round(statistics.thermal_mean, 5),
+            std=round(statistics.thermal_std, 5),
+        )
+    model = replace(config.model, classes=train.classes, thermal=thermal)
+    return replace(config, model=model)
+
+
+def _build(
+    config: TrainConfig,
+    table: TextTable | None,
+    statistics: TrainingStatistics,
+    accelerator: Accelerator,
+) -> _Parts:
+    """Model, loss, optimizer and average at step 0, on the run's device."""
+    model = SARTM(config.model)
+    if config.init:
+        start_from(model, load(config.init))
+    elif config.encoder:
+        from sartm.model.sources import load_encoder
+
+        load_encoder(model, config.encoder)
+    model.image_encoder.trunk.checkpointing = config.activation_checkpointing
+    model.to(accelerator.device)
+    classes = config.model.classes
+    cosines = None if table is None else torch.from_numpy(table.matrix(classes))
+    criterion = Criterion(
+        config.loss,
+        config.model.width,
+        torch.from_numpy(takes_part(classes)),
+        cosines,
+        statistics.class_shares,
+        reduce=_sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
+        ignore=classes.ignore,
+    ).to(accelerator.device)
+    average = make_average(model, config.optim.ema)
+    return _Parts(model, make_optimizer(model, config.optim), criterion, average)
+
+
+def start_from(model: SARTM, source: SARTM) -> None:
+    """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
+
+    Raises InputError where the encoder or decoder is of another size.
+    """
+    ours, theirs = model.state_dict(), source.state_dict()
+    same_classes = model.config.classes.names == source.config.classes.names
+    new = []
+    for name, tensor in ours.items():
+        per_class = name.startswith(("sam_mask_decoder.mask_tokens", "auxiliary_head.predict"))
+        per_class = per_class or "output_hypernetworks" in name
+        fits = name in theirs and theirs[name].shape == tensor.shape
+        if fits and (same_classes or not per_class):
+            tensor.copy_(theirs[name])
+        elif per_class or ".lora_" in name:
+            new.append(name)
+        else:
+            found = tuple(theirs[name].shape) if name in theirs else "nothing"
+            raise InputError(
+                f"cannot start from this model: {name} is {found} there and {tuple(tensor.shape)} "
+                f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
+                f"model.width as the model has them"
+            )
+    model.facts = source.facts
+    log.info(
+        "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
+    )
+
+
+def _sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum with gradient, so that a loss of global means has the global gradient."""
+    summed: Tensor = all_reduce(tensor)
+    return summed
