@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sartm import __version__
 from sartm.config import ModelConfig, from_dict, to_dict
@@ -384,6 +385,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+class _WithoutNumbers(TorchFunctionMode):
+    """No normal random numbers: on the meta device torch loads sympy for them, which takes seconds.
+
+    Nobody would read them; `fill` follows.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return given["tensor"] if "tensor" in given else args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **given)
+
+
 def build(config: ModelConfig, where: str, kind: str = "sartm") -> SARTM:
     """The model of `config` without storage (on the meta device), for `fill`.
 
@@ -393,7 +413,7 @@ def build(config: ModelConfig, where: str, kind: str = "sartm") -> SARTM:
     if not 1 <= config.decoder.depth <= 64:
         raise InputError(f"{where}: decoder.depth is {config.decoder.depth}, expected 1 to 64")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutNumbers():
             return Released(config) if kind == "released" else SARTM(config)
     except InputError:
         raise
