@@ -678,7 +678,7 @@ def _html_table(table: Table, palette: Sequence[Colour] = ()) -> str:
         for number, wide in zip(_numeric(table), _widths(table), strict=True)
     ]
     head = "".join(
-        f'<th scope="col"{style}>{_e(cell)}</th>'
+        f'<th scope="col"{style}>{_e(cell).replace(" %", "&nbsp;%")}</th>'
         for style, cell in zip(styles, table.head, strict=True)
     )
     body = []
