@@ -290,7 +290,9 @@ def _as_rgb(pixels: Array, path: Path) -> npt.NDArray[np.uint8]:
         )
     if pixels.ndim == 2:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
-    elif pixels.shape[2] > 3:
+    elif pixels.shape[2] == 4:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
+    elif pixels.shape[2] > 4:
         pixels = np.ascontiguousarray(pixels[..., :3])
     if pixels.dtype == np.uint16:
         pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)  # rounds
@@ -376,13 +378,17 @@ def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: Path) -> A
 
 def _look_up(pixels: Array, colours: tuple[Colour, ...]) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Ids (H, W) and where no colour fits."""
-    shifts = np.array([16, 8, 0], np.uint32)
-    packed = (pixels.astype(np.uint32) << shifts).sum(axis=2, dtype=np.uint32)
-    table = (np.asarray(colours, np.uint32) << shifts).sum(axis=1, dtype=np.uint32)
+    packed, table = _pack(pixels), _pack(np.asarray(colours))
     order = np.argsort(table, kind="stable")
     place = np.searchsorted(table[order], packed).clip(max=len(colours) - 1)
     ids = order[place]
     return ids.astype(np.uint8 if len(colours) <= 256 else np.uint16), table[ids] != packed
+
+
+def _pack(colours: Array) -> npt.NDArray[np.int32]:
+    """(..., 3) values 0-255 to (...) one number each."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return (red << 16) + (green << 8) + blue
 
 
 def _decode(path: Path, max_pixels: int) -> Array:
