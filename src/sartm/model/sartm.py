@@ -98,6 +98,8 @@ class SARTM(nn.Module):
         self._start()
         if config.frozen_encoder:
             self._freeze()
+        if config.fusion.kind != "frm_ffm":  # never called: must not be waited for by DDP
+            self.fusion.requires_grad_(False)
 
     def _start(self) -> None:
         """Small normal weights for the trunk, which is trained from scratch where not loaded."""

@@ -1,0 +1,54 @@
+"""What several test files share: a small model, drawn inputs, and where the golden vectors lie."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sartm.config import DecoderConfig, FusionConfig, ModelConfig
+from sartm.model.sartm import SARTM
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+TINY = ModelConfig(
+    size="test",
+    width=32,
+    decoder=DecoderConfig(heads=4, mlp_dim=64),
+    fusion=FusionConfig(crop=(64, 96)),
+)
+
+
+def build(config: ModelConfig, seed: int = 0) -> SARTM:
+    """A model whose adapters have an effect, as after some training, and weights of normal size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SARTM(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_up" in name or "pos_embed" in name or name == "no_mem_embed":
+                    parameter.normal_(std=0.2)
+                elif ".trunk." in name and ".lora_" not in name and parameter.ndim == 2:
+                    torch.nn.init.xavier_normal_(parameter)
+    return model
+
+
+@pytest.fixture
+def tiny_model() -> SARTM:
+    """About 0.2 M parameters, MFNet's classes, encoder frozen; in training mode."""
+    return build(TINY)
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two aligned pairs of 64x96 in [0, 1]."""
+    draw = torch.Generator().manual_seed(1)
+    return torch.rand(2, 3, 64, 96, generator=draw), torch.rand(2, 1, 64, 96, generator=draw)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of the golden vectors."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("the golden vectors are not beside this checkout")
+    return folder
