@@ -42,9 +42,11 @@ _REACH = 14
 """Largest shift looked at, in pixels of the coarsest level: 56 on the working grid."""
 _COARSE = 4
 _FREE: dict[str, int] = {"similarity": 4, "affine": 6, "homography": 8}
-_PRIOR = 0.3
+_PRIOR = 0.1
 """How firmly the four parameters beyond a similarity are held at 0, as a share of the evidence
-for the position. Weaker, and a lone near object bends the whole image."""
+that one pair has for its shift. Weaker, and near objects bend the whole image: on the day pairs of
+MSRS the 95th percentile of the error is 0.8 pixels at 0.3, 1.0 at 0.1 and 1.5 at 0.05, while a
+true perspective is followed the better the weaker it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +161,10 @@ def _valid_region(image: Array) -> npt.NDArray[np.uint8]:
         speckless = cv2.morphologyEx(
             (differs & finite).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)
         )
-        points = cv2.findNonZero(speckless)
+        outlines, _ = cv2.findContours(speckless, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         shown[:] = 0
-        if points is not None:
-            cv2.fillConvexPoly(shown, cv2.convexHull(points), 1)
+        if outlines:
+            cv2.fillConvexPoly(shown, cv2.convexHull(np.concatenate(outlines)), 1)
     shown[~finite] = 0
     return shown
 
@@ -392,7 +394,8 @@ def _refine(
             chosen = _in_half(centres, size, half)
             surfaces, centres = surfaces[..., chosen], centres[chosen]
         basis = _basis(centres, size)
-        delta = _climb(_smooth_surfaces(surfaces, blur), basis, parameters / step, free)
+        smooth = _smooth_surfaces(surfaces / len(pairs), blur)
+        delta = _climb(smooth, basis, parameters / step, free, _PRIOR / len(pairs))
         parameters = parameters - delta * step
     return parameters
 
@@ -406,11 +409,14 @@ def _smooth_surfaces(surfaces: Floats, sigma: float) -> Floats:
     return smooth
 
 
-def _climb(surfaces: Floats, basis: tuple[Floats, Floats], held: Floats, free: int) -> Floats:
+def _climb(
+    surfaces: Floats, basis: tuple[Floats, Floats], held: Floats, free: int, firmness: float
+) -> Floats:
     """The displacement parameters (8,) at which the sum of the surfaces is largest.
 
     Levenberg's damped Newton steps from 0; per block, only downward curvature counts. `held` are
-    the parameters so far: those beyond a similarity are pulled towards 0 in total.
+    the parameters so far: those beyond a similarity are pulled towards 0, by `firmness` times the
+    curvature of the shift.
     """
     reach = len(surfaces) // 2
     by_y, by_x = np.gradient(surfaces, axis=(0, 1))
@@ -418,7 +424,7 @@ def _climb(surfaces: Floats, basis: tuple[Floats, Floats], held: Floats, free: i
     by_xx = np.gradient(by_x, axis=1)
     table = np.stack([surfaces, by_x, by_y, by_xx, by_xy, by_yy], axis=-1)
     bend = -(by_xx + by_yy)[reach, reach].sum() / 2
-    prior = np.repeat([0.0, _PRIOR * max(bend, 1e-12)], 4)
+    prior = np.repeat([0.0, firmness * max(bend, 1e-12)], 4)
 
     def look(delta: Floats) -> tuple[Floats, float]:
         at = _sample(table, basis[0] @ delta, basis[1] @ delta)

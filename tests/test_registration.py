@@ -1,0 +1,378 @@
+"""What users rely on when the two cameras do not line up: found, refused, or read from a file."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sartm.data.registration import (
+    apply_alignment,
+    estimate_alignment,
+    estimate_offset,
+    estimate_rig_alignment,
+    read_calibration,
+    write_calibration,
+    write_comparison,
+)
+from sartm.errors import InputError
+
+SIZE = (240, 320)
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def draw_pair(seed: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """RGB and thermal of one scene of overlapping shapes whose two brightnesses are unrelated.
+
+    RGB: uint8 (H, W, 3), textured. Thermal: uint16 (H, W) counts, blurred and noisy.
+    """
+    random = np.random.default_rng(seed)
+    regions = np.zeros(size, np.int32)
+    count = 60
+    for region in range(1, count):
+        centre = random.uniform(0, 1, 2) * size[::-1]
+        around = np.sort(random.uniform(0, 2 * np.pi, random.integers(3, 7)))
+        radius = random.uniform(0.04, 0.16) * size[1]
+        points = centre + radius * np.stack([np.cos(around), np.sin(around)], axis=1)
+        cv2.fillPoly(regions, [np.rint(points).astype(np.int32)], region)
+    colours = random.uniform(20, 235, (count, 3))
+    texture = cv2.GaussianBlur(random.normal(0, 40, size), (0, 0), 1.0)
+    rgb = colours[regions] + texture[..., None] + random.normal(0, 3, (*size, 3))
+    grey = colours[regions].mean(axis=2)
+    heat = 7000 + 3 * (255 - grey) + random.uniform(0, 900, count)[regions]
+    heat = cv2.GaussianBlur(heat, (0, 0), 1.2) + random.normal(0, 15, size)
+    return np.clip(rgb, 0, 255).astype(np.uint8), heat.astype(np.uint16)
+
+
+def shift_and_scale(dx: float, dy: float, scale: float = 1.0) -> np.ndarray:
+    x, y = (SIZE[1] - 1) / 2, (SIZE[0] - 1) / 2
+    return np.array([[scale, 0, x - scale * x + dx], [0, scale, y - scale * y + dy], [0, 0, 1.0]])
+
+
+def warp(image: np.ndarray, homography: np.ndarray) -> np.ndarray:
+    return cv2.warpPerspective(image, homography, image.shape[1::-1])
+
+
+def corner_error(first: np.ndarray, second: np.ndarray, size: tuple[int, int] = SIZE) -> float:
+    right, bottom = size[1] - 1, size[0] - 1
+    corners = np.array([[[0, 0], [right, 0], [right, bottom], [0, bottom]]], np.float64)
+    ends = [cv2.perspectiveTransform(corners, homography) for homography in (first, second)]
+    return float(np.linalg.norm(ends[0] - ends[1], axis=2).mean())
+
+
+def test_a_pair_that_lines_up_stays_where_it_is() -> None:
+    found = estimate_alignment(*draw_pair(0))
+    assert found.accepted
+    assert found.reason == ""
+    assert found.quality > 0.5
+    assert corner_error(found.homography, np.eye(3)) < 0.7
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        shift_and_scale(10, -7),
+        shift_and_scale(-14, 15, 1.05),
+        shift_and_scale(3, 4, 0.95),
+        np.array([[1.0, -0.03, 4.0], [0.03, 1.0, -6.0], [0, 0, 1.0]]),
+        np.array([[1.02, 0.01, -5.0], [-0.015, 0.99, 4.0], [6e-5, -4e-5, 1.0]]),
+    ],
+    ids=["shift", "larger", "smaller", "turned", "perspective"],
+)
+def test_a_known_warp_is_undone_despite_its_black_border(moved: np.ndarray) -> None:
+    rgb, thermal = draw_pair(1)
+    found = estimate_alignment(rgb, warp(thermal, moved))
+    assert found.accepted, found.reason
+    assert corner_error(found.homography @ moved, np.eye(3)) < 1.0
+
+
+def test_reversed_contrast_floats_and_dead_pixels_change_little() -> None:
+    rgb, thermal = draw_pair(2)
+    celsius = 300.0 - thermal.astype(np.float32) / 100
+    celsius[:40, :60] = np.nan
+    celsius[100, 100] = np.inf
+    found = estimate_alignment(rgb, celsius)
+    assert found.accepted, found.reason
+    assert corner_error(found.homography, np.eye(3)) < 0.7
+
+
+@pytest.mark.parametrize("shape", [(120, 160), (200, 320)], ids=["half size", "other shape"])
+def test_a_thermal_image_of_another_size_is_placed(shape: tuple[int, int]) -> None:
+    rgb, thermal = draw_pair(3)
+    cut = (
+        thermal[20:220]
+        if shape[0] == 200
+        else cv2.resize(thermal, shape[::-1], interpolation=cv2.INTER_AREA)
+    )
+    truth = np.array([[1.0, 0, 0], [0, 1, 20], [0, 0, 1]])
+    if shape[0] == 120:
+        truth = np.array([[2.0, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+    found = estimate_alignment(rgb, cut)
+    assert found.accepted, found.reason
+    assert corner_error(found.homography, truth, shape) < 1.0
+
+
+def wrong_thermals() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    blotches = cv2.GaussianBlur(random.normal(0, 1, SIZE), (0, 0), 4.0)
+    slope = np.indices(SIZE).sum(axis=0).astype(np.uint16)
+    return {
+        "noise": random.integers(0, 65536, SIZE, dtype=np.uint16),
+        "smooth noise": blotches.astype(np.float32),
+        "constant": np.full(SIZE, 7000, np.uint16),
+        "slope": slope,
+        "all unknown": np.full(SIZE, np.nan, np.float32),
+        "another scene": draw_pair(11)[1],
+        "mirrored scene": draw_pair(10)[1][:, ::-1],
+    }
+
+
+@pytest.mark.parametrize("kind", wrong_thermals())
+def test_what_does_not_belong_together_is_refused_with_a_reason(kind: str) -> None:
+    found = estimate_alignment(draw_pair(10)[0], wrong_thermals()[kind])
+    assert not found.accepted
+    assert found.quality < 0.5
+    assert found.reason
+    assert np.isfinite(found.homography).all()
+
+
+def test_too_far_off_is_refused_rather_than_guessed() -> None:
+    rgb, thermal = draw_pair(4)
+    found = estimate_alignment(rgb, warp(thermal, shift_and_scale(0, 0, 1.3)))
+    assert not found.accepted
+
+
+def test_an_image_too_narrow_to_align_is_refused() -> None:
+    found = estimate_alignment(np.zeros((4, 400, 3), np.uint8), np.zeros((4, 400), np.uint8))
+    assert not found.accepted
+    assert "400 x 4" in found.reason
+
+
+def test_many_weak_pairs_of_one_rig_make_one_good_alignment() -> None:
+    moved = shift_and_scale(6, -4, 1.02)
+    random = np.random.default_rng(1)
+    pairs = []
+    for seed in range(20, 23):
+        rgb, thermal = draw_pair(seed)
+        heat = cv2.GaussianBlur(thermal.astype(np.float32), (0, 0), 2.0)
+        pairs.append((rgb, warp(heat, moved) + random.normal(0, 60, SIZE).astype(np.float32)))
+    alone, together = estimate_alignment(*pairs[0]), estimate_rig_alignment(pairs)
+    assert together.accepted, together.reason
+    assert together.quality > alone.quality
+    assert corner_error(together.homography @ moved, np.eye(3)) < 0.7
+
+
+def test_a_rig_must_not_change_its_image_size() -> None:
+    small = draw_pair(1, (120, 160))
+    with pytest.raises(InputError, match="sizes change"):
+        estimate_rig_alignment([draw_pair(0), small])
+    with pytest.raises(InputError, match="no pair"):
+        estimate_rig_alignment([])
+
+
+def test_the_model_limits_what_may_differ() -> None:
+    rgb, thermal = draw_pair(1)
+    found = estimate_alignment(rgb, warp(thermal, shift_and_scale(5, 2)), model="similarity")
+    (a, b, _), (c, d, _), bottom = found.homography
+    assert a == pytest.approx(d, abs=1e-4)
+    assert b == pytest.approx(-c, abs=1e-4)
+    assert bottom == pytest.approx([0, 0, 1], abs=1e-7)
+    with pytest.raises(InputError, match="similarity, affine, homography"):
+        estimate_alignment(rgb, thermal, model="rigid")  # type: ignore[arg-type]
+
+
+def test_the_quick_offset_says_which_way_to_move_the_thermal_image() -> None:
+    rgb, thermal = draw_pair(5)
+    assert estimate_offset(rgb, thermal) == pytest.approx((0, 0), abs=1.0)
+    shifted = warp(thermal, shift_and_scale(8, -12))
+    assert estimate_offset(rgb, shifted) == pytest.approx((-8, 12), abs=1.5)
+    assert np.isnan(estimate_offset(rgb, np.zeros(SIZE, np.uint8))).all()
+
+
+@pytest.mark.parametrize(
+    ("rgb", "thermal"),
+    [
+        (np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)),
+        (np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.uint8)),
+        (np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)),
+        (np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.complex64)),
+        (np.zeros((0, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)),
+    ],
+)
+def test_wrong_arrays_are_named(rgb: np.ndarray, thermal: np.ndarray) -> None:
+    for estimate in (estimate_alignment, estimate_offset):
+        with pytest.raises(InputError, match="image"):
+            estimate(rgb, thermal)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bool", "uint8", "int8", "uint16", ">u2", "int32", "float16", "float32", "float64"]
+)
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+def test_warping_keeps_type_and_values(kind: str, interpolation: str) -> None:
+    thermal = np.arange(12).reshape(3, 4) % 2 if kind == "bool" else np.arange(12).reshape(3, 4)
+    thermal = thermal.astype(kind)
+    move = np.array([[1.0, 0, 2], [0, 1, 1], [0, 0, 1]])
+    warped, valid = apply_alignment(
+        thermal,
+        move,
+        (6, 5),
+        interpolation=interpolation,
+        fill=1,  # type: ignore[arg-type]
+    )
+    assert warped.dtype == thermal.dtype
+    assert warped.shape == valid.shape == (6, 5)
+    assert np.array_equal(warped[1:4, 2:5], thermal[:, :3])
+    assert valid.sum() == 9
+    assert (warped[~valid] == 1).all()
+
+
+def test_large_counts_survive_and_unknown_pixels_do_not_become_values() -> None:
+    counts = np.full((8, 8), 2_000_000_011, np.int64)
+    warped, _ = apply_alignment(counts, np.eye(3), (8, 8))
+    assert np.array_equal(warped, counts)
+    celsius = np.full((8, 8), 20.0, np.float32)
+    celsius[3, 4] = np.nan
+    warped, valid = apply_alignment(celsius, np.eye(3), (8, 8), fill=-99)
+    assert not valid[3, 4]
+    assert warped[3, 4] == -99
+    assert (warped[valid] == 20).all()
+
+
+def test_nothing_is_seen_beyond_the_vanishing_line() -> None:
+    tilt = np.array([[1.0, 0, 0], [0, 1, 0], [0.02, 0, 1]])
+    _, valid = apply_alignment(np.ones((50, 50), np.uint8), tilt, (60, 120))
+    assert valid[0, :25].all()
+    assert not valid[:, 26:].any()
+
+
+def test_fill_must_fit_the_type() -> None:
+    with pytest.raises(InputError, match="uint8"):
+        apply_alignment(np.ones((4, 4), np.uint8), np.eye(3), (4, 4), fill=-1)
+    with pytest.raises(InputError, match="uint16"):
+        apply_alignment(np.ones((4, 4), np.uint16), np.eye(3), (4, 4), fill=float("nan"))
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (5, 40_000)])
+def test_a_size_that_cannot_be_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="32766"):
+        apply_alignment(np.ones((4, 4), np.uint8), np.eye(3), size)
+
+
+def save(folder: Path, content: object) -> Path:
+    path = folder / "calibration.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+SQUARE = [[0, 0], [100, 0], [100, 80], [0, 80]]
+
+
+def test_a_written_homography_reads_back(tmp_path: Path) -> None:
+    homography = np.array([[1.1, 0.01, -5], [0.02, 0.9, 7], [1e-5, -2e-5, 1]])
+    write_calibration(tmp_path / "rig.json", 2 * homography)
+    assert read_calibration(tmp_path / "rig.json") == pytest.approx(homography)
+    assert [path.name for path in tmp_path.iterdir()] == ["rig.json"]
+
+
+def test_points_give_the_homography_that_joins_them(tmp_path: Path) -> None:
+    points = [[2 * x + 10, 2 * y - 4] for x, y in SQUARE]
+    found = read_calibration(save(tmp_path, {"points_thermal": SQUARE, "points_rgb": points}))
+    assert found == pytest.approx(np.array([[2, 0, 10], [0, 2, -4], [0, 0, 1.0]]), abs=1e-6)
+
+
+def test_cameras_give_the_homography_of_far_things(tmp_path: Path) -> None:
+    rgb = [[800.0, 0, 320], [0, 800, 240], [0, 0, 1]]
+    thermal = [[400.0, 0, 160], [0, 400, 120], [0, 0, 1]]
+    sine, cosine = 0.01, (1 - 0.01**2) ** 0.5
+    turn = [[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]
+    content = {"K_rgb": rgb, "K_thermal": thermal, "R": turn}
+    found = read_calibration(save(tmp_path, content))
+    x, y, w = found @ [160, 120, 1]  # the thermal camera's axis, turned by asin(0.01)
+    assert (x / w, y / w) == pytest.approx((320 + 800 * sine / cosine, 240))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "JSON object"),
+        ({}, "keys none"),
+        ({"homography": np.eye(3).tolist(), "note": 1}, "'note'"),
+        ({"homograhpy": np.eye(3).tolist()}, "'homograhpy'"),
+        ({"homography": [[1, 0], [0, 1]]}, "rows of 3"),
+        ({"homography": [[1, 0, 0], [0, 1, 0]]}, "3 rows"),
+        ({"homography": [[1, 0, 0], [0, True, 0], [0, 0, 1]]}, "finite numbers"),
+        ({"homography": [[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]]}, "finite numbers"),
+        ({"homography": [[1, 0, 0], [0, 10**400, 0], [0, 0, 1]]}, "finite numbers"),
+        ({"homography": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]}, "singular"),
+        ({"homography": np.zeros((3, 3)).tolist()}, "singular"),
+        ({"points_thermal": SQUARE[:3], "points_rgb": SQUARE[:3]}, "4 or more"),
+        ({"points_thermal": SQUARE, "points_rgb": [*SQUARE, [5, 5]]}, "4 thermal and 5 RGB"),
+        ({"points_thermal": [[i, i] for i in range(5)], "points_rgb": [*SQUARE, [5, 5]]}, "point"),
+        (
+            {"points_thermal": [*SQUARE, [50, 40]], "points_rgb": [*SQUARE, [90, 10]]},
+            "check its coordinates",
+        ),
+        (
+            {"K_rgb": np.eye(3).tolist(), "K_thermal": np.eye(3).tolist(), "R": [[2, 0, 0]] * 3},
+            "no rotation",
+        ),
+        (
+            {"K_rgb": [[1, 0, 0], [5, 1, 0], [0, 0, 1]], "K_thermal": [], "R": []},
+            "K_rgb must be",
+        ),
+    ],
+)
+def test_a_bad_calibration_is_refused(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_calibration(save(tmp_path, content))
+
+
+def test_a_missing_or_huge_calibration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        read_calibration(tmp_path / "none.json")
+    with pytest.raises(InputError, match="larger than"):
+        read_calibration(save(tmp_path, " " * 2_000_000))
+
+
+def test_the_comparison_shows_before_above_after(tmp_path: Path) -> None:
+    rgb, thermal = draw_pair(6)
+    aligned, _ = apply_alignment(thermal, shift_and_scale(9, 0), SIZE)
+    path = tmp_path / "before-after.png"
+    write_comparison(rgb, thermal, aligned, path)
+    picture = cv2.imread(str(path))[..., ::-1]
+    assert picture.shape[1] == 2 * SIZE[1]
+    above, below = picture[: SIZE[0]], picture[-SIZE[0] :]
+    assert np.array_equal(above[:32, :32], rgb[:32, :32])  # the first field of the chessboard
+    assert np.array_equal(below[:32, :32], rgb[:32, :32])
+    assert not np.array_equal(above, below)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_comparison_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    rgb, thermal = draw_pair(6)
+    with pytest.raises(InputError, match=r"\.png or \.jpg"):
+        write_comparison(rgb, thermal, thermal, tmp_path / "picture.gif")
+    with pytest.raises(InputError, match="cannot write"):
+        write_comparison(rgb, thermal, thermal, tmp_path / "none" / "picture.png")
+    with pytest.raises(InputError, match="warp it first"):
+        write_comparison(rgb, thermal, thermal[:100], tmp_path / "picture.png")
+
+
+@pytest.mark.skipif(not (SHARED / "data/msrs268").is_dir(), reason="needs shared/data/msrs268")
+def test_a_real_pair_follows_a_known_warp_and_refuses_another_scene() -> None:
+    folder = SHARED / "data/msrs268"
+    rgb = cv2.imread(str(folder / "rgb/00103D.jpg"))[..., ::-1]
+    thermal, other = (
+        cv2.imread(str(folder / f"thermal/{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        for name in ("00103D", "00613D")
+    )
+    moved = np.array([[1.03, 0, -22.0], [0, 1.03, 5.0], [0, 0, 1.0]])
+    before, after = estimate_alignment(rgb, thermal), estimate_alignment(rgb, warp(thermal, moved))
+    assert before.accepted
+    assert after.accepted
+    assert corner_error(after.homography @ moved, before.homography, (480, 640)) < 2
+    assert not estimate_alignment(rgb, other).accepted
