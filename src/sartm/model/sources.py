@@ -502,9 +502,9 @@ class KnownWeights:
 
 ENCODER_PARAMETERS = {
     "tiny": 27_219_136,
-    "small": 34_314_496,
+    "small": 34_316_992,
     "base_plus": 69_106_816,
-    "large": 213_046_960,
+    "large": 212_703_280,
 }
 SAM2_NAMES = {
     f"facebook/{version}-hiera-{size.replace('_', '-')}": (kind, size)
