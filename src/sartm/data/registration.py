@@ -975,12 +975,10 @@ def _as_grey(thermal: Array, size: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     values = thermal.astype(np.float32)
     known = np.isfinite(values) & (_valid_region(thermal[..., None]) > 0)
     low, high = np.percentile(values[known], [1, 99]) if known.any() else (0.0, 1.0)
-    level = np.where(known, np.clip((values - low) / max(high - low, 1e-6), 0, 1), 0)
-    grey = np.rint(255 * level).astype(np.uint8)
-    if grey.shape != size:
-        grey = np.asarray(cv2.resize(grey, (size[1], size[0])), np.uint8)
+    level = np.clip((np.where(known, values, low) - low) / max(high - low, 1e-6), 0, 1)
     contrast = cv2.createCLAHE(clipLimit=3.0, tileGridSize=(8, 8))
-    return np.asarray(contrast.apply(grey), np.uint8)
+    grey = np.where(known, contrast.apply(np.rint(255 * level).astype(np.uint8)), 0)
+    return np.asarray(cv2.resize(grey.astype(np.uint8), (size[1], size[0])), np.uint8)
 
 
 def _chessboard(rgb: Array, grey: Array) -> Array:
@@ -991,7 +989,8 @@ def _chessboard(rgb: Array, grey: Array) -> Array:
 
 def _edges_on(rgb: Array, grey: Array) -> Array:
     smooth = cv2.GaussianBlur(grey, (0, 0), 1.5)
-    edges = cv2.Canny(smooth, 40, 90) > 0
+    inside = cv2.erode(_valid_region(grey[..., None]), np.ones((13, 13), np.uint8))
+    edges = (cv2.Canny(smooth, 40, 90) > 0) & (inside > 0)  # the fill's own outline is no edge
     base = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     base[edges] = (255, 40, 40)
     return np.asarray(base)
