@@ -301,6 +301,6 @@ def class_weights(kind: str, shares: Tensor | None) -> Tensor | None:
     """(K,) weights whose mean over pixels is 1, from class shares; None for `none`."""
     if kind == "none" or shares is None:
         return None
-    shares = shares.clamp(min=1e-5)
-    weights = shares.rsqrt() if kind == "sqrt" else 1 / torch.log(1.02 + shares)
-    return weights / (weights * shares).sum()
+    bounded = shares.clamp(min=1e-5)
+    weights = bounded.rsqrt() if kind == "sqrt" else 1 / torch.log(1.02 + bounded)
+    return weights / (weights * shares).sum().clamp(min=1e-5)
