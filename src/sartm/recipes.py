@@ -8,6 +8,7 @@ from typing import Literal
 from sartm.config import (
     DecoderConfig,
     FusionConfig,
+    LoRAConfig,
     ModelConfig,
     from_dict,
 )
@@ -80,6 +81,8 @@ def mini(classes: Classes = MFNET) -> TrainConfig:
             size="mini",
             width=96,
             decoder=DecoderConfig(heads=4, mlp_dim=256),
+            # everything learns: the adapters only have to tell the modalities apart
+            lora=LoRAConfig(rank=4, alpha=4.0),
             fusion=FusionConfig(crop=(320, 320)),
             frozen_encoder=False,
         ),
