@@ -3,7 +3,7 @@
 import os
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -57,6 +57,30 @@ _FOREIGN = (
 
 
 @dataclass(frozen=True)
+class Upload:
+    """The bytes of an image that lie in no file; every reader takes them like a path."""
+
+    name: str
+    """What messages call it; never opened."""
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
+        """A new stream from the first byte."""
+        return BytesIO(self.data)
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.data
+
+
+Source = str | Path | Upload
+File = Path | Upload
+
+
+@dataclass(frozen=True)
 class _Header:
     """What the first bytes of an image say, before anything is decoded."""
 
@@ -71,7 +95,7 @@ class _Header:
     """Bits per sample of a grey PNG: decoders stretch 1, 2 and 4 bits to 0-255."""
 
 
-def read_rgb(path: str | Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Read a visible image as uint8 (H, W, 3) in RGB order, EXIF orientation applied.
 
     Grey becomes three equal channels, transparency (and a thermal 4th channel) is dropped, 16 bits
@@ -80,11 +104,11 @@ def read_rgb(path: str | Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.u
     Raises:
         InputError: not a readable image, larger than `max_pixels`, or floating-point.
     """
-    path = Path(path)
+    path = _file(path)
     return _as_rgb(_decode(path, max_pixels), path)
 
 
-def read_thermal(path: str | Path, max_pixels: int = MAX_PIXELS) -> Array:
+def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
     """Read a thermal image as raw (H, W) uint8, uint16 or float32; values are not scaled.
 
     Three equal channels become one (JPEG rounding is forgiven up to 12 levels, 2 on average).
@@ -92,12 +116,12 @@ def read_thermal(path: str | Path, max_pixels: int = MAX_PIXELS) -> Array:
     Raises:
         InputError: not a readable image, larger than `max_pixels`, false colour, NaN or infinity.
     """
-    path = Path(path)
+    path = _file(path)
     return _as_thermal(_decode(path, max_pixels), path)
 
 
 def read_four_channel(
-    path: str | Path, max_pixels: int = MAX_PIXELS
+    path: Source, max_pixels: int = MAX_PIXELS
 ) -> tuple[npt.NDArray[np.uint8], Array]:
     """Read RGB + thermal in one file: uint8 (H, W, 3) and raw (H, W).
 
@@ -106,7 +130,7 @@ def read_four_channel(
     Raises:
         InputError: as `read_rgb` and `read_thermal`, or another number of channels.
     """
-    path = Path(path)
+    path = _file(path)
     pixels = _decode(path, max_pixels)
     if pixels.ndim != 3 or pixels.shape[2] not in (4, 6):
         found = 1 if pixels.ndim == 2 else pixels.shape[2]
@@ -119,7 +143,7 @@ def read_four_channel(
 
 
 def read_rgb_alone(
-    path: str | Path, four_channel: FourChannel = "auto", max_pixels: int = MAX_PIXELS
+    path: Source, four_channel: FourChannel = "auto", max_pixels: int = MAX_PIXELS
 ) -> tuple[npt.NDArray[np.uint8], Array | None, str]:
     """Read an image given without a thermal partner, which may carry thermal as 4th channel.
 
@@ -132,7 +156,7 @@ def read_rgb_alone(
     Raises:
         InputError: as `read_rgb`; with `yes` also when the file does not have a 4th channel.
     """
-    path = Path(path)
+    path = _file(path)
     pixels = _decode(path, max_pixels)
     rgb = _as_rgb(pixels, path)
     if pixels.ndim != 3 or pixels.shape[2] < 4:
@@ -157,7 +181,7 @@ def read_rgb_alone(
 
 
 def read_label(
-    path: str | Path,
+    path: Source,
     ignore: int = 255,
     colours: tuple[Colour, ...] = (),
     max_pixels: int = MAX_PIXELS,
@@ -171,7 +195,7 @@ def read_label(
         InputError: not a readable image, lossy (JPEG), a colour picture without `colours`, or a
             colour that is not among them.
     """
-    path = Path(path)
+    path = _file(path)
     header = _probe(path, max_pixels)
     if header.kind == "jpeg":
         raise InputError(
@@ -188,25 +212,29 @@ def read_label(
     return _as_ids(pixels, ignore, path)
 
 
-def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) as the readers would return it, from the header alone."""
-    header = _probe(Path(path), max_pixels)
+    header = _probe(_file(path), max_pixels)
     swapped = header.orientation >= 5
     return (header.width, header.height) if swapped else (header.height, header.width)
 
 
 def write_label(path: str | Path, label: Array) -> None:
     """Write (H, W) class ids as grey PNG: 8 bits, or 16 where an id exceeds 255. Atomic."""
-    path = Path(path)
+    write_atomic(Path(path), encode_label(label, str(path)))
+
+
+def encode_label(label: Array, name: str = "label") -> bytes:
+    """The PNG that `write_label` writes; `name` says in messages which one it is."""
     if label.ndim != 2 or label.dtype.kind not in "iu":
-        raise InputError(f"{path}: a label map is (H, W) integers, found {_describe(label)}")
+        raise InputError(f"{name}: a label map is (H, W) integers, found {_describe(label)}")
     low, high = (int(label.min()), int(label.max())) if label.size else (0, 0)
     if low < 0 or high > 65535:
-        raise InputError(f"{path}: ids of a label map lie in 0-65535, found {low} to {high}")
+        raise InputError(f"{name}: ids of a label map lie in 0-65535, found {low} to {high}")
     done, data = cv2.imencode(".png", label.astype(np.uint8 if high <= 255 else np.uint16))
     if not done:
-        raise InputError(f"{path}: cannot encode a label map of {label.shape}")
-    write_atomic(path, data.tobytes())
+        raise InputError(f"{name}: cannot encode a label map of {label.shape}")
+    return data.tobytes()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -282,7 +310,11 @@ def _percentiles(raw: Array, low: float, high: float) -> tuple[float, float]:
     return values[0], values[1]
 
 
-def _as_rgb(pixels: Array, path: Path) -> npt.NDArray[np.uint8]:
+def _file(source: Source) -> File:
+    return Path(source) if isinstance(source, str) else source
+
+
+def _as_rgb(pixels: Array, path: File) -> npt.NDArray[np.uint8]:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"{path}: an RGB image has 8 or 16 bits per channel, found {pixels.dtype}; "
@@ -299,7 +331,7 @@ def _as_rgb(pixels: Array, path: Path) -> npt.NDArray[np.uint8]:
     return pixels.astype(np.uint8, copy=False)
 
 
-def _as_thermal(pixels: Array, path: Path) -> Array:
+def _as_thermal(pixels: Array, path: File) -> Array:
     if pixels.ndim == 3:
         pixels = _one_channel(pixels[..., :3], path)
     if pixels.dtype.kind == "f":
@@ -316,7 +348,7 @@ def _as_thermal(pixels: Array, path: Path) -> Array:
     return np.ascontiguousarray(pixels)
 
 
-def _one_channel(pixels: Array, path: Path) -> Array:
+def _one_channel(pixels: Array, path: File) -> Array:
     first, second, third = cv2.split(pixels)
     if pixels.dtype == np.uint8:
         most = cv2.max(cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third)),
@@ -336,7 +368,7 @@ def _one_channel(pixels: Array, path: Path) -> Array:
     return np.asarray(second)
 
 
-def _as_ids(pixels: Array, ignore: int, path: Path) -> Array:
+def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
     if pixels.dtype in (np.uint8, np.uint16):
         small = pixels.dtype == np.uint16 and (pixels.size == 0 or pixels.max() <= 255)
         return np.ascontiguousarray(pixels, dtype=np.uint8 if small else pixels.dtype)
@@ -351,7 +383,7 @@ def _as_ids(pixels: Array, ignore: int, path: Path) -> Array:
     return ids.astype(np.uint8 if ids.max(initial=0) <= 255 else np.uint16)
 
 
-def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: Path) -> Array:
+def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File) -> Array:
     """(H, W, 3) RGB to (H, W) ids by exact colour; three equal channels are ids stored thrice."""
     if not colours:
         if np.ptp(pixels, axis=2).max(initial=0) == 0:
@@ -391,12 +423,12 @@ def _pack(colours: Array) -> npt.NDArray[np.int32]:
     return (red << 16) + (green << 8) + blue
 
 
-def _decode(path: Path, max_pixels: int) -> Array:
+def _decode(path: File, max_pixels: int) -> Array:
     """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the file's own number type."""
     return _load(path, _probe(path, max_pixels))
 
 
-def _load(path: Path, header: _Header) -> Array:
+def _load(path: File, header: _Header) -> Array:
     if header.kind == "npy":
         return _load_numpy(path)
     data = path.read_bytes()
@@ -417,9 +449,10 @@ def _load(path: Path, header: _Header) -> Array:
     return _upright(pixels, header.orientation)
 
 
-def _load_numpy(path: Path) -> Array:
+def _load_numpy(path: File) -> Array:
     try:
-        pixels: Array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            pixels: Array = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError):
         raise InputError(
             f"{path}: damaged or not a plain array; write it again with np.save"
@@ -432,17 +465,17 @@ def _load_numpy(path: Path) -> Array:
     return pixels
 
 
-def _indices(path: Path, header: _Header) -> Array:
+def _indices(path: File, header: _Header) -> Array:
     """Palette indices (H, W), which OpenCV would replace by colours."""
     return _upright(np.asarray(_pillow(path, header)), header.orientation)
 
 
-def _expanded(path: Path, header: _Header) -> Array:
+def _expanded(path: File, header: _Header) -> Array:
     """A palette image as (H, W, 3) colours."""
     return _upright(np.asarray(_pillow(path, header).convert("RGB")), header.orientation)
 
 
-def _pillow(path: Path, header: _Header) -> Image.Image:
+def _pillow(path: File, header: _Header) -> Image.Image:
     plugin = TiffImageFile if header.kind == "tiff" else _PLUGINS[header.kind]
     try:
         image = plugin(BytesIO(path.read_bytes()))
@@ -465,7 +498,7 @@ def _upright(pixels: Array, orientation: int) -> Array:
     return np.ascontiguousarray(pixels)
 
 
-def _probe(path: Path, max_pixels: int) -> _Header:
+def _probe(path: File, max_pixels: int) -> _Header:
     """Read and check the header; everything that is not a supported image is refused here."""
     try:
         with path.open("rb") as file:
@@ -495,7 +528,7 @@ def _probe(path: Path, max_pixels: int) -> _Header:
     return header
 
 
-def _kind(path: Path, start: bytes) -> str:
+def _kind(path: File, start: bytes) -> str:
     if not start:
         raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
     for magic, kind in _MAGIC:
@@ -511,7 +544,7 @@ def _kind(path: Path, start: bytes) -> str:
     )
 
 
-def _parse(path: Path, kind: str, start: bytes, file: BinaryIO) -> _Header:
+def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> _Header:
     if kind == "npy":
         shape = _numpy_shape(path, file)
         return _Header(kind, shape[0], shape[1])
@@ -527,18 +560,20 @@ def _parse(path: Path, kind: str, start: bytes, file: BinaryIO) -> _Header:
     return _Header(kind, image.height, image.width, orientation, image.mode, grey_bits)
 
 
-def _numpy_shape(path: Path, file: BinaryIO) -> tuple[int, ...]:
+def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
         np.lib.format.read_array_header_2_0
     )  # fmt: skip
-    shape, _, _ = read(file)
+    shape, _, dtype = read(file)
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4, 6)):
         raise InputError(f"{path}: an array of shape {shape} is not (H, W) or (H, W, 3, 4 or 6)")
+    if dtype.kind not in "buif":  # a text type of a gigabyte per value would be allocated
+        raise InputError(f"{path}: an array of {dtype} holds no pixels; save it as numbers")
     return tuple(int(side) for side in shape)
 
 
-def _parse_tiff(path: Path, start: bytes, file: BinaryIO) -> _Header:
+def _parse_tiff(path: File, start: bytes, file: BinaryIO) -> _Header:
     """Pillow refuses some TIFFs that OpenCV reads (64-bit floats), so only the tags are taken."""
     directory = ImageFileDirectory_v2(start[: 16 if start[2] == 43 or start[3] == 43 else 8])
     file.seek(directory.next)
@@ -552,7 +587,7 @@ def _parse_tiff(path: Path, start: bytes, file: BinaryIO) -> _Header:
     return _Header("tiff", *((width, height) if swapped else (height, width)), mode=mode)
 
 
-def _refuse_cut_off(path: Path, data: bytes, kind: str) -> None:
+def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
     """Some decoders fill what is missing with grey: look for the end marker instead."""
     if kind == "jpeg":
         scan = data.find(b"\xff\xda")  # an EXIF thumbnail has an end marker too, before this one
@@ -563,7 +598,7 @@ def _refuse_cut_off(path: Path, data: bytes, kind: str) -> None:
         raise InputError(f"{path}: the file is cut off ({len(data)} bytes); copy it again")
 
 
-def _damaged(path: Path, header: _Header) -> InputError:
+def _damaged(path: File, header: _Header) -> InputError:
     return InputError(
         f"{path}: damaged {header.kind.upper()} file, its pixels cannot be decoded; "
         f"copy or export it again"
@@ -577,7 +612,10 @@ def _describe(array: Array) -> str:
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
+    "Source",
+    "Upload",
     "apply_thermal_rule",
+    "encode_label",
     "image_size",
     "read_four_channel",
     "read_label",
