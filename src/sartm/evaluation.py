@@ -1,9 +1,14 @@
-"""Scores: a model on a data set, or anyone's label maps, counted over the whole split."""
+"""Scores: a model on a data set, or anyone's label maps, counted over the whole split.
 
-from collections.abc import Iterator, Sequence
+Loads no torch, so that scoring label maps starts at once.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -11,68 +16,214 @@ from sartm.config import Modality
 from sartm.data.classes import MFNET
 from sartm.data.images import apply_thermal_rule, image_size, read_label
 from sartm.data.layouts import Pair
-from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash
+from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
 from sartm.errors import InputError
-from sartm.inference import Predictor, read_ahead
 from sartm.metrics import ConfusionMatrix, Counts, best_and_worst
-from sartm.model.sartm import SARTM
 from sartm.progress import Meter
-from sartm.report import PairPictures, Report, build_report, draw_pair
+from sartm.report import Cell, PairPictures, Report, build_report, draw_pair
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sartm.inference import Predictor
+    from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
 
+LARGEST_COUNTS = 128 * 2**20
+"""Bytes of per-pair counts: 200,000 pairs of 9 classes. Beyond it a report has no intervals."""
 
-def confusion_of(
-    predictor: Predictor,
+
+@dataclass(frozen=True)
+class Views:
+    """Which crops and sizes of a pair a model sees; the default is the whole image, once.
+
+    The class probabilities of several views are averaged at the original size: unlike logits they
+    are bounded, so no view outvotes the others.
+    """
+
+    window: tuple[int, int] | None = None
+    """(height, width) of a sliding window in pixels; None: the whole image."""
+    stride: int | None = None
+    """Pixels from one window to the next, both ways; None: two thirds of the shorter side."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes relative to the original's."""
+    flip: bool = False
+    """Each view mirrored left to right as well."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None and min(self.window) < 32:
+            found = f"{self.window[0]}x{self.window[1]}"
+            raise InputError(f"the window is {found} pixels; each side needs at least 32")
+        if self.stride is not None:
+            if self.window is None:
+                raise InputError(f"stride {self.stride} without a window; give --window HxW too")
+            if not 1 <= self.stride <= min(self.window):
+                raise InputError(
+                    f"stride is {self.stride}; windows of {self.window[0]}x{self.window[1]} cover "
+                    f"every pixel with 1 to {min(self.window)}"
+                )
+        if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
+            raise InputError(f"scales are {list(self.scales)}; give one or more from 0.1 to 4")
+
+
+def label_sample(
+    predictor: "Predictor", sample: Sample, modality: Modality = "both", views: Views = Views()
+) -> Array:
+    """(H, W) class ids of a sample, from the mean class probabilities where views are several."""
+    if views == Views():
+        return predictor.predict(sample, modality).labels
+    import torch
+    import torch.nn.functional as F
+
+    images = predictor.inputs(sample, modality)
+    height, width = sample.size
+    classes = len(predictor.classes)
+    total = torch.zeros((classes, height, width))
+    for scale in views.scales:
+        size = max(1, round(scale * height)), max(1, round(scale * width))
+        scaled = [None if image is None else _resize(image, size) for image in images]
+        for step in (1, -1) if views.flip else (1,):
+            turned = [None if image is None else image[:, ::step] for image in scaled]
+            mean = _mean_of_windows(predictor, turned, size, views)
+            mean = mean if step == 1 else mean.flip(-1)
+            if size != sample.size:
+                mean = F.interpolate(mean[None], sample.size, mode="bilinear")[0]
+            total += mean
+    return np.asarray(total.argmax(0).numpy().astype(np.uint8 if classes <= 256 else np.uint16))
+
+
+def _mean_of_windows(
+    predictor: "Predictor", images: Sequence[Array | None], size: tuple[int, int], views: Views
+) -> "Tensor":
+    """(K, h, w) class probabilities of an image of `size`, averaged where windows overlap."""
+    import torch
+
+    from sartm.model.sartm import resize_logits
+
+    height, width = (min(pair) for pair in zip(views.window or size, size, strict=True))
+    stride = views.stride or max(1, 2 * min(height, width) // 3)
+    total = torch.zeros((len(predictor.classes), *size))
+    seen = torch.zeros(size)
+    for top in _starts(size[0], height, stride):
+        for left in _starts(size[1], width, stride):
+            area = slice(top, top + height), slice(left, left + width)
+            rgb, thermal = (None if image is None else image[area] for image in images)
+            logits = resize_logits(predictor.logits(rgb, thermal)[None], (height, width))
+            total[(slice(None), *area)] += logits[0].softmax(0)
+            seen[area] += 1
+    return total / seen
+
+
+def _starts(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of windows that cover `size`; the last one ends at the border."""
+    return [*range(0, size - window, stride), size - window]
+
+
+def _resize(image: Array, size: tuple[int, int]) -> Array:
+    if image.shape[:2] == size:
+        return image
+    how = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=how))
+
+
+def judge(
+    predictor: "Predictor",
     dataset: PairDataset,
     indices: Sequence[int] | None = None,
+    *,
     modality: Modality = "both",
-) -> Iterator[tuple[Sample, Counts]]:
-    """Each labelled sample with the (K, K) counts of its prediction, rows the truth."""
+    views: Views = Views(),
+    workers: int = 1,
+    change: Callable[[Sample], Sample] | None = None,
+) -> Iterator[tuple[Sample, Array, Counts]]:
+    """Label pairs and count: each sample, its label map (H, W) and (K, K) counts, rows the truth.
+
+    Args:
+        predictor: the model, ready to run.
+        dataset: its class table must be the model's.
+        indices: positions of the pairs; None: all.
+        modality: what the model may see.
+        views: crops and sizes.
+        workers: pairs labelled at a time, by threads that share the cores; files are read ahead
+            in either case.
+        change: applied to every sample as it was read.
+
+    Raises:
+        InputError: other classes than the model's, a pair without label, an unreadable file.
+    """
     predictor.classes.require_same(dataset.classes)
     chosen = range(len(dataset)) if indices is None else indices
     positions = {dataset.pairs[index].name: index for index in chosen}
     pairs = [dataset.pairs[index] for index in chosen]
+    _require_labels(pairs, dataset)
 
     def read(pair: Pair) -> Sample:
-        return dataset[positions[pair.name]]
+        sample = dataset[positions[pair.name]]
+        return sample if change is None else change(sample)
 
-    for pair, sample_of in read_ahead(pairs, read):
-        sample = sample_of()
-        if sample.label is None:
-            raise InputError(
-                f"pair {pair.name!r} of split {dataset.split!r} has no label to score against; "
-                f"label it or take it off the list"
-            )
+    def label(sample: Sample) -> tuple[Sample, Array, Counts]:
+        assert sample.label is not None
+        labels = label_sample(predictor, sample, modality, views)
         matrix = ConfusionMatrix(len(dataset.classes))
-        labels = predictor.predict(sample, modality).labels
         matrix.update(labels, sample.label, dataset.classes.ignore)
-        yield sample, matrix.counts
+        return sample, labels, matrix.counts
+
+    if workers <= 1:
+        for _, sample in read_ahead(pairs, read):
+            yield label(sample())
+        return
+    import torch
+
+    cores = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores // workers))  # what new threads take over
+    try:
+        for _, judged in read_ahead(pairs, lambda pair: label(read(pair)), workers):
+            yield judged()
+    finally:
+        torch.set_num_threads(cores)
+
+
+def confusion_of(
+    predictor: "Predictor",
+    dataset: PairDataset,
+    indices: Sequence[int] | None = None,
+    modality: Modality = "both",
+) -> Iterator[tuple[Sample, Counts]]:
+    """Each labelled sample with the (K, K) counts of its prediction; see `judge`."""
+    for sample, _, counts in judge(predictor, dataset, indices, modality=modality):
+        yield sample, counts
 
 
 def evaluate(
-    model: SARTM,
+    model: "SARTM",
     dataset: PairDataset,
     *,
     modality: Modality = "both",
     protocol: str | None = None,
+    views: Views = Views(),
     device: str = "auto",
 ) -> Report:
     """Score a model on the labelled pairs of a split; see `evaluate_with_pictures`."""
+    from sartm.inference import Predictor
+
     predictor = Predictor(model, device=device)
     name = "" if model.facts is None else model.facts.name
     report, _ = evaluate_with_pictures(
-        predictor, dataset, modality=modality, protocol=protocol, model=name
+        predictor, dataset, modality=modality, protocol=protocol, views=views, model=name
     )
     return report
 
 
 def evaluate_with_pictures(
-    predictor: Predictor,
+    predictor: "Predictor",
     dataset: PairDataset,
     *,
     modality: Modality = "both",
     protocol: str | None = None,
+    views: Views = Views(),
+    workers: int = 1,
+    robustness: Sequence[Mapping[str, Cell]] = (),
     model: str = "",
     command: str = "",
 ) -> tuple[Report, list[PairPictures]]:
@@ -83,6 +234,9 @@ def evaluate_with_pictures(
         dataset: the split; its class table must be the model's.
         modality: what the model may see.
         protocol: a name of docs/protocols.md; None takes the benchmark's own.
+        views: crops and sizes; the default is the whole image.
+        workers: pairs labelled at a time.
+        robustness: rows of `robustness.measure_robustness`, for the report.
         model: its name, for the report.
         command: what the user typed, for the report.
 
@@ -91,42 +245,31 @@ def evaluate_with_pictures(
     """
     facts = predictor.facts
     known = {} if facts is None else facts.training_images
-    counts, hashes, sizes = [], [], set()
-    with Meter(f"evaluate {modality}", len(dataset)) as meter:
-        for sample, matrix in confusion_of(predictor, dataset, modality=modality):
-            counts.append(matrix)
-            sizes.add(sample.size)
-            hashes.append(pixel_hash(sample) if known else "")
-            meter.advance()
-    stacked = _stack(counts, dataset)
     seen = set(known.values())
-    contaminated = [
-        pair.name
-        for pair, pixels in zip(dataset.pairs, hashes, strict=True)
-        if pixels in seen or (pair.name in known and _is_mfnet_frame(pair.name, dataset))
-    ]
-    report = build_report(
-        stacked,
-        dataset.classes,
-        split=dataset.split,
+    tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
+    judged = judge(predictor, dataset, modality=modality, views=views, workers=workers)
+    with Meter(f"evaluate {modality}", len(dataset)) as meter:
+        for index, (sample, labels, counts) in enumerate(judged):
+            tally.add(index, counts, sample.size)
+            extremes.add(index, labels, counts)
+            frame = sample.name in known and _is_mfnet_frame(sample.name, dataset)
+            if frame or (seen and pixel_hash(sample) in seen):
+                contaminated.append(sample.name)
+            meter.advance()
+    report = tally.report(
+        dataset,
         modality=modality,
-        label_sizes=sorted(sizes),
         model=model,
-        data=dataset.name,
         command=command,
         which=protocol,
-        subsets=subsets_of(dataset),
         contaminated=contaminated,
         selected_on=None if facts is None else facts.selected_on,
+        robustness=robustness,
     )
-    pictures = []
-    best, worst = best_and_worst(stacked)
-    chosen: list[tuple[Literal["best", "worst"], int]] = [("best", index) for index in best]
-    chosen += [("worst", index) for index in worst]
-    for group, index in chosen:
-        sample = dataset[index]
-        labels = predictor.predict(sample, modality).labels
-        pictures.append(_picture(sample, labels, group, predictor, dataset))
+    pictures = [
+        _picture(dataset[index], labels, group, predictor, dataset)
+        for group, index, labels in extremes.chosen()
+    ]
     return report, pictures
 
 
@@ -135,44 +278,52 @@ def score(
 ) -> Report:
     """Score a folder of label maps made by anyone: <name>.png per pair, at the label's size.
 
+    Maps are 8-bit, 16-bit or palette images of class ids, in `predictions` or its folder labels.
+
     Raises InputError for a missing, unreadable or wrongly sized map, naming it.
     """
+    if not predictions.is_dir():
+        raise InputError(f"{predictions}: no such folder; --predictions is a folder of label maps")
     folder = predictions / "labels" if (predictions / "labels").is_dir() else predictions
-    counts, sizes = [], set()
+    paths = {pair.name: folder / f"{pair.name}.png" for pair in dataset.pairs}
+    _require_labels(dataset.pairs, dataset)
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(paths)} label maps are missing in {folder}, the first is "
+            f"{missing[0]}.png. Predict the whole split {dataset.split!r}, or choose another with "
+            f"--split"
+        )
+
+    def count(pair: Pair) -> tuple[Counts, tuple[int, int]]:
+        return _score_map(paths[pair.name], pair, dataset)
+
+    tally = _Tally(dataset)
     with Meter("score", len(dataset)) as meter:
-        for pair in dataset.pairs:
-            path = folder / f"{pair.name}.png"
-            if not path.is_file():
-                raise InputError(
-                    f"no label map for pair {pair.name!r}: expected {path}. Predict the whole "
-                    f"split, or choose another with --split"
-                )
-            if pair.label is None:
-                raise InputError(f"pair {pair.name!r} has no label to score against; label it")
-            truth = _truth(pair, dataset)
-            if image_size(path) != truth.shape:
-                found = "x".join(map(str, image_size(path)))
-                raise InputError(
-                    f"{path} is {found} but its label is {truth.shape[0]}x{truth.shape[1]}; write "
-                    f"predictions at the label's size"
-                )
-            matrix = ConfusionMatrix(len(dataset.classes))
-            matrix.update(read_label(path), truth, dataset.classes.ignore)
-            counts.append(matrix.counts)
-            sizes.add((truth.shape[0], truth.shape[1]))
+        for index, (_, counted) in enumerate(read_ahead(dataset.pairs, count)):
+            tally.add(index, *counted())
             meter.advance()
-    return build_report(
-        _stack(counts, dataset),
-        dataset.classes,
-        split=dataset.split,
-        modality="unknown",
-        label_sizes=sorted(sizes),
-        model=str(predictions),
-        data=dataset.name,
-        command=command,
-        which=protocol,
-        subsets=subsets_of(dataset),
+    return tally.report(
+        dataset, modality="unknown", model=str(predictions), command=command, which=protocol
     )
+
+
+def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tuple[int, int]]:
+    """(K, K) counts of one label map against its truth, and the (height, width) of both."""
+    truth = _truth(pair, dataset)
+    size = image_size(path)
+    if size != truth.shape:
+        raise InputError(
+            f"{path} is {size[0]}x{size[1]} but its label is {truth.shape[0]}x{truth.shape[1]}; "
+            f"write predictions at the label's size"
+        )
+    matrix = ConfusionMatrix(len(dataset.classes))
+    labels = read_label(path)
+    try:
+        matrix.update(labels, truth, dataset.classes.ignore)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return matrix.counts, size
 
 
 def subsets_of(dataset: PairDataset) -> dict[str, list[int]]:
@@ -184,9 +335,114 @@ def subsets_of(dataset: PairDataset) -> dict[str, list[int]]:
     return found
 
 
-def _stack(counts: list[Counts], dataset: PairDataset) -> Counts:
-    size = len(dataset.classes)
-    return np.stack(counts) if counts else np.zeros((0, size, size), np.int64)
+class _Tally:
+    """Counts of a split in bounded memory.
+
+    A matrix per pair, which intervals need; where those would be too large (as would 1000 draws of
+    the bootstrap) one per combination of subsets.
+    """
+
+    def __init__(self, dataset: PairDataset) -> None:
+        size = len(dataset.classes)
+        self.pairs = len(dataset)
+        self.subsets = subsets_of(dataset)
+        self.each = max(self.pairs, 1000) * size**2 * 8 <= LARGEST_COUNTS
+        rows: list[int] = list(range(self.pairs))
+        if not self.each:
+            kinds: dict[tuple[str, ...], int] = {}
+            kind_of = (tuple(dataset.subset_of(pair.name)) for pair in dataset.pairs)
+            rows = [kinds.setdefault(kind, len(kinds)) for kind in kind_of]
+        self.rows = np.array(rows, np.intp)
+        self.counts: Counts = np.zeros((self.rows.max(initial=-1) + 1, size, size), np.int64)
+        self.sizes: set[tuple[int, int]] = set()
+
+    def add(self, index: int, counts: Counts, size: tuple[int, int]) -> None:
+        """Count the pair at `index`; counts (K, K), size (height, width) of its label."""
+        self.counts[self.rows[index]] += counts
+        self.sizes.add(size)
+
+    def report(
+        self,
+        dataset: PairDataset,
+        *,
+        modality: str,
+        model: str,
+        command: str,
+        which: str | None,
+        contaminated: Sequence[str] = (),
+        selected_on: str | None = None,
+        robustness: Sequence[Mapping[str, Cell]] = (),
+    ) -> Report:
+        report = build_report(
+            self.counts,
+            dataset.classes,
+            split=dataset.split,
+            modality=modality,
+            label_sizes=sorted(self.sizes),
+            model=model,
+            data=dataset.name,
+            command=command,
+            which=which,
+            subsets={
+                name: np.unique(self.rows[positions]).tolist()
+                for name, positions in self.subsets.items()
+            },
+            contaminated=contaminated,
+            selected_on=selected_on,
+            robustness=robustness,
+            samples=1000 if self.each else 0,
+        )
+        subsets = {
+            name: replace(part, pairs=len(self.subsets[name]))
+            for name, part in report.subsets.items()
+        }
+        return replace(report, pairs=self.pairs, subsets=subsets)
+
+
+class _Extremes:
+    """Label maps of the pairs that may end among the best or worst; of the others none is kept.
+
+    Pairs whose truth holds one class only are kept apart, as `best_and_worst` shows them only when
+    there are not enough others.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[Array, Counts]] = {}
+
+    def add(self, index: int, labels: Array, counts: Counts) -> None:
+        self.kept[index] = labels, counts
+        poor = _has_one_class(counts)
+        group = [i for i, (_, known) in self.kept.items() if _has_one_class(known) == poor]
+        best, worst = best_and_worst(np.stack([self.kept[i][1] for i in group]))
+        needed = {group[i] for i in (*best, *worst)}
+        for i in group:
+            if i not in needed:
+                del self.kept[i]
+
+    def chosen(self) -> Iterator[tuple[Literal["best", "worst"], int, Array]]:
+        """Group, position and label map of the pairs to show."""
+        if not self.kept:
+            return
+        order = sorted(self.kept)
+        best, worst = best_and_worst(np.stack([self.kept[i][1] for i in order]))
+        for i in best:
+            yield "best", order[i], self.kept[order[i]][0]
+        for i in worst:
+            yield "worst", order[i], self.kept[order[i]][0]
+
+
+def _has_one_class(counts: Counts) -> bool:
+    return int(np.count_nonzero(counts.any(axis=1))) <= 1
+
+
+def _require_labels(pairs: Sequence[Pair], dataset: PairDataset) -> None:
+    """Say before any work that there is nothing to score against."""
+    without = [pair.name for pair in pairs if pair.label is None]
+    if without:
+        raise InputError(
+            f"{len(without)} of {len(pairs)} pairs of split {dataset.split!r} have no label to "
+            f"score against, such as {without[0]!r}; label them or take them off the list"
+        )
 
 
 def _truth(pair: Pair, dataset: PairDataset) -> Array:
@@ -208,7 +464,7 @@ def _picture(
     sample: Sample,
     labels: Array,
     group: Literal["best", "worst"],
-    predictor: Predictor,
+    predictor: "Predictor",
     dataset: PairDataset,
 ) -> PairPictures:
     thermal = None

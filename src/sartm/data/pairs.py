@@ -4,10 +4,11 @@ import copy
 import glob
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
 from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,23 @@ def pixel_hash(sample: Sample) -> str:
     return digest.hexdigest()
 
 
+def read_ahead(
+    pairs: Sequence[Pair], read: Callable[[Pair], Result], threads: int = 2
+) -> Iterator[tuple[Pair, Callable[[], Result]]]:
+    """Each pair, in order, with a call that gives what `read` made of it, or raises.
+
+    `read` runs in `threads` threads, one pair ahead of each: memory does not grow with the pairs.
+    """
+    depth = threads + 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = [pool.submit(read, pair) for pair in pairs[:depth]]
+        for index, pair in enumerate(pairs):
+            future = waiting.pop(0)
+            if index + depth < len(pairs):
+                waiting.append(pool.submit(read, pairs[index + depth]))
+            yield pair, future.result
+
+
 def find_pairs(
     rgb: str | Path | None,
     thermal: str | Path | None,
@@ -395,5 +414,6 @@ __all__ = [
     "fit_thermal",
     "invert_thermal",
     "pixel_hash",
+    "read_ahead",
     "read_pair",
 ]
