@@ -128,10 +128,11 @@ _CLASSES = {"mfnet": MFNET, "msrs": MFNET, "pst900": PST900, "fmb": FMB}
 _LARGEST_TEXT = 64 * 2**20  # bytes of a list or a dataset.toml
 
 
-def open_layout(path: str | Path) -> Layout:
+def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
     """Recognise a data set: a dataset.toml, a folder that holds one, or a benchmark's folder.
 
-    Every pair of every split is checked to exist; nothing is decoded.
+    Every pair of every split is checked to exist; nothing is decoded. Without `labels` those of a
+    dataset.toml may be missing still: a pair then says where its label belongs.
 
     Raises:
         InputError: not recognised, a key or pattern of dataset.toml is wrong, a split is empty or
@@ -141,11 +142,11 @@ def open_layout(path: str | Path) -> Layout:
     if path.is_file():
         if path.suffix.lower() != ".toml":
             raise InputError(f"{path}: a data set is a folder or a dataset.toml, found a file")
-        return _open_toml(path)
+        return _open_toml(path, labels)
     if not path.is_dir():
         raise InputError(f"{path}: no such folder or dataset.toml; check the path of the data set")
     if (path / "dataset.toml").is_file():
-        return _open_toml(path / "dataset.toml")
+        return _open_toml(path / "dataset.toml", labels)
     for arrangement in _ARRANGEMENTS:
         splits = _splits_of(path, arrangement)
         if splits:
@@ -153,7 +154,7 @@ def open_layout(path: str | Path) -> Layout:
     raise InputError(_unrecognised(path))
 
 
-def _open_toml(path: Path) -> Layout:
+def _open_toml(path: Path, labels: bool) -> Layout:
     try:
         values = tomllib.loads(_read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -161,7 +162,7 @@ def _open_toml(path: Path) -> Layout:
     toml = from_dict(_Toml, values, str(path))
     _check_patterns(path, toml)
     classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
-    splits = {split: _toml_split(path, toml, split) for split in toml.splits}
+    splits = {split: _toml_split(path, toml, split, labels) for split in toml.splits}
     thermal = toml.thermal
     return Layout(
         toml.name, path.parent, classes, splits, toml.subsets, thermal.unit, thermal.black_hot
@@ -199,7 +200,7 @@ def _check_patterns(path: Path, toml: _Toml) -> None:
             ) from None
 
 
-def _toml_split(path: Path, toml: _Toml, split: str) -> tuple[Pair, ...]:
+def _toml_split(path: Path, toml: _Toml, split: str, labels: bool) -> tuple[Pair, ...]:
     """The three ways to name a split: a list file, a glob of names, a folder for {split}."""
     root, files, value = path.parent, toml.files, toml.splits[split]
     images = files.rgb or files.four_channel or files.thermal
@@ -235,7 +236,7 @@ def _toml_split(path: Path, toml: _Toml, split: str) -> tuple[Pair, ...]:
         )
         for name in names
     )
-    _require_files(pairs, source)
+    _require_files(pairs, source, labels)
     return pairs
 
 
@@ -347,9 +348,9 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.is_file())
 
 
-def _require_files(pairs: Iterable[Pair], source: str) -> None:
+def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
     for pair in pairs:
-        for file in (pair.rgb, pair.thermal, pair.four_channel, pair.label):
+        for file in (pair.rgb, pair.thermal, pair.four_channel, pair.label if labels else None):
             if file and not file.is_file():
                 raise InputError(
                     f"{source} has {pair.name!r}, but {file} does not exist; "
