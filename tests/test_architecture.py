@@ -18,6 +18,7 @@ LEVELS = {
     "sartm.data": 1, "sartm.model": 1, "sartm.language": 1, "sartm.metrics": 1,
     "sartm.losses": 2, "sartm.recipes": 2, "sartm.runs": 2, "sartm.report": 2,
     "sartm.training": 3, "sartm.evaluation": 3, "sartm.inference": 3,
+    "sartm.robustness": 3,
     "sartm.demo": 4, "sartm.export": 4, "sartm.app": 4,
     "sartm.cli": 5, "sartm.commands": 5, "sartm.__main__": 6,
 }  # fmt: skip

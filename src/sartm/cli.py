@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 from sartm.errors import InputError
 
 if TYPE_CHECKING:
+    from sartm.evaluation import Views
     from sartm.inference import Predictor
     from sartm.report import Report
 
@@ -228,8 +230,16 @@ def evaluate(
     protocol: Protocol = "",
     modality: Modality = Modality.both,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
-    limit: Annotated[int | None, typer.Option(min=1, help="This many pairs only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="This many pairs, evenly.")] = None,
+    window: Annotated[str, typer.Option(help="Sliding window HxW instead of the whole.")] = "",
+    stride: Annotated[int | None, typer.Option(help="Of the window, in pixels.")] = None,
+    scales: Annotated[str, typer.Option(help="Sizes to average over, as in 0.75,1,1.25.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    robustness: Annotated[bool, typer.Option("--robustness", help="Bad conditions too.")] = False,
+    conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Pairs at a time.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
     json_file: Json = "",
@@ -239,13 +249,34 @@ def evaluate(
     from sartm.evaluation import evaluate_with_pictures
     from sartm.report import compare as compare_published
     from sartm.report import load_published, write_report
+    from sartm.robustness import choose_conditions, measure_robustness
 
+    views = _views(window, stride, scales, flip)
+    names = [name.strip() for name in conditions.split(",") if name.strip()]
+    wanted = choose_conditions(names, modality.value) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
+    predictor = _predictor(model, device, precision)
+    rows = []
+    if wanted:
+        rows = measure_robustness(
+            predictor,
+            dataset,
+            out,
+            conditions=wanted,
+            modality=modality.value,
+            protocol=protocol or None,
+            views=views,
+            workers=workers,
+            seed=seed,
+        )
     report, pictures = evaluate_with_pictures(
-        _predictor(model, device, precision),
+        predictor,
         dataset,
         modality=modality.value,
         protocol=protocol or None,
+        views=views,
+        workers=workers,
+        robustness=rows,
         model=model,
         command="sartm " + " ".join(sys.argv[1:]),
     )
@@ -253,6 +284,21 @@ def evaluate(
     write_report(report, out, pictures, comparison, dataset.classes.palette)
     _print_report(report, out, json_file)
     return 0
+
+
+def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
+    from sartm.evaluation import Views
+
+    size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", window)
+    if window and not size:
+        raise InputError(f"--window is {window!r}; write HEIGHTxWIDTH, such as 480x640")
+    try:
+        factors = tuple(float(part) for part in scales.split(","))
+    except ValueError:
+        raise InputError(
+            f"--scales is {scales!r}; write numbers with commas, such as 0.75,1,1.25"
+        ) from None
+    return Views((int(size[1]), int(size[2])) if size else None, stride, factors, flip)
 
 
 @app.command()
@@ -289,8 +335,8 @@ def _print_report(report: "Report", out: Path, json_file: str) -> None:
     if json_file == "-":
         return
 
-    def cell(value: float | None) -> str:
-        return "-" if value is None else f"{value:.2f}"
+    def cell(value: float | str | None) -> str:
+        return f"{value:.2f}" if isinstance(value, int | float) else "-"
 
     table = Table("class", "IoU %", "acc %", "F1 %", "pixels")
     for row in report.classes:
@@ -302,6 +348,10 @@ def _print_report(report: "Report", out: Path, json_file: str) -> None:
     for name in report.subsets:
         present = report.subsets[name].means["present"]
         console.print(f"{name}: present mIoU {cell(present['miou'])}")
+    for measured in report.robustness:
+        if not isinstance(measured["severity"], int | float):
+            words = f"{measured['condition']} {measured['severity'] or ''}".strip()
+            console.print(f"{words}: {measured['protocol']} mIoU {cell(measured['miou'])}")
     if report.contaminated:
         console.print(f"contaminated: {len(report.contaminated)} of these pairs were trained on")
     console.print(f"report: {out / 'report.html'}")

@@ -18,7 +18,7 @@ from sartm.data.images import apply_thermal_rule, image_size, read_label
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
 from sartm.errors import InputError
-from sartm.metrics import ConfusionMatrix, Counts, best_and_worst
+from sartm.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
 from sartm.progress import Meter
 from sartm.report import Cell, PairPictures, Report, build_report, draw_pair
 
@@ -243,6 +243,7 @@ def evaluate_with_pictures(
     Returns:
         The report, and the pictures of its best and worst pairs.
     """
+    choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
     known = {} if facts is None else facts.training_images
     seen = set(known.values())
@@ -282,6 +283,7 @@ def score(
 
     Raises InputError for a missing, unreadable or wrongly sized map, naming it.
     """
+    choose_protocols(dataset.classes, protocol)
     if not predictions.is_dir():
         raise InputError(f"{predictions}: no such folder; --predictions is a folder of label maps")
     folder = predictions / "labels" if (predictions / "labels").is_dir() else predictions
