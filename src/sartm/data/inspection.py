@@ -330,14 +330,24 @@ def _splits_of_pairs(layout: Layout) -> dict[Pair, list[str]]:
     return splits
 
 
-def _inspect(pair: Pair, classes: Classes, with_offset: bool = False) -> _Facts:
-    problems: list[tuple[str, str]] = []
+@dataclass(frozen=True)
+class _Read:
+    """The images of a pair that could be read, each by itself, and why the others could not."""
+
+    rgb: Array | None
+    thermal: Array | None
+    label: Array | None
+    messages: tuple[str, ...]
+
+
+def _read(pair: Pair, classes: Classes) -> _Read:
+    messages: list[str] = []
 
     def attempt(read: Callable[[], Result]) -> Result | None:
         try:
             return read()
         except InputError as error:
-            problems.append(("unreadable", str(error)))
+            messages.append(str(error))
             return None
 
     rgb = thermal = None
@@ -350,6 +360,13 @@ def _inspect(pair: Pair, classes: Classes, with_offset: bool = False) -> _Facts:
         thermal = attempt(lambda: read_thermal(infrared))
     colours = classes.palette if pair.coloured_label else ()
     label = attempt(lambda: read_label(ids, classes.ignore, colours)) if ids else None
+    return _Read(rgb, thermal, label, tuple(messages))
+
+
+def _inspect(pair: Pair, classes: Classes, with_offset: bool = False) -> _Facts:
+    read = _read(pair, classes)
+    rgb, thermal, label = read.rgb, read.thermal, read.label
+    problems = [("unreadable", message) for message in read.messages]
     named = (("RGB", rgb), ("thermal", thermal), ("label", label))
     sizes = {what: _size(image) for what, image in named if image is not None}
     if len(set(sizes.values())) > 1:
@@ -552,15 +569,19 @@ def _open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
     try:
         return open_layout(path), []
     except InputError:
-        toml = path if path.is_file() else path / "dataset.toml"
+        toml = path if path.suffix.lower() == ".toml" else path / "dataset.toml"
         layout, gaps = _toml_with_gaps(toml) if toml.is_file() else _plain_with_gaps(path)
-        if layout is None or not gaps:
+        if layout is None:
             raise
         return layout, gaps
 
 
 def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
-    toml = from_dict(layouts._Toml, tomllib.loads(layouts._read_text(path)), str(path))
+    try:
+        values = tomllib.loads(layouts._read_text(path))
+    except tomllib.TOMLDecodeError:
+        return None, []
+    toml = from_dict(layouts._Toml, values, str(path))
     layouts._check_patterns(path, toml)
     files, root = toml.files, path.parent
     images = layouts._Files(rgb=files.rgb or files.four_channel or files.thermal)
@@ -571,7 +592,7 @@ def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
         if listed:
             names = layouts._read_list(root / value, root)
         else:
-            found = layouts._toml_split(path, dataclasses.replace(toml, files=images), split)
+            found = layouts._toml_split(path, dataclasses.replace(toml, files=images), split, False)
             names = [pair.name for pair in found]
         folder = split if listed or "*" in value or "?" in value else value
         whole = []
@@ -587,7 +608,8 @@ def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
         if whole:
             splits[split] = tuple(whole)
     classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
-    return Layout(toml.name, root, classes, splits, toml.subsets) if splits else None, gaps
+    layout = Layout(toml.name, root, classes, splits, toml.subsets)
+    return layout if splits and gaps else None, gaps
 
 
 def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
@@ -615,7 +637,7 @@ def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
             whole = [name for name in names if all(name in index for index in indices.values())]
             if whole:
                 splits[split] = layouts._pairs(root, arrangement, folder, whole, str(source))
-        if splits:
+        if splits and gaps:
             return layouts._plain_layout(root, arrangement, splits), gaps
     return None, []
 
@@ -752,23 +774,8 @@ def _sheet_row(one: _Facts, splits: Sequence[str], classes: Classes, font: Any) 
 def _pictures(pair: Pair, classes: Classes) -> tuple[Array | None, Array | None, Array | None]:
     """RGB, thermal and label as uint8 (H, W, 3); None for what is not there or not readable."""
 
-    def attempt(read: Callable[[], Result]) -> Result | None:
-        try:
-            return read()
-        except InputError:
-            return None
-
-    rgb = thermal = label = None
-    four, visible, infrared, ids = pair.four_channel, pair.rgb, pair.thermal, pair.label
-    if four:
-        rgb, thermal = attempt(lambda: read_four_channel(four)) or (None, None)
-    if visible:
-        rgb = attempt(lambda: read_rgb(visible))
-    if infrared:
-        thermal = attempt(lambda: read_thermal(infrared))
-    colours = classes.palette if pair.coloured_label else ()
-    if ids:
-        label = attempt(lambda: read_label(ids, classes.ignore, colours))
+    read = _read(pair, classes)
+    thermal, label = read.thermal, read.label
     shown = None
     if thermal is not None:
         low, high = np.percentile(thermal[::2, ::2], (1, 99))
@@ -778,7 +785,7 @@ def _pictures(pair: Pair, classes: Classes) -> tuple[Array | None, Array | None,
         table = np.full((65536, 3), 255, np.uint8)  # unknown ids and ignore: white
         table[: len(classes)] = classes.palette
         label = table[label]
-    return rgb, shown, label
+    return read.rgb, shown, label
 
 
 def _legend(classes: Classes, font: Any, width: int) -> Image.Image:
