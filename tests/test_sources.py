@@ -473,8 +473,17 @@ def test_the_list_names_every_published_size_and_what_is_here(cache):
             assert count_parameters(model)["encoder"][0] == row.parameters
 
 
+def test_a_file_that_is_missing_is_never_looked_up_on_the_hub(hub):
+    for read in (read_weights, load):
+        with pytest.raises(InputError, match=r"weights/sam2\.pt"):
+            read("weights/sam2.pt")
+    assert not hub.asked
+
+
 def test_a_misspelt_name_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=r"did you mean .*sam2\.1-hiera-tiny"):
         get_weights("sam2.1-hiera-tny")
     with pytest.raises(InputError, match="org/name"):
         get_weights("../../etc/passwd")
+    with pytest.raises(InputError, match="did you mean"):
+        load_encoder(small_model(), "sam2-hiera-tinny")

@@ -8,8 +8,6 @@ Two changes, docs/decisions/0003: norms over channels instead of batches, and a 
 not depend on the size of the image.
 """
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -121,16 +119,22 @@ class CrossPath(nn.Module):
         return self.norm_rgb(rgb + leave_rgb), self.norm_thermal(thermal + leave_thermal)
 
 
-class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics never change: those of released weights, also in training."""
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm by the statistics of released weights, in training too; weight and bias learn."""
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.eval()
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
 
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode."""
-        return super().train(False)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w), same out."""
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
 
 
 class FeatureFusion(nn.Module):

@@ -164,8 +164,8 @@ def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """
     renamed, strange = {}, []
     for key, value in tensors.items():
-        if key.startswith(IGNORED):
-            continue
+        if key.startswith(IGNORED) or key.endswith(".num_batches_tracked"):
+            continue  # the second: a counter that frozen statistics do without
         for pattern, name in NAMES:
             if re.fullmatch(pattern, key):
                 renamed[re.sub(pattern, name, key)] = value

@@ -33,6 +33,9 @@ Kind = Literal["SAM 2", "SAM 2.1", "released"]
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 """What a model folder holds, ours and the hub's."""
 
+SUFFIXES = {".safetensors", ".pt", ".pth"}
+"""Of files of weights; a name that ends so is never looked up on the hub."""
+
 PATCHES = "image_encoder.trunk.patch_embed.proj.weight"
 """A name that every SAM 2 file of Meta's has; it tells the width."""
 HUB_PATCHES = "vision_encoder.backbone.patch_embed.projection.weight"
@@ -76,7 +79,7 @@ def read_weights(source: str | Path) -> Weights:
             SAM 2 nor a released SARTM.
     """
     path = Path(source)
-    if not path.exists() and is_hub_id(str(source)):
+    if not path.exists() and path.suffix not in SUFFIXES:
         path = get_weights(str(source))
     if path.is_dir():
         path = find_weights(path)
@@ -87,7 +90,7 @@ def find_weights(folder: Path) -> Path:
     """The one file of weights in a folder; model.safetensors wins."""
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".pt", ".pth"})
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     if len(files) != 1:
         found = ", ".join(path.name for path in files[:5]) or "none"
         raise InputError(
@@ -517,8 +520,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form `org/name`."""
-    return HUB_ID.fullmatch(name) is not None and ".." not in name
+    """Whether a name has the form `org/name` and is not that of a file of weights."""
+    fits = HUB_ID.fullmatch(name) is not None and ".." not in name
+    return fits and Path(name).suffix not in SUFFIXES
 
 
 def bundled_models() -> dict[str, Path]:
@@ -606,7 +610,7 @@ def _full_name(name: str) -> str:
         known = [*bundled_models(), *SAM2_NAMES, *short]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`sartm weights list` shows what is known"
-        raise InputError(f"no weights {name!r}, and it has not the form org/name; {hint}")
+        raise InputError(f"no weights {name!r}: no file, folder, known name or org/name; {hint}")
     return name
 
 
@@ -681,8 +685,8 @@ def _explain(error: Exception, name: str, cache: Path, endpoint: str) -> str:
         return f"{name} asks to accept its terms on {endpoint}/{name}; then set HF_TOKEN"
     if isinstance(error, errors.RepositoryNotFoundError):
         return (
-            f"{endpoint} has no repository {name}, or shows it only with a login (HF_TOKEN); "
-            f"`sartm weights list` shows names that are known"
+            f"{name} is no file or folder here, and {endpoint} has no repository {name}, or shows "
+            f"it only with a login (HF_TOKEN); `sartm weights list` shows names that are known"
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         code = error.response.status_code
@@ -694,8 +698,8 @@ def _explain(error: Exception, name: str, cache: Path, endpoint: str) -> str:
     offline = isinstance(error, errors.OfflineModeIsEnabled)
     why = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({reason})"
     return (
-        f"{name} is not in the cache {cache}, and {why}. On a machine with network run `sartm "
-        f"weights get {name}`, then copy {cache_folder(name)} from its cache into this one"
+        f"{name} is not here nor in the cache {cache}, and {why}. On a machine with network run "
+        f"`sartm weights get {name}`, then copy {cache_folder(name)} from its cache into this one"
     )
 
 
