@@ -1,0 +1,143 @@
+"""The folder named on the command line: its pairs to correct, and where their labels are saved."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sartm.data.classes import Classes
+from sartm.data.images import Upload, read_label, write_label
+from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.pairs import Sample, check_ids, find_pairs, invert_thermal, read_pair
+from sartm.errors import InputError
+
+Array = npt.NDArray[Any]
+
+RGB_FOLDERS = ("rgb", "RGB", "visible", "Visible", "vi", "images")
+THERMAL_FOLDERS = ("thermal", "Thermal", "infrared", "Infrared", "ir", "ther")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Pairs in the order they are stepped through."""
+
+    name: str
+    classes: Classes
+    pairs: tuple[Pair, ...]
+    """`label` is what is there before anybody corrects it; it may be missing."""
+    targets: tuple[Path, ...]
+    """PNG that a pair's label is saved to, one per pair."""
+    black_hot: bool = False
+
+
+def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotation:
+    """Find the pairs of a folder and the file each label goes to.
+
+    Args:
+        folder: a data set, with or without labels; or a folder with the sub-folders rgb and thermal
+            (or names that benchmarks use); or one of images alone.
+        out: folder for <name>.png; without it a data set's own label files, else FOLDER/labels.
+        classes: used where the folder is no data set, which would have its own.
+
+    Raises:
+        InputError: no pairs are found, or two would be saved to one file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--annotate {folder}: no such folder; name one with images")
+    layout = _layout(folder)
+    if layout is not None:
+        pairs: Iterable[Pair] = (pair for split in layout.splits.values() for pair in split)
+        classes, black_hot = layout.classes, layout.black_hot
+    else:
+        pairs, black_hot = _loose(folder), False
+    unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
+    found = tuple(unique.values())
+    targets = tuple(_target(pair, folder, out) for pair in found)
+    if len(set(targets)) < len(targets):
+        double = next(path for path in targets if targets.count(path) > 1)
+        raise InputError(f"two pairs would be saved as {double}; rename one or annotate them apart")
+    return Annotation(folder.resolve().name, classes, found, targets, black_hot)
+
+
+def _layout(folder: Path) -> Layout | None:
+    """The data set in a folder; None where it holds images without labels and class names."""
+    if (folder / "dataset.toml").is_file():
+        return open_layout(folder, labels=False)
+    try:
+        return open_layout(folder)
+    except InputError:
+        return None
+
+
+def _loose(folder: Path) -> list[Pair]:
+    rgb = _first(folder, RGB_FOLDERS)
+    thermal = _first(folder, THERMAL_FOLDERS)
+    if rgb is None and thermal is None:
+        rgb = folder
+    found, _ = find_pairs(rgb, thermal, allow_single=True)
+    return found
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _target(pair: Pair, folder: Path, out: Path | None) -> Path:
+    own = pair.label is not None and pair.label.suffix.lower() == ".png"
+    if out is None and own and not pair.coloured_label:
+        assert pair.label is not None
+        return pair.label
+    return (out or folder / "labels") / f"{pair.name}.png"
+
+
+def read_images(annotation: Annotation, index: int, max_pixels: int) -> Sample:
+    """RGB and thermal of a pair, white-hot; InputError as `read_pair`."""
+    pair = replace(annotation.pairs[index], label=None)
+    sample = read_pair(pair, four_channel="auto", max_pixels=max_pixels)
+    if annotation.black_hot and sample.thermal is not None:
+        return replace(sample, thermal=invert_thermal(sample.thermal))
+    return sample
+
+
+def read_saved(annotation: Annotation, index: int, max_pixels: int) -> Array | None:
+    """(H, W) ids as saved last, else as the data set has them, else None."""
+    pair, target, classes = annotation.pairs[index], annotation.targets[index], annotation.classes
+    if target.is_file():
+        labels = read_label(target, classes.ignore, max_pixels=max_pixels)
+        check_ids(labels, classes, target.name)
+        return labels
+    if pair.label is None or not pair.label.is_file():
+        return None
+    colours = classes.palette if pair.coloured_label else ()
+    labels = read_label(pair.label, classes.ignore, colours, max_pixels)
+    check_ids(labels, classes, pair.label.name)
+    return labels
+
+
+def save_label(annotation: Annotation, index: int, upload: Upload, max_pixels: int) -> None:
+    """Check a label of the pair's size and with its class table's ids, and write it. Atomic.
+
+    Raises:
+        InputError: no readable label, another size, unknown ids, or it cannot be written.
+    """
+    labels = read_label(upload, annotation.classes.ignore, max_pixels=max_pixels)
+    size = read_images(annotation, index, max_pixels).size
+    if labels.shape != size:
+        raise InputError(
+            f"the label is {labels.shape[0]}x{labels.shape[1]} but the pair is "
+            f"{size[0]}x{size[1]}; send one of its size"
+        )
+    check_ids(labels, annotation.classes, upload.name)
+    target = annotation.targets[index]
+    try:
+        write_label(target, np.ascontiguousarray(labels))
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target.name}: {error.strerror}; check the folder of the labels"
+        ) from None
+
+
+__all__ = ["Annotation", "open_annotation", "read_images", "read_saved", "save_label"]

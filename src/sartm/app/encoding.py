@@ -1,0 +1,114 @@
+"""Arrays to what answers hold and uploads to arrays: PNG, JPEG, NumPy, masks."""
+
+from io import BytesIO
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sartm.app.masks import encode_masks
+from sartm.app.schema import Mask, Segment
+from sartm.data.classes import Classes
+from sartm.data.images import (
+    FourChannel,
+    Upload,
+    encode_label,
+    read_rgb,
+    read_rgb_alone,
+    read_thermal,
+)
+from sartm.data.pairs import Sample, fit_thermal
+from sartm.errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def read_uploads(
+    rgb: Upload | None,
+    thermal: Upload | None,
+    resize_thermal: bool,
+    four_channel: FourChannel,
+    max_pixels: int,
+) -> Sample:
+    """The pair in two uploads, read as `sartm predict` reads two files.
+
+    Raises:
+        InputError: neither is given, one cannot be read or is too large, or the sizes differ.
+    """
+    if rgb is None and thermal is None:
+        raise InputError("no image; send rgb, thermal or both as files of a multipart form")
+    if thermal is None:
+        assert rgb is not None
+        seen, found, note = read_rgb_alone(rgb, four_channel, max_pixels)
+        return Sample("upload", seen, found, note=note)
+    heat = read_thermal(thermal, max_pixels)
+    if rgb is None:
+        return Sample("upload", None, heat)
+    colour = read_rgb(rgb, max_pixels)
+    if colour.shape[:2] != heat.shape:
+        if not resize_thermal:
+            raise InputError(
+                f"rgb is {colour.shape[0]}x{colour.shape[1]} but thermal is "
+                f"{heat.shape[0]}x{heat.shape[1]} (height x width). If both show the same view "
+                f"set resize_thermal; if not, register the cameras first: sartm data align"
+            )
+        heat = fit_thermal(heat, colour.shape[:2])
+    return Sample("upload", colour, heat)
+
+
+def list_segments(labels: Array, classes: Classes) -> list[Segment]:
+    """Every id that occurs in (H, W) with its mask; ids beyond the table are `ignore`."""
+    counts = np.bincount(labels.ravel())
+    height, width = labels.shape
+    return [
+        Segment(
+            id=index,
+            name=classes.names[index] if index < len(classes) else "ignore",
+            colour=classes.palette[index] if index < len(classes) else (255, 255, 255),
+            pixels=int(counts[index]),
+            share=round(int(counts[index]) / labels.size, 6),
+            segmentation=Mask(size=(height, width), counts=mask),
+        )
+        for index, mask in encode_masks(labels).items()
+    ]
+
+
+def encode_confidence(confidence: Array) -> bytes:
+    """(H, W) probabilities as 8-bit PNG, 255 for 1."""
+    levels = np.rint(confidence.astype(np.float32) * 255)
+    return encode_label(levels.clip(0, 255).astype(np.uint8))
+
+
+def encode_jpeg(picture: Array, quality: int = 90) -> bytes:
+    """(H, W, 3) RGB or (H, W) uint8 as JPEG."""
+    done, data = cv2.imencode(
+        ".jpg", picture[..., ::-1] if picture.ndim == 3 else picture,
+        [cv2.IMWRITE_JPEG_QUALITY, quality],
+    )  # fmt: skip
+    if not done:
+        raise InputError(f"a picture of {picture.shape[:2]} cannot be JPEG; ask for PNG or JSON")
+    return data.tobytes()
+
+
+def stretch(heat: Array) -> npt.NDArray[np.uint8]:
+    """Raw values (H, W) as grey: 8 bits as they are, else between the 0.5th and 99.5th percent."""
+    if heat.dtype == np.uint8:
+        return heat
+    low, high = (float(value) for value in np.percentile(heat, (0.5, 99.5)))
+    scaled = (heat.astype(np.float64) - low) / max(high - low, 1e-12)
+    return np.asarray((255 * scaled.clip(0, 1)).astype(np.uint8))
+
+
+def encode_png(picture: Array) -> bytes:
+    """(H, W, 3) RGB or (H, W) uint8 or uint16 as PNG, without loss."""
+    done, data = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)
+    assert done
+    return data.tobytes()
+
+
+def encode_array(image: Array) -> bytes:
+    """(H, W) as .npy, for values that PNG does not hold."""
+    stream = BytesIO()
+    np.save(stream, image)
+    return stream.getvalue()

@@ -1,0 +1,422 @@
+"""The REST API: what each address takes, does and answers."""
+
+import base64
+import logging
+import time
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import Path as PathParameter
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sartm import __version__
+from sartm.app.annotation import Annotation, read_images, read_saved, save_label
+from sartm.app.encoding import (
+    encode_array,
+    encode_confidence,
+    encode_jpeg,
+    encode_png,
+    list_segments,
+    read_uploads,
+    stretch,
+)
+from sartm.app.guard import Limits
+from sartm.app.schema import (
+    PROBLEM,
+    AnnotationInfo,
+    AnnotationPair,
+    Example,
+    Health,
+    ModelInfo,
+    Models,
+    Saved,
+    SavedLabel,
+    Segmentation,
+    describe_classes,
+)
+from sartm.app.schema import Limits as LimitsInfo
+from sartm.app.worker import Worker
+from sartm.config import Modality
+from sartm.data.images import (
+    FourChannel,
+    Upload,
+    encode_label,
+    read_rgb,
+    read_rgb_alone,
+    read_thermal,
+)
+from sartm.errors import InputError
+from sartm.inference import Prediction, Predictor
+
+log = logging.getLogger("sartm")
+
+Array = npt.NDArray[Any]
+Output = Literal["label", "overlay", "confidence", "json"]
+View = Literal["rgb", "thermal", "fourth"]
+
+PNG, JPEG, ARRAY = "image/png", "image/jpeg", "application/octet-stream"
+EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}
+"""Condition of a drawn scene and what people call it."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with."""
+
+    predictors: dict[str, Predictor]
+    """By the names that requests use; the first is the default."""
+    limits: Limits
+    worker: Worker
+    annotation: Annotation | None
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Using = Annotated[Service, Depends(_service)]
+Index = Annotated[int, PathParameter(ge=0, le=10**9)]
+
+
+def _answers(*codes: int, **content: Any) -> dict[int | str, dict[str, Any]]:
+    """Documentation of a route's answers: its own content, and problems for `codes`."""
+    reasons = {
+        400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
+        404: "There is no such thing.", 408: "The body came too slowly.",
+        413: "Too many bytes.", 421: "A host name that is not served.",
+        422: "The input cannot be used; the detail says why and what to do.",
+        429: "Too many requests wait.", 503: "Not done in time.",
+    }  # fmt: skip
+    everywhere = (401, 403, 408, 413, 421, 429, 503)
+    problems: dict[int | str, dict[str, Any]] = {
+        code: {"description": reasons[code], "content": PROBLEM}
+        for code in sorted({*everywhere, *codes})
+    }
+    return {**problems, 200: content} if content else {**problems}
+
+
+router = APIRouter()
+
+
+@router.get("/healthz", response_model=Health, responses=_answers(), tags=["service"])
+async def healthz(service: Using) -> Health:
+    """Whether the service answers."""
+    return Health(status="ok", version=__version__, present=service.worker.present)
+
+
+@router.get("/v1/models", response_model=Models, responses=_answers(), tags=["segmentation"])
+async def models(service: Using) -> Models:
+    """The models that requests can name, the default first, and the limits."""
+    limits = service.limits
+    return Models(
+        models=[_describe(name, one) for name, one in service.predictors.items()],
+        limits=LimitsInfo(
+            upload_bytes=limits.upload,
+            pixels=limits.pixels,
+            waiting=limits.waiting,
+            seconds=limits.seconds,
+        ),
+        annotation=service.annotation is not None,
+    )
+
+
+def _describe(name: str, predictor: Predictor) -> ModelInfo:
+    facts = predictor.facts
+    return ModelInfo(
+        name=name,
+        size=predictor.config.size,
+        classes=describe_classes(predictor.classes),
+        ignore=predictor.classes.ignore,
+        thermal_rule=predictor.config.thermal.rule,
+        trained_on=[Path(data).name for data in facts.data] if facts else [],
+    )
+
+
+@router.post(
+    "/v1/segment",
+    response_model=Segmentation,
+    responses=_answers(
+        400,
+        422,
+        description="The label PNG (as `sartm predict` writes it), the overlay, the confidence as "
+        "8-bit PNG, or JSON: what `output` says.",
+        content={
+            PNG: {"schema": {"type": "string", "format": "binary"}},
+            JPEG: {"schema": {"type": "string", "format": "binary"}},
+        },
+    ),
+    tags=["segmentation"],
+)
+async def segment(
+    request: Request,
+    service: Using,
+    rgb: Annotated[UploadFile | None, File(description="RGB, or RGB + thermal in one.")] = None,
+    thermal: Annotated[UploadFile | None, File(description="8 or 16 bits, or float.")] = None,
+    model: Annotated[str, Form(max_length=200, description="Empty: the default.")] = "",
+    modality: Annotated[Modality, Form(description="What the model may see.")] = "both",
+    output: Annotated[Output, Form()] = "label",
+    opacity: Annotated[float, Form(ge=0, le=1, description="Of the overlay.")] = 0.5,
+    resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
+    four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
+    maps: Annotated[bool, Form(description="JSON with both PNGs in base64.")] = False,
+) -> Response:
+    """Label one pair, or one image of either kind."""
+    predictor = _choose(service, model)
+    sources = (await _take("rgb", rgb), await _take("thermal", thermal))
+
+    def job() -> Response:
+        begun = time.perf_counter()
+        sample = read_uploads(*sources, resize_thermal, four_channel, service.limits.pixels)
+        prediction = predictor.predict(sample, modality)
+        if output == "json":
+            seen = [
+                kind
+                for kind, image in (("rgb", sample.rgb), ("thermal", sample.thermal))
+                if image is not None and modality in ("both", kind)
+            ]
+            answer = _as_json(prediction, maps)
+            answer.model = model or next(iter(service.predictors))
+            answer.modalities, answer.note = seen, sample.note
+            answer.seconds = round(time.perf_counter() - begun, 3)
+            return Response(answer.model_dump_json(exclude_none=True), media_type=_JSON)
+        return _picture(prediction, output, opacity)
+
+    return await service.worker.run(request, job)
+
+
+_JSON = "application/json"
+
+
+def _choose(service: Service, name: str) -> Predictor:
+    if not name:
+        return next(iter(service.predictors.values()))
+    if name not in service.predictors:
+        known = ", ".join(service.predictors)
+        raise InputError(f"no model {name[:50]!r}; there are: {known}")
+    return service.predictors[name]
+
+
+async def _take(name: str, upload: UploadFile | None) -> Upload | None:
+    """The bytes; what the sender called the file is not used."""
+    return None if upload is None else Upload(name, await upload.read())
+
+
+def _as_json(prediction: Prediction, maps: bool) -> Segmentation:
+    labels = prediction.labels
+    answer = Segmentation(
+        model="",
+        modalities=[],
+        size=labels.shape,
+        confidence=prediction.summary()["confidence"],
+        seconds=0,
+        note="",
+        segments=list_segments(labels, prediction.classes),
+    )
+    if maps:
+        answer.label_png = base64.b64encode(encode_label(labels)).decode()
+        confidence = encode_confidence(prediction.confidence)
+        answer.confidence_png = base64.b64encode(confidence).decode()
+    return answer
+
+
+def _picture(prediction: Prediction, output: Output, opacity: float) -> Response:
+    if output == "label":
+        return Response(encode_label(prediction.labels), media_type=PNG)
+    if output == "confidence":
+        return Response(encode_confidence(prediction.confidence), media_type=PNG)
+    return Response(encode_jpeg(prediction.overlay(opacity)), media_type=JPEG)
+
+
+@router.post(
+    "/v1/display",
+    response_class=Response,
+    responses=_answers(
+        400,
+        422,
+        description="What browsers can show of any image that is readable.",
+        content={JPEG: {"schema": {"type": "string", "format": "binary"}}},
+    ),
+    tags=["segmentation"],
+)
+async def display(
+    request: Request,
+    service: Using,
+    image: Annotated[UploadFile, File()],
+    view: Annotated[View, Form(description="fourth: the thermal channel of an RGB file.")] = "rgb",
+) -> Response:
+    """An RGB or thermal image as JPEG, upright; raw thermal values are stretched."""
+    upload = Upload(view, await image.read())
+    job = partial(_show, upload, view, service.limits.pixels)
+    return await service.worker.run(request, job)
+
+
+def _show(upload: Upload, view: View, max_pixels: int) -> Response:
+    if view == "rgb":
+        return Response(encode_jpeg(read_rgb(upload, max_pixels), 92), media_type=JPEG)
+    if view == "thermal":
+        heat: Array | None = read_thermal(upload, max_pixels)
+    else:
+        _, heat, _ = read_rgb_alone(upload, max_pixels=max_pixels)
+    if heat is None:
+        raise InputError("the image has no thermal channel; send the thermal image by itself")
+    return Response(encode_jpeg(stretch(heat), 92), media_type=JPEG)
+
+
+@router.get("/v1/examples", response_model=list[Example], responses=_answers(), tags=["examples"])
+async def examples() -> list[Example]:
+    """Drawn scenes to try, one per condition."""
+    return [Example(name=name, title=title) for name, title in EXAMPLES.items()]
+
+
+@router.get(
+    "/v1/examples/{name}/{kind}",
+    response_class=Response,
+    responses=_answers(
+        404, 422, description="An image.",
+        content={PNG: {"schema": {"type": "string", "format": "binary"}}},
+    ),
+    tags=["examples"],
+)  # fmt: skip
+async def example(
+    request: Request, service: Using, name: str, kind: Literal["rgb", "thermal"]
+) -> Response:
+    """One image of a drawn scene."""
+    if name not in EXAMPLES:
+        raise HTTPException(404, f"no such example; there are: {', '.join(EXAMPLES)}")
+    images = await service.worker.run(request, partial(_draw, name))
+    return Response(images[kind], media_type=PNG)
+
+
+@lru_cache(maxsize=len(EXAMPLES))
+def _draw(name: str) -> dict[str, bytes]:
+    from sartm.data.synthetic import SceneOptions, draw_scene
+
+    scene = draw_scene(7, SceneOptions(condition=name))
+    return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}
+
+
+def _annotation(service: Service, index: int = 0) -> Annotation:
+    annotation = service.annotation
+    if annotation is None:
+        raise HTTPException(404, "no folder to annotate; start with: sartm app --annotate FOLDER")
+    if index >= len(annotation.pairs):
+        raise HTTPException(404, f"no pair {index}; there are {len(annotation.pairs)}")
+    return annotation
+
+
+@router.get(
+    "/v1/annotation", response_model=AnnotationInfo, responses=_answers(404), tags=["annotation"]
+)
+async def annotation_info(request: Request, service: Using) -> AnnotationInfo:
+    """The folder to annotate: class table and pairs."""
+    annotation = _annotation(service)
+
+    def look() -> AnnotationInfo:
+        pairs = [
+            AnnotationPair(
+                index=index,
+                name=pair.name,
+                saved=target.is_file(),
+                rgb=pair.rgb is not None or pair.four_channel is not None,
+                thermal=pair.thermal is not None or pair.four_channel is not None,
+            )
+            for index, (pair, target) in enumerate(
+                zip(annotation.pairs, annotation.targets, strict=True)
+            )
+        ]
+        return AnnotationInfo(
+            name=annotation.name,
+            classes=describe_classes(annotation.classes),
+            ignore=annotation.classes.ignore,
+            pairs=pairs,
+        )
+
+    return await service.worker.run(request, look)
+
+
+@router.get(
+    "/v1/annotation/{index}/label",
+    response_model=SavedLabel,
+    responses=_answers(404, 422),
+    tags=["annotation"],
+)
+async def annotation_label(request: Request, service: Using, index: Index) -> SavedLabel:
+    """The label of a pair as it was saved, or as the data set has it."""
+    annotation = _annotation(service, index)
+
+    def read() -> SavedLabel | None:
+        labels = read_saved(annotation, index, service.limits.pixels)
+        if labels is None:
+            return None
+        return SavedLabel(size=labels.shape, segments=list_segments(labels, annotation.classes))
+
+    saved = await service.worker.run(request, read)
+    if saved is None:
+        raise HTTPException(404, "this pair has no label yet")
+    return saved
+
+
+@router.get(
+    "/v1/annotation/{index}/{kind}",
+    response_class=Response,
+    responses=_answers(
+        404, 422, description="PNG; thermal values that are no whole numbers as NumPy array.",
+        content={
+            PNG: {"schema": {"type": "string", "format": "binary"}},
+            ARRAY: {"schema": {"type": "string", "format": "binary"}},
+        },
+    ),
+    tags=["annotation"],
+)  # fmt: skip
+async def annotation_image(
+    request: Request, service: Using, index: Index, kind: Literal["rgb", "thermal"]
+) -> Response:
+    """One image of a pair, as `/v1/segment` takes it."""
+    annotation = _annotation(service, index)
+
+    def read() -> Response | None:
+        sample = read_images(annotation, index, service.limits.pixels)
+        image = sample.rgb if kind == "rgb" else sample.thermal
+        return None if image is None else _exact(image)
+
+    answer = await service.worker.run(request, read)
+    if answer is None:
+        raise HTTPException(404, f"this pair has no {kind} image")
+    return answer
+
+
+def _exact(image: Array) -> Response:
+    if image.dtype in (np.uint8, np.uint16):
+        return Response(encode_png(image), media_type=PNG)
+    return Response(encode_array(image), media_type=ARRAY)
+
+
+@router.put(
+    "/v1/annotation/{index}/label",
+    response_model=Saved,
+    responses=_answers(404, 422),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+    tags=["annotation"],
+)
+async def annotation_save(request: Request, service: Using, index: Index) -> Saved:
+    """Save a pair's label: a PNG of class ids, of the pair's size."""
+    annotation = _annotation(service, index)
+    upload = Upload("label", await request.body())
+
+    def save() -> None:
+        save_label(annotation, index, upload, service.limits.pixels)
+
+    await service.worker.run(request, save)
+    return Saved(name=annotation.pairs[index].name)

@@ -1,0 +1,149 @@
+"""What the REST API answers, as types: the OpenAPI description is made from them."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sartm.data.classes import Classes
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class Health(BaseModel):
+    """That the service lives, and how busy it is."""
+
+    status: str
+    version: str
+    present: int = Field(description="Requests that are computed or wait.")
+
+
+class ClassInfo(BaseModel):
+    """One line of a class table."""
+
+    id: int
+    name: str
+    colour: tuple[int, int, int] = Field(description="RGB, 0-255.")
+    rest: bool = Field(description="The leftover of the others; overlays leave it clear.")
+
+
+class ModelInfo(BaseModel):
+    """A model that the service holds."""
+
+    name: str
+    size: str
+    classes: list[ClassInfo]
+    ignore: int = Field(description="Label id that means nothing.")
+    thermal_rule: str = Field(description="How raw thermal values become [0, 1].")
+    trained_on: list[str]
+
+
+class Limits(BaseModel):
+    """What a request may take."""
+
+    upload_bytes: int
+    pixels: int
+    waiting: int
+    seconds: float
+
+
+class Models(BaseModel):
+    """Every model, the default one first."""
+
+    models: list[ModelInfo]
+    limits: Limits
+    annotation: bool = Field(description="Whether a folder to annotate was named at the start.")
+
+
+class Mask(BaseModel):
+    """COCO's compressed run-length code of one class."""
+
+    size: tuple[int, int] = Field(description="Height, width.")
+    counts: str
+
+
+class Segment(BaseModel):
+    """One class that occurs in a label map."""
+
+    id: int
+    name: str
+    colour: tuple[int, int, int]
+    pixels: int
+    share: float = Field(description="Of all pixels, 0-1.")
+    segmentation: Mask
+
+
+class Segmentation(BaseModel):
+    """A label map as masks, with what is needed to judge it."""
+
+    model: str
+    modalities: list[str] = Field(description="What the model saw: rgb, thermal or both.")
+    size: tuple[int, int] = Field(description="Height, width.")
+    confidence: float = Field(description="Mean of the largest probability; not calibrated.")
+    seconds: float
+    note: str = Field(description="How the input was understood, where that is not plain.")
+    segments: list[Segment]
+    label_png: str | None = Field(default=None, description="With `maps`: the label PNG in base64.")
+    confidence_png: str | None = Field(
+        default=None, description="With `maps`: 8-bit PNG in base64, 255 means probability 1."
+    )
+
+
+class Example(BaseModel):
+    """A drawn scene that comes with the service."""
+
+    name: str
+    title: str
+
+
+class AnnotationPair(BaseModel):
+    """One pair of the folder to annotate."""
+
+    index: int
+    name: str
+    saved: bool = Field(description="Its label file exists.")
+    rgb: bool
+    thermal: bool
+
+
+class AnnotationInfo(BaseModel):
+    """The folder to annotate."""
+
+    name: str
+    classes: list[ClassInfo]
+    ignore: int
+    pairs: list[AnnotationPair]
+
+
+class SavedLabel(BaseModel):
+    """A label as masks."""
+
+    size: tuple[int, int]
+    segments: list[Segment]
+
+
+class Saved(BaseModel):
+    """The pair whose label is on disk now."""
+
+    name: str
+
+
+def describe_classes(classes: Classes) -> list[ClassInfo]:
+    """A class table for answers."""
+    return [
+        ClassInfo(id=index, name=name, colour=colour, rest=index == 0 and not prompt)
+        for index, (name, colour, prompt) in enumerate(
+            zip(classes.names, classes.palette, classes.prompts, strict=True)
+        )
+    ]
+
+
+PROBLEM: dict[str, Any] = {
+    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+}

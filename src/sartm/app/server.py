@@ -1,0 +1,196 @@
+"""`sartm app`: the REST API and the page that uses it, in one process."""
+
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sartm import __version__
+from sartm.app.annotation import Annotation
+from sartm.app.guard import Guard, Limits, problem
+from sartm.app.routes import Service, router
+from sartm.app.schema import Problem
+from sartm.app.worker import Worker
+from sartm.errors import InputError
+from sartm.inference import Precision, Predictor
+from sartm.model.checkpoint import load
+from sartm.model.sources import bundled_models
+
+log = logging.getLogger("sartm")
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+}
+
+
+def load_predictors(
+    sources: Sequence[str], *, device: str = "auto", precision: Precision = "auto"
+) -> dict[str, Predictor]:
+    """Models by the names that requests use: the bundled name, else the last part of the source.
+
+    Args:
+        sources: whatever `sartm.load` takes; empty: every bundled model.
+        device: where they run.
+        precision: number format.
+
+    Raises:
+        InputError: there is no bundled model, or one cannot be loaded.
+    """
+    names = list(sources) or list(bundled_models())
+    if not names:
+        raise InputError("no model comes with this installation; name one with --model")
+    predictors: dict[str, Predictor] = {}
+    for source in names:
+        predictor = Predictor(load(source), device=device, precision=precision)
+        name = plain = source if source in bundled_models() else _short_name(source)
+        number = 2
+        while name in predictors:
+            name, number = f"{plain}-{number}", number + 1
+        predictors[name] = predictor
+    return predictors
+
+
+def _short_name(source: str) -> str:
+    """runs/street/best -> street-best: nobody's whole path goes into an answer."""
+    path = Path(source).resolve()
+    return f"{path.parent.name}-{path.name}" if path.name == "best" else path.stem
+
+
+def create_app(
+    predictors: dict[str, Predictor],
+    *,
+    limits: Limits = Limits(),
+    token: str = "",
+    hosts: tuple[str, ...] = (),
+    annotation: Annotation | None = None,
+) -> FastAPI:
+    """The ASGI application.
+
+    Args:
+        predictors: by the names that requests use; the first is the default.
+        limits: of uploads, pixels, waiting requests and time.
+        token: needed for everything below /v1; empty: nobody needs one.
+        hosts: names that the Host header may have, without port; empty: any.
+        annotation: the folder to annotate, if any.
+
+    Raises:
+        InputError: there are no predictors.
+    """
+    if not predictors:
+        raise InputError("no model to serve; name one with --model")
+    worker = Worker(limits.waiting, limits.seconds)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        worker.close()
+
+    app = FastAPI(
+        title="SARTM",
+        version=__version__,
+        description="RGB-thermal semantic segmentation. Errors are application/problem+json.",
+        docs_url=None,  # the usual pages load their scripts from another host
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = Service(predictors, limits, worker, annotation)
+    app.include_router(router)
+    for path, (name, kind) in PAGE.items():
+        app.add_api_route(path, _serve_file(name, kind), include_in_schema=False)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(Guard, worker=worker, limits=limits, token=token, hosts=hosts)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    return app
+
+
+def _serve_file(name: str, kind: str) -> Callable[[], Any]:
+    content = (resources.files("sartm.app") / "static" / name).read_bytes()
+
+    async def serve_file() -> Response:
+        return Response(content, media_type=kind)
+
+    return serve_file
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        parts = schema["components"]["schemas"]
+        parts["Problem"] = Problem.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            parts.pop(unused, None)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+async def _input_error(_: Request, error: Exception) -> Response:
+    return problem(422, str(error))
+
+
+async def _validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    return problem(422, "; ".join(found[:5])[:1000])
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, str(error.detail), headers)
+
+
+async def _bug(_: Request, error: Exception) -> Response:
+    log.error("a request failed", exc_info=error)
+    return problem(500, "this is a fault of the service; its log says more")
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Answer until interrupted.
+
+    Raises:
+        InputError: the address cannot be used.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or "
+            f"--host"
+        ) from None
+    name = f"[{host}]" if ":" in host else host
+    log.info("http://%s:%d/  (stop with Ctrl+C)", name, listener.getsockname()[1])
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+__all__ = ["LOOPBACK", "Limits", "create_app", "load_predictors", "serve"]
