@@ -21,6 +21,8 @@ class Hub:
     """The next download of the weights breaks off after this many bytes; once."""
     damage: bool = False
     """Downloads of the weights arrive with one byte changed."""
+    broken: bool = False
+    """Every answer is a 500."""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path and Range of every request."""
     url: str = ""
@@ -54,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         self.hub.asked.append((self.command, path, self.headers.get("Range", "")))
         repository = self.hub.repository
-        if path.startswith(f"/api/models/{repository}"):
+        if self.hub.broken:
+            self.send(500, b"", {}, body)
+        elif path.startswith(f"/api/models/{repository}"):
             self.send(200, self.info(), {"Content-Type": "application/json"}, body)
         elif path.startswith(f"/{repository}/resolve/"):
             self.send_file(path.rsplit("/", 1)[1], body)

@@ -403,6 +403,12 @@ def test_a_repository_that_does_not_exist_is_a_404_with_advice(hub, cache):
         get_weights("facebook/sam3", cache=cache)
 
 
+def test_a_server_in_trouble_is_told_from_a_missing_repository(hub, cache):
+    hub.broken = True
+    with pytest.raises(InputError, match=r"answered 500.*try again later"):
+        get_weights(REPOSITORY, cache=cache)
+
+
 def test_a_repository_without_weights_says_so(hub, cache):
     del hub.files["model.safetensors"], hub.files["sam2.1_hiera_test.pt"]
     with pytest.raises(InputError, match="0 files of weights"):
@@ -460,6 +466,16 @@ def test_our_own_models_come_from_the_hub_too(hub, cache, tmp_path, monkeypatch)
     loaded = load(REPOSITORY)
     assert loaded.facts.name == "mine"
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_the_list_describes_bundled_models(cache, tmp_path, monkeypatch):
+    save_model(small_model(), tmp_path / "own", ModelFacts(licence="Only for research."))
+    monkeypatch.setattr(sources, "bundled_models", lambda: {"own": tmp_path / "own"})
+    first = list_weights(cache)[0]
+    count = sum(value.numel() for value in small_model().state_dict().values())
+    assert (first.name, first.size, first.parameters) == ("own", "test", count)
+    assert first.licence == "Only for research."
+    assert get_weights("own") == tmp_path / "own"
 
 
 def test_the_list_names_every_published_size_and_what_is_here(cache):

@@ -126,7 +126,6 @@ def save(
         InputError: the folder holds something else, or cannot be written.
     """
     target = Path(folder)
-    _require_replaceable(target)
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
@@ -142,6 +141,7 @@ def save(
     content = ModelFile(FORMAT, __version__, weights, model.config, facts, kind)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
+        _require_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -183,7 +183,7 @@ def _swap(new: Path, target: Path) -> None:
         target.rename(old)
     try:
         new.rename(target)
-    except OSError:
+    except BaseException:  # an interrupt too
         if replaces:
             old.rename(target)
         raise

@@ -6,7 +6,9 @@ executed: `.pt` and `.pth` go through torch's weights-only reader after a few ch
 
 import difflib
 import hashlib
+import json
 import logging
+import math
 import os
 import pickle
 import re
@@ -497,7 +499,7 @@ class KnownWeights:
     kind: str
     size: str
     parameters: int
-    """Of the image encoder; of the whole model for a bundled one, 0 where that is not known."""
+    """Of the image encoder; of the whole model for a bundled one."""
     licence: str
     here: bool
     """Bundled, or complete in the hub's cache."""
@@ -535,9 +537,7 @@ def bundled_models() -> dict[str, Path]:
 
 def list_weights(cache: Path | None = None) -> list[KnownWeights]:
     """Weights that are known by name: bundled models, and SAM 2 on the hub."""
-    bundled = [
-        KnownWeights(name, "sartm", "", 0, "see its README.md", True) for name in bundled_models()
-    ]
+    bundled = [_describe_bundled(name, folder) for name, folder in bundled_models().items()]
     sam2 = [
         KnownWeights(
             name,
@@ -550,6 +550,15 @@ def list_weights(cache: Path | None = None) -> list[KnownWeights]:
         for name, (kind, size) in SAM2_NAMES.items()
     ]
     return bundled + sam2
+
+
+def _describe_bundled(name: str, folder: Path) -> KnownWeights:
+    values = json.loads((folder / CONFIG).read_text("utf-8"))
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+    licence = values["facts"]["licence"] or "see its README.md"
+    count = sum(math.prod(shape) for shape in shapes)
+    return KnownWeights(name, "sartm", values["model"]["size"], count, licence, True)
 
 
 def cached_weights(
@@ -696,7 +705,11 @@ def _explain(error: Exception, name: str, cache: Path, endpoint: str) -> str:
     if "onsistency check" in reason:
         return f"{name} was cut off on the way; run the same command again"
     offline = isinstance(error, errors.OfflineModeIsEnabled)
-    why = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({reason})"
+    why = (
+        "HF_HUB_OFFLINE is set"
+        if offline
+        else f"{endpoint} cannot be reached, or broke off ({reason})"
+    )
     return (
         f"{name} is not here nor in the cache {cache}, and {why}. On a machine with network run "
         f"`sartm weights get {name}`, then copy {cache_folder(name)} from its cache into this one"
