@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from sartm.progress import Meter
 Array = npt.NDArray[Any]
 Source = str | Path | Image.Image | Array | None
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+log = logging.getLogger("sartm")
 
 STRIP = 64
 """Rows of stride-4 logits resized at a time: full-size logits of all classes never exist."""
@@ -320,10 +323,11 @@ def predict_folder(
 
     with record, Meter("predict", len(todo)) as meter, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
-        for pair, sample in read_ahead(todo, read):
-            begun = time.perf_counter()
+        for pair, sample_of in read_ahead(todo, read):
             try:
-                prediction = predictor.predict(sample(), options.modality)
+                sample = sample_of()
+                begun = time.perf_counter()
+                prediction = predictor.predict(sample, options.modality)
             except InputError as error:
                 if len(pairs) == 1:  # the one input there is: the caller's to put right
                     raise
@@ -333,7 +337,7 @@ def predict_folder(
             seconds = time.perf_counter() - begun
             if writing is not None:
                 writing.result()
-            writing = writer.submit(record.write, pair, prediction, options, seconds)
+            writing = writer.submit(record.write, pair, sample, prediction, options, seconds)
             meter.advance()
         if writing is not None:
             writing.result()
@@ -384,7 +388,12 @@ class _Record:
         return self.out / "overlays" / f"{name}.jpg"
 
     def write(
-        self, pair: Pair, prediction: Prediction, options: PredictOptions, seconds: float
+        self,
+        pair: Pair,
+        sample: Sample,
+        prediction: Prediction,
+        options: PredictOptions,
+        seconds: float,
     ) -> None:
         """Write the files of one pair."""
         target = self.out / "labels" / f"{pair.name}.png"
@@ -401,14 +410,20 @@ class _Record:
             raise InputError(
                 f"cannot write {target}: {error.strerror}; what was finished is kept"
             ) from None
-        inputs = {
-            "rgb": pair.rgb or pair.four_channel,
-            "thermal": pair.thermal or pair.four_channel,
+        one = pair.four_channel or pair.rgb  # a fourth channel of RGB is thermal from one file
+        used = {
+            "rgb": one if sample.rgb is not None else None,
+            "thermal": (pair.thermal or one) if sample.thermal is not None else None,
         }
-        self.pairs[pair.name] = {
-            "inputs": {key: None if value is None else str(value) for key, value in inputs.items()},
+        entry = {
+            "inputs": {key: None if path is None else str(path) for key, path in used.items()},
             "seconds": round(seconds, 4),
-        } | prediction.summary()
+            **prediction.summary(),
+        }
+        if sample.note:
+            log.warning("%s: %s", pair.name, sample.note)
+            entry["note"] = sample.note
+        self.pairs[pair.name] = entry
         if time.monotonic() - self.spoken > 5:
             self._write_summary()
 

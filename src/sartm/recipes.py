@@ -73,7 +73,7 @@ class TrainConfig:
 
 
 def mini(classes: Classes = MFNET) -> TrainConfig:
-    """About 1.5 M parameters, from scratch, on crops of 320x320: for CPUs and small data sets."""
+    """About 1.6 M parameters, from scratch, on crops of 320x320: for CPUs and small data sets."""
     return TrainConfig(
         recipe="mini",
         model=ModelConfig(
