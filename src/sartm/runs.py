@@ -42,11 +42,8 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     The folder gets its name only when everything in it is on disk.
     """
     folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{checkpoint.step:08d}"
     temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     data = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
     state = checkpoint.state | {
         "format": 1,
@@ -54,9 +51,12 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         write_durably(temporary / "training.safetensors", data)
         write_durably(temporary / "state.json", json.dumps(state, indent=1).encode())
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # was damaged, or the run would have resumed it
         temporary.rename(target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)

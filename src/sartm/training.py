@@ -7,6 +7,7 @@ run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
 import json
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
@@ -31,7 +33,7 @@ from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.errors import InputError
 from sartm.evaluation import confusion_of
-from sartm.inference import Predictor, fast_precision
+from sartm.inference import Precision, Predictor, choose_device, fast_precision
 from sartm.language import TextTable, takes_part, text_similarity
 from sartm.losses import Criterion
 from sartm.metrics import ConfusionMatrix, means
@@ -280,12 +282,10 @@ def train(
         InputError: a folder that already holds a run, no usable data, a loss that is not finite, a
             checkpoint that cannot be written, a data worker that died.
     """
-    accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=_mixed_precision(config.precision, device),
-        step_scheduler_with_optimizer=False,
-    )
     found = latest_checkpoint(out) if resume else None
+    # what `auto` measured once holds for the whole run, or a resumed one would differ
+    settled = config.precision if found is None else found.state.get("precision", config.precision)
+    accelerator = _accelerator(settled, device)
     if accelerator.is_main_process:
         _claim(out, config, resume)
     set_seed(config.seed)
@@ -297,8 +297,7 @@ def train(
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
     parts = _build(config, table, statistics, accelerator)
     if found is not None:
-        parts.load(found.tensors)
-        torch.set_rng_state(found.tensors["rng"])
+        _restore(parts, found, out)
     step = found.step if found else 0
     batches = StepBatches(
         len(splits.train), config.optim, accelerator.num_processes, config.seed, step
@@ -346,6 +345,7 @@ class _Run:
         self.best: dict[str, Any] = {"present": -1.0, "step": 0}
         self.seconds = 0.0
         self.images: dict[str, str] | None = None
+        self.saved = -1  # step of the last checkpoint
 
     def loop(self, step: int, end: int, seconds: float | None, stop: _Stop) -> int:
         """Steps from `step` to `end`; returns the number done."""
@@ -381,6 +381,7 @@ class _Run:
                     break
             if stop.asked:
                 self._save(step)
+        self.accelerator.free_memory()
         return step
 
     def _guarded_step(
@@ -398,6 +399,9 @@ class _Run:
                 f"augmentation.crop=[H,W], --set precision=bf16, or --set "
                 f"activation_checkpointing=true"
             ) from None
+        except InputError as error:  # of a data worker, which puts its traceback in front
+            message = str(error).split("sartm.errors.InputError: ")[-1].strip()
+            raise InputError(f"{message} (at step {step + 1})") from None
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -405,9 +409,13 @@ class _Run:
                 f"a data worker died at step {step + 1} (killed, or out of memory). Continue from "
                 f"the last checkpoint with --resume, with --set workers=0 if it happens again"
             ) from None
-        if not math.isfinite(terms["total"]):
+        # with fp16 a gradient that overflows is expected now and then: the scaler skips the step
+        scaled = self.accelerator.scaler is not None
+        wrong = [n for n in ("total", "norm") if not math.isfinite(terms[n])]
+        if wrong and not (scaled and wrong == ["norm"]):
+            what = "loss" if "total" in wrong else "norm of the gradient"
             raise InputError(
-                f"the loss is {terms['total']} at step {step + 1}, in the batch of "
+                f"the {what} is {terms[wrong[0]]} at step {step + 1}, in the batch of "
                 f"{', '.join(self._names(step))}. Look at these files (sartm data check), or lower "
                 f"--set optim.lr; the last checkpoint is kept"
             )
@@ -437,6 +445,8 @@ class _Run:
             collate_fn=collate,
             num_workers=config.workers,
             persistent_workers=config.workers > 0,
+            worker_init_fn=_leave_group,
+            generator=torch.Generator().manual_seed(config.seed),  # not the model's
         )
         return self.accelerator.prepare_data_loader(loader, device_placement=False)
 
@@ -450,7 +460,11 @@ class _Run:
         if self.splits.val is None:
             self._keep(step, {})
             return
-        predictor = Predictor(self.parts.validated(), device=str(self.accelerator.device))
+        predictor = Predictor(
+            self.parts.validated(),
+            device=str(self.accelerator.device),
+            precision=_precision_of(self.accelerator),
+        )
         val = self.splits.val
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
@@ -489,18 +503,58 @@ class _Run:
         save(self.parts.validated(), self.out / "best", facts)
 
     def _save(self, step: int) -> None:
+        if step == self.saved:
+            return
+        self.saved = step
         if self.accelerator.is_main_process:
             tensors = self.parts.tensors() | {"rng": torch.get_rng_state()}
-            state = {"best": self.best, "seconds": self.seconds}
+            state = {
+                "best": self.best,
+                "seconds": self.seconds,
+                "precision": _precision_of(self.accelerator),
+            }
             write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
         self.accelerator.wait_for_everyone()
 
 
-def _mixed_precision(precision: str, device: str) -> str:
-    """accelerate's name for a precision; `auto` takes bf16 where the hardware is fast at it."""
+def _accelerator(precision: str, device: str) -> Accelerator:
+    """accelerate on the wanted device; `auto` takes bf16 where the hardware is fast at it."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
     if precision == "auto":
-        precision = fast_precision("cpu" if device == "auto" else device)
-    return {"fp32": "no"}.get(precision, precision)
+        precision = fast_precision(chosen.type)
+    # its state outlives a run; a second one in this process may want another precision
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision={"fp32": "no"}.get(precision, precision),
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def _precision_of(accelerator: Accelerator) -> Precision:
+    names: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+    return names[accelerator.mixed_precision]
+
+
+def _leave_group(worker: int) -> None:
+    """Ctrl-C or a scheduler's signal to the group must not end a data worker before the parent."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+def _restore(parts: _Parts, found: Checkpoint, out: Path) -> None:
+    """Put a run back to where a checkpoint left it."""
+    try:
+        parts.load(found.tensors)
+        torch.set_rng_state(found.tensors["rng"])
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"the checkpoint at step {found.step} of {out} is of another configuration ({reason}). "
+            f"Resume without changing the model, the loss or the optimizer"
+        ) from None
 
 
 def _claim(out: Path, config: TrainConfig, resume: bool) -> None:
@@ -546,9 +600,11 @@ def _open_splits(config: TrainConfig) -> _Splits:
             f"{train.name} has no val split and {len(train)} training pairs are too few to hold "
             f"some out; add a val split, or set --set validate_every=0"
         )
-    # every (1/share)-th run of neighbours, so that frames of one scene stay together
-    blocks = np.array_split(np.arange(len(train)), min(len(train), 10))
-    chosen = {int(i) for block in blocks for i in block[: max(1, held // len(blocks))]}
+    # up to ten runs of neighbours, spread evenly, so that frames of one scene stay together
+    runs = min(held, 10)
+    sizes = [len(part) for part in np.array_split(np.arange(held), runs)]
+    blocks = np.array_split(np.arange(len(train)), runs)
+    chosen = {int(i) for block, size in zip(blocks, sizes, strict=True) for i in block[:size]}
     kept = [pair for index, pair in enumerate(train.pairs) if index not in chosen]
     val = [pair for index, pair in enumerate(train.pairs) if index in chosen]
     return _Splits(

@@ -1,0 +1,649 @@
+"""Training learns, is the same twice, and survives what happens to long runs."""
+
+import json
+import logging
+import math
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from golden import listing, needed
+from PIL import Image
+from safetensors.torch import load_file
+
+import sartm.training
+from sartm.config import FusionConfig, to_dict
+from sartm.data.augmentation import AugmentationConfig
+from sartm.data.classes import MFNET
+from sartm.data.pairs import PairDataset
+from sartm.errors import InputError
+from sartm.evaluation import confusion_of
+from sartm.inference import Predictor
+from sartm.losses import LossConfig
+from sartm.metrics import ConfusionMatrix, means
+from sartm.model.checkpoint import load
+from sartm.model.sartm import SARTM
+from sartm.recipes import OptimConfig, TrainConfig
+from sartm.runs import latest_checkpoint
+from sartm.training import (
+    Limits,
+    StepBatches,
+    learning_rate,
+    make_average,
+    make_optimizer,
+    measure,
+    start_from,
+    train,
+)
+
+SIZE = (96, 128)
+COLOURS = np.array(
+    [(90, 90, 90), (60, 70, 160), (170, 60, 60), (60, 150, 70), (160, 160, 70), (120, 60, 150)]
+)
+HEAT = np.array([90, 150, 220, 120, 60, 180])
+
+
+def draw_scene(index: int, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray]:
+    """RGB, thermal and label of a scene with classes 0 to 5; objects differ in size and place."""
+    rng = np.random.default_rng(index)
+    label = np.zeros(size, np.uint8)
+    label[-20 - 8 * (index % 2) :] = 4
+    for k in (1, 2, 3, 5, 1, 2):
+        height, width = rng.integers(14, 34, 2)
+        y, x = rng.integers(0, size[0] - height), rng.integers(0, size[1] - width)
+        label[y : y + height, x : x + width] = k
+    for position, k in enumerate((1, 2, 3, 5)):  # every class somewhere, whatever hid it
+        x = (24 * position + 40 * index) % (size[1] - 18)
+        label[2:18, x : x + 18] = k
+    noise = rng.normal(0, 8, (*size, 4))
+    rgb = (COLOURS[label] + noise[..., :3]).clip(0, 255).astype(np.uint8)
+    thermal = (HEAT[label] + noise[..., 3]).clip(0, 255).astype(np.uint8)
+    return {"rgb": rgb, "thermal": thermal, "label": label}
+
+
+def draw_dataset(
+    root: Path,
+    pairs: int,
+    val: int | None = None,
+    label_of: Callable[[int], int] = lambda index: index,
+) -> Path:
+    """A dataset.toml with `pairs` training scenes; the first `val` of them again as val (all)."""
+    for index in range(pairs):
+        scene = draw_scene(index) | {"label": draw_scene(label_of(index))["label"]}
+        for kind, array in scene.items():
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(root / kind / f"{index:03d}.png")
+    names = [f"{index:03d}\n" for index in range(pairs)]
+    (root / "train.txt").write_text("".join(names))
+    splits = 'train = "train.txt"\n'
+    if val != 0:
+        (root / "val.txt").write_text("".join(names[:val]))
+        splits += 'val = "val.txt"\n'
+    (root / "dataset.toml").write_text(
+        f'name = "drawn"\nclasses = {json.dumps(MFNET.names)}\n'
+        f"prompts = {json.dumps(MFNET.prompts)}\n"
+        '[files]\nrgb = "rgb/{name}.png"\nthermal = "thermal/{name}.png"\n'
+        f'label = "label/{{name}}.png"\n[splits]\n{splits}'
+    )
+    return root
+
+
+def short(data: Path, **changes: Any) -> TrainConfig:
+    """24 steps of 2 pairs in 8 epochs with everything drawn at random and an average of weights."""
+    config = TrainConfig(
+        recipe="test",
+        model=replace(TINY, frozen_encoder=False, fusion=FusionConfig(crop=(32, 64))),
+        optim=OptimConfig(lr=1e-3, epochs=8, warmup_epochs=1, batch_size=2, clip=1.0, ema=0.9),
+        loss=LossConfig(),
+        augmentation=AugmentationConfig(crop=(32, 64)),
+        data=str(data),
+        workers=0,
+        precision="fp32",
+        validate_every=3,
+        checkpoint_every=2,
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory) -> Path:
+    """Six scenes, two of them again as val."""
+    return draw_dataset(tmp_path_factory.mktemp("six"), 6, 2)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(six, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert train(short(six), out, device="cpu")["finished"]
+    return out
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the times."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(line.pop("seconds") >= 0 for line in found)
+    return found
+
+
+def losses(run: Path, term: str = "total") -> list[float]:
+    return [line[term] for line in lines(run) if term in line]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Bit for bit: weights, optimizer, memory, average, random state, metrics, best model."""
+    ours, theirs = latest_checkpoint(a), latest_checkpoint(b)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.step == theirs.step
+    assert ours.state["best"] == theirs.state["best"]
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for name, tensor in ours.tensors.items():
+        assert torch.equal(tensor, theirs.tensors[name]), name
+    assert lines(a) == lines(b)
+    best, other = (load_file(run / "best" / "model.safetensors") for run in (a, b))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in best.items())
+
+
+# It learns
+
+
+def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
+    """Fewer than 300 steps and 60 s: `present` mIoU above 90, and below 60 on exchanged labels."""
+    data = draw_dataset(tmp_path / "data", 2)
+    config = TrainConfig(
+        recipe="test",
+        model=replace(TINY, frozen_encoder=False, fusion=FusionConfig(crop=SIZE)),
+        optim=OptimConfig(lr=3e-3, epochs=120, warmup_epochs=5, batch_size=2, clip=1.0),
+        loss=LossConfig(),
+        augmentation=AugmentationConfig.none(SIZE),
+        data=str(data),
+        workers=0,
+        precision="fp32",
+        validate_every=120,
+    )
+    before, threads = time.process_time(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        best = train(config, tmp_path / "run", device="cpu")["best"]
+    finally:
+        torch.set_num_threads(threads)
+    assert time.process_time() - before < 60
+    assert best["means"]["present"]["counted"] >= 5
+    assert best["present"] > 90
+    exchanged = draw_dataset(tmp_path / "exchanged", 2, label_of=lambda index: 1 - index)
+    predictor = Predictor(load(tmp_path / "run" / "best"), device="cpu", precision="fp32")
+
+    def score(data: Path) -> float:
+        matrix = ConfusionMatrix(len(MFNET))
+        for _, counts in confusion_of(predictor, PairDataset.open(data, "val")):
+            matrix.counts += counts
+        return float(means(matrix, MFNET)["present"]["miou"] or 0)
+
+    assert score(data) == pytest.approx(best["present"], abs=0.01)
+    assert score(exchanged) < 60
+
+
+def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(undisturbed, six):
+    """Against the definition, written the slow way, from the label maps of the best model."""
+    predictor = Predictor(load(undisturbed / "best"), device="cpu", precision="fp32")
+    val = PairDataset.open(six, "val")
+    pairs = [(predictor.predict(sample).labels, sample.label) for sample in val]
+
+    def miou(chosen: list[tuple[np.ndarray, np.ndarray]]) -> float:
+        found = []
+        for k in range(len(MFNET)):
+            both = sum(int(((p == k) & (t == k)).sum()) for p, t in chosen)
+            either = sum(int(((p == k) | (t == k)).sum()) for p, t in chosen)
+            if any((t == k).any() for _, t in chosen):
+                found.append(both / either)
+        return 100 * sum(found) / len(found)
+
+    found = latest_checkpoint(undisturbed)
+    assert found is not None
+    best = found.state["best"]["present"]
+    assert best == pytest.approx(miou(pairs), abs=0.01)
+    assert abs(best - np.mean([miou([pair]) for pair in pairs])) > 0.02
+
+
+# It is the same twice
+
+
+def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(undisturbed, six, tmp_path):
+    train(short(six), tmp_path / "again", device="cpu")
+    assert_same_run(tmp_path / "again", undisturbed)
+    train(short(six, seed=1), tmp_path / "other", limits=Limits(steps=2), device="cpu")
+    assert losses(tmp_path / "other") != losses(undisturbed)[:2]
+
+
+def test_workers_and_activation_checkpointing_change_no_loss(undisturbed, six, tmp_path):
+    train(short(six, workers=2), tmp_path / "workers", limits=Limits(steps=4), device="cpu")
+    assert losses(tmp_path / "workers") == losses(undisturbed)[:4]
+    config = short(six, activation_checkpointing=True)
+    train(config, tmp_path / "checkpointing", limits=Limits(steps=4), device="cpu")
+    assert losses(tmp_path / "checkpointing") == pytest.approx(losses(undisturbed)[:4], abs=1e-4)
+
+
+def test_a_run_with_a_limit_is_continued_to_the_same_end(undisturbed, six, tmp_path):
+    out = tmp_path / "run"
+    first = train(short(six), out, limits=Limits(steps=7), device="cpu")
+    assert (first["step"], first["finished"]) == (7, False)
+    second = train(short(six), out, limits=Limits(seconds=0), resume=True, device="cpu")
+    assert (second["step"], second["finished"]) == (8, False)
+    assert train(short(six), out, resume=True, device="cpu")["finished"]
+    ours, theirs = latest_checkpoint(out), latest_checkpoint(undisturbed)
+    assert ours is not None
+    assert theirs is not None
+    assert all(torch.equal(t, theirs.tensors[name]) for name, t in ours.tensors.items())
+    assert losses(out) == losses(undisturbed)
+    again = train(short(six), out, resume=True, device="cpu")  # nothing is left to do
+    assert again["finished"]
+    assert losses(out) == losses(undisturbed)
+
+
+# It survives
+
+
+def child(config: TrainConfig, out: Path, resume: bool, group: bool) -> None:
+    torch.set_num_threads(1)
+    if group:
+        os.setpgid(0, 0)
+    result = train(config, out, resume=resume, device="cpu")
+    (out / "result.json").write_text(json.dumps(result))
+
+
+def start(config: TrainConfig, out: Path, resume: bool = False, group: bool = False) -> Any:
+    """`train` in a process of its own, forked: nothing is imported again."""
+    arguments = (config, out, resume, group)
+    process = multiprocessing.get_context("fork").Process(target=child, args=arguments)
+    process.start()
+    return process
+
+
+def wait_for_steps(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    metrics = run / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < count:
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.01)
+
+
+def test_killed_at_random_moments_and_resumed_it_ends_bit_for_bit_the_same(
+    undisturbed, six, tmp_path
+):
+    out, moments, kills = tmp_path / "run", random.Random(0), 0
+    for _ in range(20):
+        process = start(short(six), out, resume=(out / "config.json").exists())
+        process.join(moments.uniform(0.1, 1.5))
+        if not process.is_alive():
+            assert process.exitcode == 0
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    if not (out / "result.json").exists():
+        train(short(six), out, resume=(out / "config.json").exists(), device="cpu")
+    assert kills >= 3
+    assert_same_run(out, undisturbed)
+    assert len(list((out / "checkpoints").glob("step-*"))) == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigterm_saves_and_ends_and_the_run_continues_to_the_same_end(
+    undisturbed, six, tmp_path, workers
+):
+    """Sent to the whole process group, data workers included, as schedulers do."""
+    out, config = tmp_path / "run", short(six, workers=workers)
+    process = start(config, out, group=True)
+    wait_for_steps(out, 5)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["interrupted"]
+    assert not result["finished"]
+    found = latest_checkpoint(out)
+    assert found is not None
+    assert found.step == result["step"] == losses(out, "total").__len__()
+    assert train(config, out, resume=True, device="cpu")["finished"]
+    assert_same_run(out, undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "half a name"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    undisturbed, six, tmp_path, damage, caplog
+):
+    out = tmp_path / "run"
+    train(short(six), out, limits=Limits(steps=8), device="cpu")
+    newest = sorted((out / "checkpoints").glob("step-*"))[-1]
+    weights = newest / "training.safetensors"
+    data = bytearray(weights.read_bytes())
+    if damage == "truncated":
+        weights.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    elif damage == "no state":
+        (newest / "state.json").unlink()
+    else:
+        newest.rename(newest.with_name(f".{newest.name}.tmp"))
+    with caplog.at_level(logging.WARNING, "sartm"):
+        found = latest_checkpoint(out)
+    assert found is not None
+    assert found.step == 6
+    assert ("damaged" in caplog.text) == (damage != "half a name")
+    train(short(six), out, resume=True, device="cpu")
+    assert losses(out) == losses(undisturbed)
+
+
+def test_a_run_without_any_whole_checkpoint_starts_anew(undisturbed, six, tmp_path):
+    out = tmp_path / "run"
+    train(short(six), out, limits=Limits(steps=3), device="cpu")
+    for folder in (out / "checkpoints").glob("step-*"):
+        (folder / "state.json").write_text("[]")
+    train(short(six), out, resume=True, device="cpu")
+    assert_same_run(out, undisturbed)
+
+
+def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(six, tmp_path, monkeypatch):
+    out, config = tmp_path / "run", short(six)
+    train(config, out, limits=Limits(steps=2), device="cpu")
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if "step-00000004" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write checkpoint .*No space left.*--resume"):
+        train(config, out, resume=True, device="cpu")
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002"]
+    monkeypatch.undo()
+    train(config, out, resume=True, limits=Limits(steps=4), device="cpu")
+
+
+def spoil(monkeypatch, index: int, action: Callable[[Any], Any]) -> None:
+    """Let `action` change what the training set gives for one pair."""
+    get = sartm.training.TrainingSet.__getitem__
+
+    def spoilt(self: Any, key: tuple[int, int]) -> Any:
+        item = get(self, key)
+        return action(item) if key[1] == index else item
+
+    monkeypatch.setattr(sartm.training.TrainingSet, "__getitem__", spoilt)
+
+
+def step_of(config: TrainConfig, pairs: int, index: int) -> tuple[int, list[str]]:
+    """The first step, from 1, that has a pair in it, and the names of that step's pairs."""
+    for step, batch in enumerate(StepBatches(pairs, config.optim, 1, config.seed, 0), 1):
+        names = [f"{i:03d}" for _, i in batch]
+        if f"{index:03d}" in names:
+            return step, names
+    raise AssertionError
+
+
+def test_a_loss_that_is_no_number_names_the_batch(six, tmp_path, monkeypatch):
+    spoil(monkeypatch, 4, lambda item: replace(item, rgb=item.rgb * math.nan, has_rgb=True))
+    step, names = step_of(short(six), 6, 4)
+    with pytest.raises(InputError, match=rf"loss is nan at step {step}, .* {', '.join(names)}\."):
+        train(short(six), tmp_path / "run", device="cpu")
+    assert losses(tmp_path / "run").__len__() == step - 1
+
+
+def test_a_gradient_that_is_no_number_names_the_batch_too(six, tmp_path, monkeypatch):
+    forward = sartm.training.Criterion.forward
+
+    def kinked(self: Any, output: Any, *rest: Any) -> Any:
+        terms = forward(self, output, *rest)
+        return terms | {"total": terms["total"] + (0 * output.logits).square().sum().sqrt()}
+
+    monkeypatch.setattr(sartm.training.Criterion, "forward", kinked)
+    first = next(iter(StepBatches(6, short(six).optim, 1, 0, 0)))
+    text = ", ".join(f"{index:03d}" for _, index in first)
+    with pytest.raises(InputError, match=rf"gradient is nan at step 1, .* {text}\."):
+        train(short(six), tmp_path / "run", device="cpu")
+
+
+def test_a_worker_that_dies_is_said_with_what_to_do(six, tmp_path, monkeypatch):
+    spoil(monkeypatch, 4, lambda item: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(InputError, match=r"data worker died .*--resume.*workers=0"):
+        train(short(six, workers=1), tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_goes_bad_is_named_without_a_traceback(tmp_path, monkeypatch, workers):
+    data = draw_dataset(tmp_path / "data", 4, 1)
+    bad = data / "rgb" / "002.png"
+
+    def measure_then_spoil(*given: Any) -> Any:
+        found = measure(*given)
+        bad.write_bytes(bad.read_bytes()[:200])
+        return found
+
+    monkeypatch.setattr(sartm.training, "measure", measure_then_spoil)
+    with pytest.raises(InputError, match=r"002\.png") as caught:
+        train(short(data, workers=workers), tmp_path / "run", device="cpu")
+    assert "Traceback" not in str(caught.value)
+
+
+def test_an_occupied_folder_and_a_resume_of_nothing_are_refused(undisturbed, six, tmp_path):
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
+        train(short(six), undisturbed, device="cpu")
+    with pytest.raises(InputError, match="nothing to resume"):
+        train(short(six), tmp_path / "none", resume=True, device="cpu")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(six, tmp_path):
+    out, config = tmp_path / "run", short(six)
+    train(config, out, limits=Limits(steps=2), device="cpu")
+    wider = replace(config, model=replace(config.model, width=64))
+    with pytest.raises(InputError, match="another configuration"):
+        train(wider, out, resume=True, device="cpu")
+
+
+def test_a_device_that_is_not_there_is_refused(six, tmp_path):
+    with pytest.raises(InputError, match=r"--device cpu"):
+        train(short(six), tmp_path / "run", device="cuda:99")
+
+
+# Two processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, accumulate):
+    data = draw_dataset(tmp_path / "data", 8, 3)
+    config = short(data, loss=LossConfig(per_modality=True, class_weights="sqrt"))
+    optim = replace(config.optim, epochs=4, batch_size=2, accumulate=accumulate)
+    config = replace(config, optim=optim)
+    one = replace(config, optim=replace(optim, batch_size=4))
+    train(one, tmp_path / "one", device="cpu")
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import json, sys, torch\n"
+        "from pathlib import Path\n"
+        "from sartm.recipes import load_recipe\n"
+        "from sartm.training import train\n"
+        "torch.set_num_threads(1)\n"
+        "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
+    )
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr"]
+    command += ["127.0.0.1", str(script), str(tmp_path / "config.json"), str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "two")) == len(losses(tmp_path / "one")) == 8 // accumulate
+    for term in ("total", "ce", "auxiliary", "prototype", "cmkd", "norm"):
+        ours, expected = losses(tmp_path / "two", term), losses(tmp_path / "one", term)
+        assert ours == pytest.approx(expected, abs=1e-4, rel=1e-4), term
+    scores = [[line["val"]["present"]["miou"] for line in lines(tmp_path / run) if "val" in line]
+              for run in ("one", "two")]  # fmt: skip
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
+
+
+# Its parts
+
+
+@needed
+def test_the_learning_rate_is_the_released_one():
+    golden = listing("golden_modules.json")["warmup_poly_lr"]
+    config = OptimConfig(lr=golden["lr"], epochs=500, warmup_epochs=10, power=golden["power"])
+    for step, rate in golden["lr_at_step"].items():
+        assert learning_rate(int(step), 74, config) == pytest.approx(rate, rel=1e-5)
+
+
+def test_the_learning_rate_rises_from_a_tenth_and_then_only_falls():
+    config = OptimConfig(lr=2.0, epochs=10, warmup_epochs=2)
+    rates = [learning_rate(step, 5, config) for step in range(50)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[5] == pytest.approx(1.1)
+    assert rates[10] == pytest.approx(2.0)
+    assert rates[49] > 0
+    assert sorted(rates[:11]) == rates[:11]
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+    assert learning_rate(0, 5, replace(config, warmup_epochs=0)) == pytest.approx(2.0)
+
+
+def test_batches_of_a_step_are_the_same_pairs_for_any_number_of_ranks():
+    def steps(batch: int, accumulate: int, ranks: int, start: int = 0) -> list[list[Any]]:
+        config = OptimConfig(epochs=3, batch_size=batch, accumulate=accumulate)
+        batches = list(StepBatches(17, config, ranks, 5, start))
+        assert len(batches) == len(StepBatches(17, config, ranks, 5, start))
+        many = accumulate * ranks
+        return [list(chain(*batches[i : i + many])) for i in range(0, len(batches), many)]
+
+    whole = steps(4, 1, 1)
+    assert len(whole) == 3 * 4
+    assert whole == steps(2, 2, 1) == steps(2, 1, 2) == steps(1, 2, 2)
+    assert steps(4, 1, 1, start=5) == whole[5:]
+    for epoch in range(3):
+        seen = list(chain(*whole[4 * epoch : 4 * epoch + 4]))
+        assert {e for e, _ in seen} == {epoch}
+        assert len({index for _, index in seen}) == 16
+    assert len({str(step) for step in whole}) == 12
+    few = list(StepBatches(3, OptimConfig(epochs=2, batch_size=4), 1, 0, 0))
+    assert [len(batch) for batch in few] == [4, 4]
+
+
+def test_weight_decay_is_not_for_tensors_of_one_dimension(tiny_model):
+    decayed, plain = make_optimizer(tiny_model, OptimConfig(weight_decay=0.3)).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in plain["params"])
+    learning = {id(p) for p in tiny_model.parameters() if p.requires_grad}
+    assert {id(p) for p in decayed["params"] + plain["params"]} == learning
+
+
+def test_the_average_follows_the_weights_slowly(tiny_model):
+    assert make_average(tiny_model, 0.0) is None
+    average = make_average(tiny_model, 0.99)
+    assert average is not None
+    name = "auxiliary_head.predict.bias"
+    expected = tiny_model.get_parameter(name).detach().clone()
+    for count in range(1, 6):
+        with torch.no_grad():
+            tiny_model.get_parameter(name).fill_(float(count))
+        average.update_parameters(tiny_model)
+        keep = min(0.99, (1 + count) / (10 + count))
+        expected = keep * expected + (1 - keep) * count
+    torch.testing.assert_close(average.module.get_parameter(name).detach(), expected)
+
+
+def test_thermal_and_class_statistics_are_those_of_the_training_pixels(six):
+    dataset = PairDataset.open(six, "train")
+    found = measure(dataset, short(six))
+    thermal = np.stack([sample.thermal for sample in dataset]) / 255
+    labels = np.stack([sample.label for sample in dataset])
+    assert found.thermal_mean == pytest.approx(thermal.mean(), abs=1e-5)
+    assert found.thermal_std == pytest.approx(thermal.std(), abs=1e-5)
+    assert not found.wide
+    shares = np.bincount(labels.ravel(), minlength=len(MFNET)) / labels.size
+    np.testing.assert_allclose(found.class_shares, shares, atol=1e-6)
+
+
+def test_16_bit_thermal_gets_the_percentile_rule(tmp_path):
+    data = draw_dataset(tmp_path / "data", 2, 1)
+    for path in (data / "thermal").iterdir():
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 40 + 5000
+        cv2.imwrite(str(path), raw)
+    config = short(data, optim=OptimConfig(epochs=1, batch_size=2))
+    train(config, tmp_path / "run", device="cpu")
+    rule = load(tmp_path / "run" / "best").config.thermal
+    assert (rule.rule, rule.low, rule.high) == ("percentile", 1.0, 99.0)
+    assert 0.2 < rule.mean < 0.8
+    assert 0.1 < rule.std < 0.5
+
+
+@pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (20, 2), (40, 4), (250, 25)])
+def test_without_a_val_split_a_tenth_of_train_is_held_out(six, tmp_path, monkeypatch, pairs, held):
+    """Only the lists matter: every pair is a copy of one scene's entry."""
+    data = draw_dataset(tmp_path / "data", 1, val=0)
+    for kind in ("rgb", "thermal", "label"):
+        for index in range(1, pairs):
+            (data / kind / f"{index:03d}.png").hardlink_to(data / kind / "000.png")
+    (data / "train.txt").write_text("".join(f"{index:03d}\n" for index in range(pairs)))
+    splits = sartm.training._open_splits(short(data))
+    assert splits.val is not None
+    own, val = ({pair.name for pair in part.pairs} for part in (splits.train, splits.val))
+    assert len(val) == held
+    assert len(own) == pairs - held
+    assert not own & val
+
+
+def test_training_without_validation_keeps_the_last_step(six, tmp_path):
+    result = train(
+        short(six, validate_every=0), tmp_path / "run", limits=Limits(steps=3), device="cpu"
+    )
+    assert result["step"] == 3
+    assert not any("val" in line for line in lines(tmp_path / "run"))
+    kept = latest_checkpoint(tmp_path / "run")
+    assert kept is not None
+    best = load(tmp_path / "run" / "best").state_dict()
+    for name, tensor in best.items():
+        assert torch.equal(tensor, kept.tensors[f"average/module.{name}"]), name
+
+
+def test_a_second_run_in_one_process_may_have_another_precision(six, tmp_path):
+    for precision in ("bf16", "fp32"):
+        out = tmp_path / precision
+        optim = replace(short(six).optim, ema=0.0)
+        config = short(six, precision=precision, optim=optim)
+        train(config, out, limits=Limits(steps=2), device="cpu")
+        assert all(math.isfinite(value) for value in losses(out))
+        assert latest_checkpoint(out).state["precision"] == precision
+    assert losses(tmp_path / "bf16") != losses(tmp_path / "fp32")
+    assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "fp32"), rel=0.1)
+
+
+def test_a_model_is_started_from_and_heads_of_other_classes_are_new(tiny_model):
+    same = SARTM(tiny_model.config)
+    start_from(same, tiny_model)
+    assert all(torch.equal(t, same.state_dict()[n]) for n, t in tiny_model.state_dict().items())
+    classes = replace(MFNET, names=("road", *MFNET.names[1:]))
+    other = SARTM(replace(tiny_model.config, classes=classes))
+    fresh = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    start_from(other, tiny_model)
+    for name, tensor in other.state_dict().items():
+        head = any(p in name for p in ("mask_tokens", "hypernetworks", "auxiliary_head.predict"))
+        source = fresh if head else tiny_model.state_dict()
+        assert torch.equal(tensor, source[name]), name
+    wider = SARTM(replace(tiny_model.config, width=64))
+    with pytest.raises(InputError, match="cannot start from this model"):
+        start_from(wider, tiny_model)
