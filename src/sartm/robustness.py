@@ -84,9 +84,10 @@ def choose_conditions(names: Iterable[str] = (), modality: Modality = "both") ->
                 f"unknown condition {name!r}; choose from {', '.join(CONDITIONS)} with --conditions"
             )
         if not _fits(CONDITIONS[name], modality):
+            needs = CONDITIONS[name].needs
             raise InputError(
-                f"condition {name} needs --modality {CONDITIONS[name].needs} or both, found "
-                f"{modality}; leave it out"
+                f"condition {name} needs {'both modalities' if needs == 'both' else needs}, but "
+                f"--modality is {modality}; leave one of the two out"
             )
     return [CONDITIONS[name] for name in wanted]
 
@@ -315,7 +316,7 @@ def _add_fog(rgb: Array, density: float, random: np.random.Generator) -> Array:
     """Koschmieder's law; depth is not known, so it grows from the bottom to the upper third."""
     height, width = rgb.shape[:2]
     depth = np.linspace(1.5, 0.1, height, dtype=np.float32).clip(0, 1)[:, None]
-    patches = 1 + 0.3 * _clouds((height, width), random)
+    patches = 1 + 0.12 * _clouds((height, width), random)
     through = np.exp(-density * depth * patches.clip(0.2, 2))[..., None]
     return _as_type(rgb * through + HAZE * (1 - through), rgb)
 
