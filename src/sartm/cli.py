@@ -529,7 +529,9 @@ def synth(
     pairs: Annotated[int, typer.Option(min=1)] = 100,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    condition: Annotated[str, typer.Option(help="mixed, day, night, glare, fog, ...")] = "mixed",
+    condition: Annotated[
+        str, typer.Option(help="day, dusk, night, fog, smoke, glare or random.")
+    ] = "random",
     misregistration: Annotated[float, typer.Option(min=0, help="Largest shift, pixels.")] = 0.0,
     thermal: Annotated[ThermalValues, typer.Option(help="8-bit grey or degrees.")] = (
         ThermalValues.display
