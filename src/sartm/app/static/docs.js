@@ -1,0 +1,63 @@
+// The API in words, written from /openapi.json.
+
+const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+
+function typeOf(schema, parts) {
+  if (!schema) return "";
+  if (schema.$ref) return schema.$ref.split("/").pop();
+  if (schema.anyOf) return schema.anyOf.filter((one) => one.type !== "null").map((one) => typeOf(one, parts)).join(" or ");
+  if (schema.enum) return schema.enum.join(" | ");
+  if (schema.format === "binary" || schema.contentMediaType) return "file";
+  if (schema.type === "array") return `list of ${typeOf(schema.items, parts) || "values"}`;
+  return schema.type ?? "";
+}
+
+function table(rows) {
+  const list = make("dl");
+  for (const [name, kind, words] of rows) {
+    const term = make("dt");
+    term.append(make("code", name));
+    const meaning = make("dd");
+    meaning.append(make("i", kind), words ? `  ${words}` : "");
+    list.append(term, meaning);
+  }
+  return list;
+}
+
+function fieldsOf(schema, parts) {
+  const found = schema?.$ref ? parts[typeOf(schema)] : schema;
+  return Object.entries(found?.properties ?? {}).map(([name, one]) => {
+    const standard = one.default === undefined || one.default === null || one.default === "" ? "" : `default ${one.default}`;
+    const required = found.required?.includes(name) ? "needed" : standard;
+    return [name, typeOf(one, parts), [required, one.description].filter(Boolean).join(". ")];
+  });
+}
+
+function section(method, path, operation, parts) {
+  const card = make("section", "", "card");
+  const title = make("h2");
+  title.append(make("b", method.toUpperCase(), "verb"), make("code", path));
+  card.append(title, make("p", operation.description ?? operation.summary));
+  for (const [kind, body] of Object.entries(operation.requestBody?.content ?? {})) {
+    card.append(make("h3", `Body: ${kind}`), table(fieldsOf(body.schema, parts)));
+  }
+  const answers = Object.entries(operation.responses).map(([code, one]) => [
+    code, Object.keys(one.content ?? {}).join(", "), one.description,
+  ]);
+  card.append(make("h3", "Answers"), table(answers));
+  return card;
+}
+
+const text = document.getElementById("text");
+const saved = localStorage.getItem("theme");
+const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
+document.documentElement.dataset.theme = saved ?? (dark ? "dark" : "light");
+const schema = await (await fetch("/openapi.json")).json();
+const intro = make("p", `${schema.info.description} With a token: the header Authorization: Bearer TOKEN.`);
+const example = make("pre", `curl -F rgb=@rgb.png -F thermal=@thermal.png ${location.origin}/v1/segment -o labels.png\ncurl -F rgb=@rgb.png -F output=json ${location.origin}/v1/segment`);
+text.replaceChildren(make("h1", "REST API"), intro, example);
+for (const [path, operations] of Object.entries(schema.paths)) {
+  for (const [method, operation] of Object.entries(operations)) {
+    text.append(section(method, path, operation, schema.components.schemas));
+  }
+}

@@ -1,0 +1,255 @@
+// One picture on a canvas, with its label map over it; the view is shared, so that panes move as one.
+
+const LARGEST = 40; // screen pixels per image pixel
+
+/** Which part of the picture is seen, for all panes: scale and offset in CSS pixels. */
+export class View extends EventTarget {
+  constructor() {
+    super();
+    this.scale = 1;
+    this.x = 0;
+    this.y = 0;
+    this.fitted = true;
+  }
+
+  get zoomed() {
+    return !this.fitted;
+  }
+
+  fit(pane, size) {
+    const [height, width] = size;
+    this.scale = Math.min(pane.width / width, pane.height / height);
+    this.smallest = this.scale / 2;
+    this.x = (pane.width - width * this.scale) / 2;
+    this.y = (pane.height - height * this.scale) / 2;
+    this.fitted = true;
+    this.#tell();
+  }
+
+  /** Zoom by a factor and keep the point at (x, y) of the pane where it is. */
+  zoom(factor, x, y) {
+    const scale = Math.min(LARGEST, Math.max(this.smallest ?? 0.05, this.scale * factor));
+    this.x = x - ((x - this.x) * scale) / this.scale;
+    this.y = y - ((y - this.y) * scale) / this.scale;
+    this.scale = scale;
+    this.fitted = false;
+    this.#tell();
+  }
+
+  pan(dx, dy) {
+    this.x += dx;
+    this.y += dy;
+    this.fitted = false;
+    this.#tell();
+  }
+
+  /** Picture coordinates of a point in the pane. */
+  at(x, y) {
+    return { x: (x - this.x) / this.scale, y: (y - this.y) / this.scale };
+  }
+
+  #tell() {
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+/** The class colours of a map as a canvas that is repaired where the map changes. */
+export class Colours {
+  constructor(map) {
+    this.map = map;
+    const [height, width] = map.size;
+    this.canvas = Object.assign(document.createElement("canvas"), { width, height });
+    this.context = this.canvas.getContext("2d");
+    this.pixels = this.context.createImageData(width, height);
+    this.words = new Uint32Array(this.pixels.data.buffer);
+  }
+
+  /** Paint the colours anew; `only` dims every other class. */
+  paint(table, only = null, where = null) {
+    const [height, width] = this.map.size;
+    const { labels } = this.map;
+    const inner = new Map();
+    const edge = new Map();
+    for (const { id, colour, rest } of table) {
+      const dim = only !== null && only !== id;
+      inner.set(id, rest && only !== id ? 0 : pack(colour, dim ? 45 : 255));
+      edge.set(id, rest ? 0 : pack(colour.map((c) => Math.round(c + (255 - c) * 0.55)), dim ? 45 : 255));
+    }
+    const [left, top, right, bottom] = where
+      ? [Math.max(0, where[0] - 1), Math.max(0, where[1] - 1), Math.min(width, where[2] + 1), Math.min(height, where[3] + 1)]
+      : [0, 0, width, height];
+    for (let y = top; y < bottom; y++) {
+      for (let x = left; x < right; x++) {
+        const i = y * width + x;
+        const id = labels[i];
+        const border =
+          (x > 0 && labels[i - 1] !== id) ||
+          (y > 0 && labels[i - width] !== id) ||
+          (x < width - 1 && labels[i + 1] !== id) ||
+          (y < height - 1 && labels[i + width] !== id);
+        this.words[i] = (border ? edge : inner).get(id) ?? 0;
+      }
+    }
+    this.context.putImageData(this.pixels, 0, 0, left, top, right - left, bottom - top);
+  }
+}
+
+function pack([red, green, blue], alpha) {
+  return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
+/** A pane: draws base picture and colours, and tells what fingers, mouse and keys do on it. */
+export class Pane {
+  constructor(canvas, view, hooks) {
+    this.canvas = canvas;
+    this.view = view;
+    this.hooks = hooks;
+    this.base = null;
+    this.colours = null;
+    this.opacity = 0.55;
+    this.ring = null; // brush outline: {x, y, radius} in picture coordinates
+    this.fingers = new Map();
+    this.drawing = false;
+    this.asked = 0;
+    view.addEventListener("change", () => this.draw());
+    new ResizeObserver(() => this.#resize()).observe(canvas);
+    this.#listen();
+  }
+
+  get width() {
+    return this.canvas.clientWidth;
+  }
+
+  get height() {
+    return this.canvas.clientHeight;
+  }
+
+  get size() {
+    if (this.colours) return this.colours.map.size;
+    return this.base ? [this.base.height, this.base.width] : null;
+  }
+
+  fit() {
+    if (this.size && this.width) this.view.fit(this, this.size);
+  }
+
+  draw() {
+    if (!this.asked) this.asked = requestAnimationFrame(() => this.#paint());
+  }
+
+  #resize() {
+    const ratio = window.devicePixelRatio || 1;
+    this.canvas.width = Math.round(this.width * ratio);
+    this.canvas.height = Math.round(this.height * ratio);
+    if (this.view.fitted) this.fit();
+    this.#paint();
+  }
+
+  #paint() {
+    this.asked = 0;
+    const context = this.canvas.getContext("2d");
+    const ratio = this.canvas.width / Math.max(1, this.width);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    if (!this.size) return;
+    const { scale, x, y } = this.view;
+    const [height, width] = this.size;
+    context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * x, ratio * y);
+    context.imageSmoothingEnabled = ratio * scale < 2;
+    context.imageSmoothingQuality = "high";
+    if (this.base) context.drawImage(this.base, 0, 0, width, height);
+    if (this.colours && this.opacity > 0) {
+      context.globalAlpha = this.opacity;
+      context.drawImage(this.colours.canvas, 0, 0);
+      context.globalAlpha = 1;
+    }
+    if (this.ring) {
+      context.lineWidth = 1.5 / scale;
+      for (const [style, grow] of [["#000a", 1 / scale], ["#fff", 0]]) {
+        context.strokeStyle = style;
+        context.beginPath();
+        context.arc(this.ring.x, this.ring.y, this.ring.radius + grow, 0, 2 * Math.PI);
+        context.stroke();
+      }
+    }
+  }
+
+  #listen() {
+    const { canvas } = this;
+    canvas.addEventListener("pointerdown", (event) => this.#down(event));
+    canvas.addEventListener("pointermove", (event) => this.#move(event));
+    for (const kind of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(kind, (event) => this.#up(event));
+    }
+    canvas.addEventListener("pointerleave", () => {
+      this.ring = null;
+      this.hooks.leave();
+      this.draw();
+    });
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("dblclick", () => !this.hooks.paints() && this.fit());
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        if (!this.size) return;
+        event.preventDefault();
+        const step = event.deltaY * (event.deltaMode === 1 ? 18 : 1) * (event.ctrlKey ? 4 : 1);
+        this.view.zoom(Math.exp(-step / 500), event.offsetX, event.offsetY);
+      },
+      { passive: false },
+    );
+  }
+
+  #down(event) {
+    if (!this.size) return;
+    this.fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+    this.canvas.setPointerCapture(event.pointerId);
+    const moves = event.button !== 0 || event.altKey || event.shiftKey || this.hooks.holds();
+    if (this.fingers.size === 1 && this.hooks.paints() && !moves) {
+      this.drawing = true;
+      this.hooks.begin(this.view.at(event.offsetX, event.offsetY));
+    } else if (this.fingers.size === 2 && this.drawing) {
+      this.drawing = false;
+      this.hooks.cancel(); // a second finger: it was meant to zoom
+    }
+    this.hooks.hover(this.view.at(event.offsetX, event.offsetY));
+  }
+
+  #move(event) {
+    if (!this.size) return;
+    const point = this.view.at(event.offsetX, event.offsetY);
+    const before = this.fingers.get(event.pointerId);
+    if (before && this.drawing) {
+      const passed = event.getCoalescedEvents?.() ?? [];
+      const frame = this.canvas.getBoundingClientRect();
+      for (const one of passed.length ? passed : [event]) {
+        this.hooks.draw(this.view.at(one.clientX - frame.left, one.clientY - frame.top));
+      }
+    } else if (before && this.fingers.size === 1) {
+      this.view.pan(event.offsetX - before.x, event.offsetY - before.y);
+    } else if (before && this.fingers.size === 2) {
+      this.#pinch(event, before);
+    }
+    if (before) this.fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
+    this.hooks.hover(point);
+  }
+
+  #pinch(event, before) {
+    const [other] = [...this.fingers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
+    const apart = (a) => Math.hypot(a.x - other.x, a.y - other.y);
+    const now = { x: event.offsetX, y: event.offsetY };
+    this.view.pan((now.x - before.x) / 2, (now.y - before.y) / 2);
+    if (apart(before) > 4) {
+      this.view.zoom(apart(now) / apart(before), (now.x + other.x) / 2, (now.y + other.y) / 2);
+    }
+  }
+
+  #up(event) {
+    this.fingers.delete(event.pointerId);
+    if (this.drawing && !this.fingers.size) {
+      this.drawing = false;
+      this.hooks.end();
+    }
+  }
+}
+
