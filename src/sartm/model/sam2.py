@@ -78,7 +78,7 @@ def to_windows(tokens: Tensor, side: int) -> Tensor:
 def from_windows(windows: Tensor, batch: int, height: int, width: int) -> Tensor:
     """Undo `to_windows`: (B * windows, side, side, C) to (B, height, width, C)."""
     side, channels = windows.shape[1], windows.shape[-1]
-    rows, columns = -(-height // side), -(-width // side)
+    rows, columns = (height + side - 1) // side, (width + side - 1) // side  # ONNX traces this
     grid = windows.view(batch, rows, columns, side, side, channels).transpose(2, 3)
     tokens = grid.reshape(batch, rows * side, columns * side, channels)
     return tokens[:, :height, :width]
@@ -141,7 +141,7 @@ class Block(nn.Module):
             x = pool(x)
         if self.window:
             windows = to_windows(normed, self.window)
-            rgb_windows = rgb_rows * (len(windows) // batch)
+            rgb_windows = rgb_rows * (windows.shape[0] // batch)
             attended = self.attn(windows, rgb_windows)
             attended = from_windows(attended, batch, x.shape[1], x.shape[2])
         else:
@@ -421,7 +421,7 @@ class MaskDecoder(nn.Module):
         """Tokens (T, D) and maps (B, D, h, w) to (B, T, D) and (B, h w, D) after attention."""
         image = sfm.flatten(2).transpose(1, 2)
         attended: tuple[Tensor, Tensor] = self.transformer(
-            tokens.expand(len(sfm), -1, -1), image, image_code
+            tokens.expand(sfm.shape[0], -1, -1), image, image_code
         )
         return attended
 
@@ -433,7 +433,7 @@ class MaskDecoder(nn.Module):
         x = activation(norm(first(x) + levels.ifp))
         x = activation(second(x) + levels.ffp)
         logits: Tensor = filters @ x.flatten(2)
-        return logits.view(len(x), -1, *x.shape[2:])
+        return logits.view(x.shape[0], -1, *x.shape[2:])
 
 
 class PositionCode(nn.Module):

@@ -142,7 +142,7 @@ class SARTM(nn.Module):
         """The maps of both modalities; where one is None both are those of the other one."""
         if rgb is None and thermal is None:
             raise ValueError("SARTM needs at least one of rgb and thermal")
-        rows = 0 if rgb is None else len(rgb)
+        rows = 0 if rgb is None else rgb.shape[0]  # a traced batch size stays one
         decoder = self.sam_mask_decoder
         images = self._standardise(rgb, thermal)
         levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
