@@ -26,6 +26,7 @@ from sartm.data.images import FourChannel, apply_thermal_rule, write_atomic, wri
 from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, find_pairs, read_ahead, read_pair
 from sartm.errors import InputError
+from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
 
@@ -121,19 +122,27 @@ def choose_device(device: str) -> torch.device:
 class Predictor:
     """A model made ready to run: adapters folded in, fast precision chosen, codes cached.
 
-    Safe to call from several threads.
+    An exported model runs in its own runtime, on the CPU. Safe to call from several threads.
     """
 
     def __init__(
-        self, model: SARTM, *, device: str = "auto", precision: Precision = "auto"
+        self, model: SARTM | ExportedModel, *, device: str = "auto", precision: Precision = "auto"
     ) -> None:
+        self.model: SARTM | ExportedModel
+        self.config, self.classes = model.config, model.config.classes
+        self.facts = model.facts
+        self.precision: str
+        if isinstance(model, ExportedModel):
+            if device not in ("auto", "cpu"):
+                raise InputError(f"{model.path} runs on the CPU, not on {device}; --device cpu")
+            self.device, self.model = torch.device("cpu"), model
+            self.precision = model.prepare(precision)
+            return
         self.device = choose_device(device)
         chosen = fast_precision(self.device.type) if precision == "auto" else precision
         self.precision = chosen
         kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         self.model = model.merged(kinds[chosen]).to(self.device)
-        self.config, self.classes = model.config, model.config.classes
-        self.facts = model.facts
 
     def __call__(self, rgb: Source, thermal: Source) -> Prediction:
         """Label one aligned pair.
@@ -178,6 +187,8 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, rgb: Array | None, thermal: Array | None) -> Tensor:
         """(K, h/4, w/4) float32 on the CPU from (H, W, 3) uint8 and (H, W) float32 in [0, 1]."""
+        if isinstance(self.model, ExportedModel):
+            return torch.from_numpy(self.model.logits(rgb, thermal))
         x = y = None
         if rgb is not None:
             moved = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
@@ -266,8 +277,10 @@ class Outcome:
     """Message per input that could not be labelled, unpaired files included."""
 
 
-def fingerprint(model: SARTM) -> str:
+def fingerprint(model: SARTM | ExportedModel) -> str:
     """SHA-256 over configuration and weights: the same model or not."""
+    if isinstance(model, ExportedModel):
+        return model.fingerprint()
     digest = hashlib.sha256(json.dumps(to_dict(model.config), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

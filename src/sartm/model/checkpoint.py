@@ -10,10 +10,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -41,6 +41,9 @@ from sartm.model.sources import (
     read_safetensors,
     read_weights,
 )
+
+if TYPE_CHECKING:
+    from sartm.model.exported import ExportedModel
 
 log = logging.getLogger("sartm")
 
@@ -141,7 +144,7 @@ def save(
     content = ModelFile(FORMAT, __version__, weights, model.config, facts, kind)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        _require_replaceable(target)
+        require_replaceable(target, {WEIGHTS, CONFIG, CARD})
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -149,7 +152,7 @@ def save(
         (temporary / CONFIG).write_text(json.dumps(to_dict(content), indent=1) + "\n", "utf-8")
         (temporary / CARD).write_text(write_card(content, tensors), "utf-8")
         (temporary / WEIGHTS).chmod((temporary / CARD).stat().st_mode)  # else for its owner alone
-        _swap(temporary, target)
+        swap(temporary, target)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the model {target}: {error}. Choose a folder that is writable and has "
@@ -159,20 +162,20 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _require_replaceable(folder: Path) -> None:
-    """Refuse to write over anything but a model of ours."""
+def require_replaceable(folder: Path, parts: Collection[str]) -> None:
+    """Refuse to write over anything but a model of ours, whose files are called `parts`."""
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir() or folder.is_symlink():
         raise InputError(f"{folder} is there and is no folder; choose another name for the model")
-    others = sorted({path.name for path in folder.iterdir()} - {WEIGHTS, CONFIG, CARD})
+    others = sorted({path.name for path in folder.iterdir()} - set(parts))
     if others:
         raise InputError(
             f"{folder} holds {others[0]!r}, which is no part of a model; choose another folder"
         )
 
 
-def _swap(new: Path, target: Path) -> None:
+def swap(new: Path, target: Path) -> None:
     """Give `new` the name of `target` once it is on disk; at any moment one of both is whole."""
     for path in (*new.iterdir(), new):
         _sync(path)
@@ -205,12 +208,13 @@ def load(
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int = CANVAS,
-) -> SARTM:
+) -> "SARTM | ExportedModel":
     """A model ready to predict, in eval mode on the CPU in float32.
 
     Args:
-        source: a bundled name, a folder that `save` wrote, a hub id, the authors' .pth, or SAM 2's
-            own weights, whose class heads are then new.
+        source: a bundled name, a folder that `save` wrote, a hub id, the authors' .pth, SAM 2's
+            own weights, whose class heads are then new, or what `sartm export` wrote: the folder,
+            the .onnx or the .xml.
         encoder: SAM 2 weights for a model that was saved as adapters; by default those it names.
         classes: names for the classes of a .pth, or those of the new heads; other models know
             theirs.
@@ -220,7 +224,25 @@ def load(
         InputError: nothing is there, or it is not whole, of a later format, or not what its
             config.json says. Nothing is half-loaded.
     """
+    from sartm.model.exported import find_export, open_export  # it needs this module's facts
+
     path = _locate(source)
+    exported = find_export(path)
+    if exported is not None:
+        if classes is not None:
+            raise InputError(f"{source} has its own classes; leave --classes out")
+        return open_export(exported)
+    return _load_weights(path, str(source), encoder, classes, canvas)
+
+
+def _load_weights(
+    path: Path,
+    source: str,
+    encoder: str | Path | None,
+    classes: Classes | None,
+    canvas: int,
+) -> SARTM:
+    """`load` of anything but an export."""
     if path.is_dir() and is_model_folder(path):
         if classes is not None:
             raise InputError(f"{source} has its own classes in {CONFIG}; leave --classes out")
@@ -228,7 +250,7 @@ def load(
     weights = read_weights(path)
     if weights.kind == "released":
         return _build_released(weights, classes, canvas)
-    return _build_on_sam2(weights, classes, str(source))
+    return _build_on_sam2(weights, classes, source)
 
 
 def _locate(source: str | Path) -> Path:
@@ -237,12 +259,7 @@ def _locate(source: str | Path) -> Path:
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
-    if path.suffix in {".onnx", ".xml"}:
-        raise InputError(
-            f"{name} is an exported model, which cannot be loaded as weights here; give the model "
-            f"it was made from by `sartm export`"
-        )
-    if path.exists():
+    if path.exists() or path.suffix in {".onnx", ".xml"}:
         return path.parent if path.name == WEIGHTS and is_model_folder(path.parent) else path
     if is_hub_id(name):
         return get_weights(name)
@@ -340,19 +357,28 @@ def convert_weights(
 
     Arguments and errors as `load` and `save`. Returns the model.
     """
-    model = load(source, encoder=encoder, classes=classes, canvas=canvas)
+    model = _with_weights(load(source, encoder=encoder, classes=classes, canvas=canvas), source)
     save(model, out, model.facts or ModelFacts(), full=True, dtype=dtype)
     return model
 
 
 def load_for_training(source: str | Path, *, encoder: str | Path | None = None) -> SARTM:
     """What `train --init` starts from: `load`, a released model as a default one."""
-    model = load(source, encoder=encoder)
+    model = _with_weights(load(source, encoder=encoder), source)
     if not isinstance(model, Released):
         return model
     started = to_default_model(model)
     started.facts = model.facts
     return started
+
+
+def _with_weights(model: "SARTM | ExportedModel", source: str | Path) -> SARTM:
+    if isinstance(model, SARTM):
+        return model
+    raise InputError(
+        f"{source} is an exported model, whose weights cannot be taken out; give the model that "
+        f"`sartm export` made it from"
+    )
 
 
 def read_config(folder: Path) -> ModelFile:

@@ -1,0 +1,310 @@
+"""Exported models as a model: an .onnx file by ONNX Runtime, an .xml with its .bin by OpenVINO.
+
+The file itself says what it is: beside the graph it carries the JSON that config.json holds too.
+Inputs `rgb` (B, H, W, 3) uint8 and `thermal` (B, H, W) float32 in [0, 1] by the thermal rule, of
+which a file has both or one; output `logits` (B, K, h/4, w/4) float32 of the padded input.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sartm.config import Modality, ModelConfig, from_dict
+from sartm.errors import InputError
+from sartm.model.checkpoint import FORMAT, ModelFacts
+
+Array = npt.NDArray[Any]
+Format = Literal["onnx", "openvino"]
+Run = Callable[[dict[str, Array]], Array]
+
+FILES: dict[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
+"""What an export folder holds; OpenVINO's weights lie in model.bin beside it."""
+KEY = "sartm"
+"""Name of the JSON in ONNX's metadata and in OpenVINO's rt_info."""
+INPUTS: dict[Modality, tuple[str, ...]] = {
+    "both": ("rgb", "thermal"),
+    "rgb": ("rgb",),
+    "thermal": ("thermal",),
+}
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What was chosen when the file was made."""
+
+    format: Format
+    modality: Modality = "both"
+    """The inputs the graph has."""
+    precision: Literal["fp32", "int8"] = "fp32"
+    size: tuple[int, int] | None = None
+    """Height and width the graph is fixed to, with a batch of 1; None: any, and any batch."""
+    opset: int = 17
+    """Of the ONNX graph, from which the OpenVINO one is made too."""
+
+
+@dataclass(frozen=True)
+class ExportFile:
+    """config.json of an export; the same JSON is inside the file."""
+
+    format: int
+    sartm: str
+    """Version that wrote it."""
+    export: ExportSettings
+    model: ModelConfig
+    """Classes, palette and thermal rule among it."""
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A file that was opened, before it is believed."""
+
+    description: str
+    inputs: dict[str, int]
+    """Number of dimensions of each."""
+    classes: int | None
+    """Channels of the output; None where the file leaves them open."""
+    start: Callable[[str], Run]
+    """Makes it ready to run, in a precision."""
+
+
+class ExportedModel:
+    """What `Predictor` needs of a model, computed without PyTorch; runs on the CPU.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a file; InputError unless it is whole and made by `sartm export`."""
+        self.path = path
+        self._graph = _open_onnx(path) if path.suffix == ".onnx" else _open_openvino(path)
+        content = _describe(self._graph.description, path)
+        self.config, self.facts, self.export = content.model, content.facts, content.export
+        _require_inputs(self._graph, content, path)
+        self._run: Run | None = None
+        self._lock = threading.Lock()
+
+    def prepare(self, precision: str) -> str:
+        """Choose the number format of the arithmetic, `auto`, `fp32` or (OpenVINO) `bf16`.
+
+        Returns it in words. InputError where the runtime has no such format.
+        """
+        known = ("auto", "fp32") if self.export.format == "onnx" else ("auto", "fp32", "bf16")
+        if precision not in known:
+            raise InputError(
+                f"{self.path} runs in {' or '.join(known)}, not in {precision}; leave --precision "
+                f"out"
+            )
+        self._run = self._graph.start(precision)
+        return f"{self.export.format} {self.export.precision} {precision}"
+
+    def logits(self, rgb: Array | None, thermal: Array | None) -> npt.NDArray[np.float32]:
+        """Class logits of one pair.
+
+        Args:
+            rgb: (H, W, 3) uint8, or None.
+            thermal: (H, W) in [0, 1] by the thermal rule, or None.
+
+        Returns:
+            (K, h/4, w/4), h and w being H and W padded to multiples of 32.
+
+        Raises:
+            InputError: other modalities or another size than the file was made for.
+        """
+        inputs = self._inputs(rgb, thermal)
+        if self._run is None:
+            self.prepare("auto")
+        assert self._run is not None
+        with self._lock:
+            try:
+                return np.asarray(self._run(inputs)[0], np.float32)
+            except (RuntimeError, ValueError) as error:
+                raise _unreadable(self.path, error) from None
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the files: the same model or not."""
+        digest = hashlib.sha256()
+        for path in (self.path, self.path.with_suffix(".bin")):
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def _inputs(self, rgb: Array | None, thermal: Array | None) -> dict[str, Array]:
+        given = {"rgb": rgb, "thermal": thermal}
+        present = {name: image for name, image in given.items() if image is not None}
+        wanted = INPUTS[self.export.modality]
+        if tuple(present) != wanted:
+            raise InputError(
+                f"{self.path} takes {' and '.join(wanted)}, found {' and '.join(present)}; give "
+                f"what it takes (--modality), or export again: sartm export --modality M"
+            )
+        if rgb is not None and (rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8):
+            raise InputError(f"rgb must be (H, W, 3) uint8, found {rgb.shape} {rgb.dtype}")
+        if thermal is not None and thermal.ndim != 2:
+            raise InputError(f"thermal must be (H, W), found {thermal.shape}; give one channel")
+        sizes = {image.shape[:2] for image in present.values()}
+        if len(sizes) > 1:
+            raise InputError(f"rgb and thermal differ in size, found {sorted(sizes)}; resize one")
+        size = self.export.size
+        if size is not None and sizes != {size}:
+            found = "x".join(map(str, sizes.pop()))
+            raise InputError(
+                f"{self.path} is fixed to {size[0]}x{size[1]}, found {found}; resize the images, "
+                f"or export without --size"
+            )
+        kinds = {"rgb": np.uint8, "thermal": np.float32}
+        return {k: np.ascontiguousarray(v[None], kinds[k]) for k, v in present.items()}
+
+
+def find_export(path: Path) -> Path | None:
+    """The model file that a path names: itself, or the one in an export folder; else None."""
+    if path.suffix in {".onnx", ".xml"}:
+        return path
+    found = [path / name for name in FILES.values() if (path / name).is_file()]
+    return found[0] if found else None
+
+
+def open_export(path: Path) -> ExportedModel:
+    """The exported model in a file; see `ExportedModel`."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give one that `sartm export` wrote")
+    return ExportedModel(path)
+
+
+def _open_onnx(path: Path) -> _Graph:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise _lacks("onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # one setting for every runtime
+    options.log_severity_level = 4  # errors arrive as exceptions
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common parent
+        raise _unreadable(path, error) from None
+
+    def run(inputs: dict[str, Array]) -> Array:
+        try:
+            return np.asarray(session.run(["logits"], inputs)[0])
+        except Exception as error:
+            raise RuntimeError(error) from None
+
+    outputs = {value.name: value.shape for value in session.get_outputs()}
+    return _Graph(
+        session.get_modelmeta().custom_metadata_map.get(KEY, ""),
+        {value.name: len(value.shape) for value in session.get_inputs()},
+        _channels(outputs.get("logits")),
+        lambda precision: run,
+    )
+
+
+def _channels(shape: Any) -> int | None:
+    if shape is None or len(shape) != 4:
+        return 0
+    return shape[1] if isinstance(shape[1], int) else None
+
+
+def _open_openvino(path: Path) -> _Graph:
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise _lacks("openvino") from None
+    core = openvino.Core()
+    try:
+        graph = core.read_model(path)
+        inputs = {port.any_name: port.partial_shape.rank.get_length() for port in graph.inputs}
+        shape = graph.output("logits").partial_shape
+        classes = shape[1].get_length() if shape[1].is_static else None
+        description = graph.get_rt_info([KEY]).value if graph.has_rt_info([KEY]) else ""
+    except Exception as error:  # a damaged file fails in many ways
+        raise _unreadable(path, error) from None
+    return _Graph(
+        str(description), inputs, classes, lambda precision: _start_openvino(core, graph, precision)
+    )
+
+
+def _start_openvino(core: Any, graph: Any, precision: str) -> Run:
+    """A graph compiled for a size runs faster: the first size gets one, all others share one."""
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    if precision != "auto":
+        settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
+    compiled: dict[tuple[tuple[int, ...], ...] | None, Any] = {}
+
+    def run(inputs: dict[str, Array]) -> Array:
+        shapes: tuple[tuple[int, ...], ...] | None = tuple(x.shape for x in inputs.values())
+        if shapes not in compiled:
+            shapes = None if compiled else shapes
+        if shapes not in compiled:
+            chosen = graph.clone()
+            if shapes is not None:
+                chosen.reshape({name: list(x.shape) for name, x in inputs.items()})
+            compiled[shapes] = core.compile_model(chosen, "CPU", settings)
+        return np.array(compiled[shapes](inputs)[0])  # a copy: the next call writes there again
+
+    return run
+
+
+def _describe(description: str, path: Path) -> ExportFile:
+    if not description:
+        raise InputError(
+            f"{path} was not made by `sartm export`: it says nothing about classes and thermal "
+            f"rule. Export the model again"
+        )
+    try:
+        values = json.loads(description)
+    except (ValueError, RecursionError):
+        values = None
+    version = values.get("format") if isinstance(values, dict) else None
+    if type(version) is not int:
+        raise InputError(f"{path}: what it says about itself is damaged; export the model again")
+    if version > FORMAT:
+        raise InputError(f"{path} has format {version}, this sartm reads up to {FORMAT}; upgrade")
+    return from_dict(ExportFile, values, str(path))
+
+
+def _require_inputs(graph: _Graph, content: ExportFile, path: Path) -> None:
+    wanted = {name: {"rgb": 4, "thermal": 3}[name] for name in INPUTS[content.export.modality]}
+    classes = len(content.model.classes)
+    if graph.inputs != wanted or graph.classes not in (classes, None):
+        raise InputError(
+            f"{path}: its graph (inputs {', '.join(graph.inputs)}, {graph.classes} classes) is not "
+            f"what it says about itself ({', '.join(wanted)}, {classes}); export the model again"
+        )
+
+
+def _lacks(package: str) -> InputError:
+    return InputError(
+        f"exported models need {package}, which is not installed: pip install 'sartm[export]'"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:160]
+    return InputError(
+        f"{path}: damaged, cut off or no model that can be run ({reason}); export it again"
+    )
+
+
+__all__ = [
+    "FILES",
+    "INPUTS",
+    "KEY",
+    "ExportFile",
+    "ExportSettings",
+    "ExportedModel",
+    "Format",
+    "find_export",
+    "open_export",
+]
