@@ -178,6 +178,21 @@ def test_a_save_that_fails_leaves_the_old_model(folder, monkeypatch):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
+def test_a_swap_that_fails_brings_the_old_model_back(folder, monkeypatch):
+    before, rename = load(folder), Path.rename
+
+    def refuse(self, target):
+        if self.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(InputError, match="what was there is kept"):
+        save(small_model(seed=1), folder, FACTS)
+    assert same_weights(before, load(folder))
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
 def test_saving_never_replaces_a_folder_of_something_else(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
