@@ -432,7 +432,8 @@ def check(
             print(f"contact sheet: {result.contact_sheet}")
     if not result.usable:
         faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
-        print(f"sartm: {dataset}: errors: {faults}; correct them or take the pairs out", file=sys.stderr)
+        remedy = "correct them or take the pairs out"
+        print(f"sartm: {dataset}: errors: {faults}; {remedy}", file=sys.stderr)
     return 0 if result.usable else 3
 
 
