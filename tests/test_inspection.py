@@ -310,7 +310,7 @@ def test_check_command_lists_faults_draws_a_sheet_and_exits_3(tmp_path, capfd):
     arguments = ["data", "check", str(tmp_path / "data"), "--out", str(out), "--json", str(target)]
     assert main(arguments) == 3
     shown = capfd.readouterr()
-    assert "1 files cannot be read" in shown.out
+    assert "files that cannot be read: 1" in shown.out
     assert "rgb/a1D.png" in shown.out
     assert "Corrupt" not in shown.err
     assert "libpng" not in shown.err

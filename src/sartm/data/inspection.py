@@ -59,27 +59,44 @@ _FEWEST_OFFSETS = 5
 _LARGEST_OFFSET = 3 / 640
 """Shift between the cameras, as a share of the longer side, that fusion does not forgive."""
 
-_MEANING: dict[str, tuple[Severity, str]] = {
-    "missing": ("error", "files are missing; complete the download or take the names out"),
-    "unreadable": ("error", "files cannot be read; copy or export them again"),
-    "size": ("error", "pairs whose RGB, thermal and label differ in size; see sartm data align"),
-    "ids": ("error", "labels hold ids that the class table does not have"),
-    "leak": ("error", "images are in two splits: a score on one of them means nothing"),
-    "duplicate": ("warning", "images are there more than once"),
-    "constant": ("warning", "thermal images show one value everywhere"),
-    "saturated": ("warning", "thermal images are mostly clipped, at 0 or at the largest value"),
-    "narrow": ("warning", "16-bit thermal images hold 8 bits only: were they converted before?"),
+_MEANING: dict[str, tuple[Severity, str, str]] = {
+    "missing": ("error", "missing files", "complete the download or take the names out"),
+    "unreadable": ("error", "files that cannot be read", "copy or export them again"),
+    "size": (
+        "error", "pairs whose RGB, thermal and label differ in size",
+        "register them with sartm data align, or use the images that belong together",
+    ),
+    "ids": (
+        "error", "labels with ids that the class table does not have",
+        "correct the labels or the classes",
+    ),
+    "leak": (
+        "error", "images in two splits",
+        "a score on one of the splits means nothing; keep each image in one",
+    ),
+    "duplicate": ("warning", "images that are there more than once", "keep one of each"),
+    "constant": (
+        "warning", "thermal images with one value everywhere",
+        "was the camera off or covered? take them out",
+    ),
+    "saturated": (
+        "warning", "thermal images that are clipped over much of their area",
+        "export them again with a wider range",
+    ),
+    "narrow": (
+        "warning", "16-bit thermal images that hold 8 bits only",
+        "were they converted before? take the camera's own files",
+    ),
     "wrapped": (
-        "warning",
-        "8-bit thermal images jump between 0 and 255 as 16-bit counts do whose upper byte was cut "
-        "off; export them again, scaled",
+        "warning", "8-bit thermal images that jump between 0 and 255",
+        "the upper byte of 16-bit counts was cut off; export them again, scaled",
     ),
     "coarse": (
-        "warning",
-        "8-bit thermal images have 16 levels or fewer, as 16-bit counts do whose lower byte was "
-        "cut off; export them again, scaled",
+        "warning", "8-bit thermal images of 16 levels or fewer",
+        "the lower byte of 16-bit counts was cut off; export them again, scaled",
     ),
-}
+}  # fmt: skip
+"""Kind of finding -> severity, what it is, what to do."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +250,10 @@ def over_all(
     Threads, since decoding, hashing and encoding release the interpreter's lock.
     """
     results = []
+    allowed = getattr(os, "sched_getaffinity", None)  # not every system has it
+    threads = len(allowed(0)) if allowed else os.cpu_count() or 1
     with (
-        ThreadPoolExecutor(len(os.sched_getaffinity(0)), "sartm") as pool,
+        ThreadPoolExecutor(threads, "sartm") as pool,
         Meter(description, len(items), unit) as meter,
     ):
         try:
@@ -462,8 +481,8 @@ def _by_kind(problems: Iterable[tuple[str, str]]) -> list[Finding]:
 
 
 def _finding(kind: str, items: Sequence[str]) -> Finding:
-    severity, meaning = _MEANING[kind]
-    return Finding(severity, kind, f"{len(items)} {meaning}", tuple(items))
+    severity, what, remedy = _MEANING[kind]
+    return Finding(severity, kind, f"{what}: {len(items)}; {remedy}", tuple(items))
 
 
 def _oddities(facts: Sequence[_Facts]) -> list[Finding]:
