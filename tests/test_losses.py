@@ -428,3 +428,19 @@ def test_per_modality_distillation_takes_each_modality_s_own_prototypes_where_it
         p = p[there]
         expected = expected + slow_cmkd(p, t[:3, :3], p.mean(0), 0.1, False)
     close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_cmkd_does_not_drown_the_rest_where_classes_are_not_told_apart() -> None:
+    draw = torch.Generator().manual_seed(0)
+    centre = torch.randn(16, generator=draw)
+    relations = torch.eye(4)
+    sizes = {}
+    for apart in (1.0, 1e-4):
+        shift = torch.randn(4, 16, generator=draw)
+        prototypes = (centre + apart * shift).requires_grad_()
+        (gradient,) = torch.autograd.grad(
+            cmkd(prototypes, relations, centre, tau=0.1, diagonal=False), prototypes
+        )
+        assert gradient.abs().sum() > 0
+        sizes[apart] = float(gradient.norm())
+    assert sizes[1e-4] < 100 * sizes[1.0]

@@ -20,6 +20,9 @@ from sartm.model.sartm import Output, resize_logits
 
 Reduce = Callable[[Tensor], Tensor]
 
+FLOOR = 0.1
+"""Of CMKD: shortest difference from the centre, as a share of the prototypes' mean length."""
+
 PRESENT = 0.25
 """A class is present in a batch when it covers this many stride-16 cells."""
 
@@ -130,7 +133,9 @@ def cmkd(
         1/|P| sum_{i in P} KL(softmax_{j != i}(T_ij / tau) || softmax_{j != i}(S_ij / tau))
 
     S are the cosines of the prototypes minus `centre`. Without the diagonal, because that is 1 on
-    both sides and drowns the rest.
+    both sides and drowns the rest. A difference from the centre counts as no shorter than `FLOOR`
+    of the prototypes' length: the gradient of a cosine grows as 1 / length, and classes that a
+    young network does not tell apart yet would drown every other loss (docs/decisions/0006).
 
     Args:
         prototypes: (|P|, D) of the classes present.
@@ -144,7 +149,9 @@ def cmkd(
     """
     if len(prototypes) < 3:
         return prototypes.sum() * 0.0
-    unit = F.normalize(prototypes - centre, dim=1)
+    apart = prototypes - centre
+    shortest = FLOOR * prototypes.detach().norm(dim=1).mean()
+    unit = apart / apart.norm(dim=1, keepdim=True).clamp(min=shortest)
     visual, names = unit @ unit.T / tau, relations / tau
     if not diagonal:
         size = len(prototypes)
