@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from sartm.data.classes import MFNET
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation import confusion_of
-from sartm.inference import Predictor
+from sartm.inference import Prediction, Predictor
 from sartm.losses import LossConfig
 from sartm.metrics import ConfusionMatrix, means
 from sartm.model.checkpoint import load
@@ -103,11 +104,11 @@ def draw_dataset(
 
 
 def short(data: Path, **changes: Any) -> TrainConfig:
-    """24 steps of 2 pairs in 8 epochs with everything drawn at random and an average of weights."""
+    """18 steps of 2 pairs in 6 epochs with everything drawn at random and an average of weights."""
     config = TrainConfig(
         recipe="test",
         model=replace(TINY, frozen_encoder=False, fusion=FusionConfig(crop=(32, 64))),
-        optim=OptimConfig(lr=1e-3, epochs=8, warmup_epochs=1, batch_size=2, clip=1.0, ema=0.9),
+        optim=OptimConfig(lr=1e-3, epochs=6, warmup_epochs=1, batch_size=2, clip=1.0, ema=0.9),
         loss=LossConfig(),
         augmentation=AugmentationConfig(crop=(32, 64)),
         data=str(data),
@@ -121,8 +122,8 @@ def short(data: Path, **changes: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def six(tmp_path_factory) -> Path:
-    """Six scenes, two of them again as val."""
-    return draw_dataset(tmp_path_factory.mktemp("six"), 6, 2)
+    """Six scenes, three of them again as val."""
+    return draw_dataset(tmp_path_factory.mktemp("six"), 6, 3)
 
 
 @pytest.fixture(scope="module")
@@ -161,19 +162,20 @@ def assert_same_run(a: Path, b: Path) -> None:
 # It learns
 
 
+@pytest.mark.slow
 def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
     """Fewer than 300 steps and 60 s: `present` mIoU above 90, and below 60 on exchanged labels."""
     data = draw_dataset(tmp_path / "data", 2)
     config = TrainConfig(
         recipe="test",
         model=replace(TINY, frozen_encoder=False, fusion=FusionConfig(crop=SIZE)),
-        optim=OptimConfig(lr=3e-3, epochs=120, warmup_epochs=5, batch_size=2, clip=1.0),
+        optim=OptimConfig(lr=3e-3, epochs=180, warmup_epochs=5, batch_size=2, clip=1.0),
         loss=LossConfig(),
         augmentation=AugmentationConfig.none(SIZE),
         data=str(data),
         workers=0,
         precision="fp32",
-        validate_every=120,
+        validate_every=180,
     )
     before, threads = time.process_time(), torch.get_num_threads()
     torch.set_num_threads(1)
@@ -197,11 +199,20 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
     assert score(exchanged) < 60
 
 
-def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(undisturbed, six):
-    """Against the definition, written the slow way, from the label maps of the best model."""
-    predictor = Predictor(load(undisturbed / "best"), device="cpu", precision="fp32")
-    val = PairDataset.open(six, "val")
-    pairs = [(predictor.predict(sample).labels, sample.label) for sample in val]
+def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(
+    six, tmp_path, monkeypatch
+):
+    """Against the definition, written the slow way; predictions are labels with a part blanked."""
+    guesses = []
+
+    def guess(self: Predictor, sample: Any, modality: str = "both") -> Prediction:
+        labels = sample.label.copy()
+        labels[: 30 * int(sample.name)] = 0
+        guesses.append((labels, sample.label))
+        return Prediction(labels, self.classes, torch.zeros(9, 24, 32), sample.rgb)
+
+    monkeypatch.setattr(Predictor, "predict", guess)
+    best = train(short(six), tmp_path / "run", limits=Limits(steps=1), device="cpu")["best"]
 
     def miou(chosen: list[tuple[np.ndarray, np.ndarray]]) -> float:
         found = []
@@ -212,11 +223,9 @@ def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(undistu
                 found.append(both / either)
         return 100 * sum(found) / len(found)
 
-    found = latest_checkpoint(undisturbed)
-    assert found is not None
-    best = found.state["best"]["present"]
-    assert best == pytest.approx(miou(pairs), abs=0.01)
-    assert abs(best - np.mean([miou([pair]) for pair in pairs])) > 0.02
+    assert len(guesses) == 3
+    assert best["present"] == pytest.approx(miou(guesses), abs=1e-3)
+    assert abs(best["present"] - np.mean([miou([pair]) for pair in guesses])) > 0.5
 
 
 # It is the same twice
@@ -287,7 +296,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_for_bit_the_same(
     out, moments, kills = tmp_path / "run", random.Random(0), 0
     for _ in range(20):
         process = start(short(six), out, resume=(out / "config.json").exists())
-        process.join(moments.uniform(0.1, 1.5))
+        process.join(moments.uniform(0.1, 1.2))
         if not process.is_alive():
             assert process.exitcode == 0
             break
@@ -317,18 +326,23 @@ def test_sigterm_saves_and_ends_and_the_run_continues_to_the_same_end(
     assert not result["finished"]
     found = latest_checkpoint(out)
     assert found is not None
-    assert found.step == result["step"] == losses(out, "total").__len__()
+    assert found.step == result["step"] == len(losses(out))
     assert train(config, out, resume=True, device="cpu")["finished"]
     assert_same_run(out, undisturbed)
 
 
+@pytest.fixture
+def begun(six, undisturbed, tmp_path) -> Path:
+    """A run that stopped after 8 of its steps, with checkpoints of steps 6 and 8."""
+    kept, out = undisturbed.parent / "begun", tmp_path / "run"
+    if not kept.exists():
+        train(short(six), kept, limits=Limits(steps=8), device="cpu")
+    return shutil.copytree(kept, out)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "half a name"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    undisturbed, six, tmp_path, damage, caplog
-):
-    out = tmp_path / "run"
-    train(short(six), out, limits=Limits(steps=8), device="cpu")
-    newest = sorted((out / "checkpoints").glob("step-*"))[-1]
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(begun, damage, caplog):
+    newest = sorted((begun / "checkpoints").glob("step-*"))[-1]
     weights = newest / "training.safetensors"
     data = bytearray(weights.read_bytes())
     if damage == "truncated":
@@ -341,21 +355,27 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     else:
         newest.rename(newest.with_name(f".{newest.name}.tmp"))
     with caplog.at_level(logging.WARNING, "sartm"):
-        found = latest_checkpoint(out)
+        found = latest_checkpoint(begun)
     assert found is not None
     assert found.step == 6
     assert ("damaged" in caplog.text) == (damage != "half a name")
-    train(short(six), out, resume=True, device="cpu")
-    assert losses(out) == losses(undisturbed)
 
 
-def test_a_run_without_any_whole_checkpoint_starts_anew(undisturbed, six, tmp_path):
-    out = tmp_path / "run"
-    train(short(six), out, limits=Limits(steps=3), device="cpu")
-    for folder in (out / "checkpoints").glob("step-*"):
+def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(begun, undisturbed, six):
+    (begun / "checkpoints" / "step-00000008" / "training.safetensors").write_bytes(b"")
+    train(short(six), begun, resume=True, device="cpu")
+    ours, theirs = latest_checkpoint(begun), latest_checkpoint(undisturbed)
+    assert ours is not None
+    assert theirs is not None
+    assert all(torch.equal(t, theirs.tensors[name]) for name, t in ours.tensors.items())
+    assert losses(begun) == losses(undisturbed)
+
+
+def test_a_run_without_any_whole_checkpoint_starts_anew(begun, undisturbed, six):
+    for folder in (begun / "checkpoints").glob("step-*"):
         (folder / "state.json").write_text("[]")
-    train(short(six), out, resume=True, device="cpu")
-    assert_same_run(out, undisturbed)
+    train(short(six), begun, limits=Limits(steps=2), resume=True, device="cpu")
+    assert losses(begun) == losses(undisturbed)[:2]
 
 
 def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(six, tmp_path, monkeypatch):
@@ -401,7 +421,7 @@ def test_a_loss_that_is_no_number_names_the_batch(six, tmp_path, monkeypatch):
     step, names = step_of(short(six), 6, 4)
     with pytest.raises(InputError, match=rf"loss is nan at step {step}, .* {', '.join(names)}\."):
         train(short(six), tmp_path / "run", device="cpu")
-    assert losses(tmp_path / "run").__len__() == step - 1
+    assert len(losses(tmp_path / "run")) == step - 1
 
 
 def test_a_gradient_that_is_no_number_names_the_batch_too(six, tmp_path, monkeypatch):
@@ -448,12 +468,10 @@ def test_an_occupied_folder_and_a_resume_of_nothing_are_refused(undisturbed, six
     assert not (tmp_path / "none").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(six, tmp_path):
-    out, config = tmp_path / "run", short(six)
-    train(config, out, limits=Limits(steps=2), device="cpu")
-    wider = replace(config, model=replace(config.model, width=64))
+def test_a_checkpoint_of_another_model_is_refused(begun, six):
+    wider = replace(short(six), model=replace(short(six).model, width=64))
     with pytest.raises(InputError, match="another configuration"):
-        train(wider, out, resume=True, device="cpu")
+        train(wider, begun, resume=True, device="cpu")
 
 
 def test_a_device_that_is_not_there_is_refused(six, tmp_path):
