@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.data.cameras import Camera, invert_thermal, prepare_thermal, read_of_camera
 from sartm.data.classes import Classes
 from sartm.data.images import (
     MAX_PIXELS,
@@ -23,7 +24,6 @@ from sartm.data.images import (
     read_label,
     read_rgb,
     read_rgb_alone,
-    read_thermal,
 )
 from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
 from sartm.errors import InputError
@@ -137,7 +137,10 @@ class PairDataset:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        sample = read_pair(pair, self.classes, resize_thermal=self.resize_thermal)
+        # Degrees in a JPEG are those of a radiometric one: its picture holds only grey levels.
+        jpeg = pair.thermal is not None and pair.thermal.suffix.lower() in (".jpg", ".jpeg")
+        camera = Camera(radiometric=jpeg and self.thermal_unit == "celsius")
+        sample = read_pair(pair, self.classes, resize_thermal=self.resize_thermal, camera=camera)
         if self.black_hot and sample.thermal is not None:
             return replace(sample, thermal=invert_thermal(sample.thermal))
         return sample
@@ -156,18 +159,19 @@ def read_pair(
     *,
     resize_thermal: bool = False,
     four_channel: FourChannel = "no",
+    camera: Camera = Camera(),
     max_pixels: int = MAX_PIXELS,
 ) -> Sample:
     """Read and check everything that belongs to a pair.
 
-    `four_channel` says what a 4th channel of an RGB image without thermal partner is. With
-    `classes` the label is read too, and its ids are checked.
+    `four_channel` says what a 4th channel of an RGB image without thermal partner is, `camera` how
+    thermal is read. With `classes` the label is read too, and its ids are checked.
 
     Raises:
         InputError: an unreadable file, sizes that differ (thermal is fitted to the size of RGB with
             `resize_thermal`), or label ids outside the class table.
     """
-    rgb, thermal, note = _read_images(pair, four_channel, max_pixels)
+    rgb, thermal, note = _read_images(pair, four_channel, camera, max_pixels)
     if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
         if not resize_thermal:
             raise InputError(
@@ -209,16 +213,6 @@ def fit_thermal(thermal: Array, size: tuple[int, int]) -> Array:
     smaller = size[0] * size[1] < thermal.size
     how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(thermal, (size[1], size[0]), interpolation=how))
-
-
-def invert_thermal(raw: Array) -> Array:
-    """Black-hot to white-hot: the largest value of the number type minus raw; floats are negated.
-
-    A rule `range` on 16-bit counts or floats then counts from the other end.
-    """
-    if raw.dtype.kind == "u":
-        return np.asarray(np.iinfo(raw.dtype).max - raw)
-    return np.asarray(-raw)
 
 
 def pixel_hash(sample: Sample) -> str:
@@ -390,15 +384,18 @@ def _is_file(source: str | Path) -> bool:
 
 
 def _read_images(
-    pair: Pair, four_channel: FourChannel, max_pixels: int
+    pair: Pair, four_channel: FourChannel, camera: Camera, max_pixels: int
 ) -> tuple[npt.NDArray[np.uint8] | None, Array | None, str]:
+    if pair.four_channel is None and (pair.rgb is None or pair.thermal is not None):
+        seen = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
+        thermal = pair.thermal
+        return seen, None if thermal is None else read_of_camera(thermal, camera, max_pixels), ""
     if pair.four_channel is not None:
-        rgb, thermal = read_four_channel(pair.four_channel, max_pixels)
-        return rgb, thermal, ""
-    if pair.rgb is not None and pair.thermal is None:
-        return read_rgb_alone(pair.rgb, four_channel, max_pixels)
-    seen = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
-    return seen, None if pair.thermal is None else read_thermal(pair.thermal, max_pixels), ""
+        rgb, heat = read_four_channel(pair.four_channel, max_pixels)
+        return rgb, prepare_thermal(heat, camera), ""
+    assert pair.rgb is not None
+    rgb, found, note = read_rgb_alone(pair.rgb, four_channel, max_pixels)
+    return rgb, None if found is None else prepare_thermal(found, camera), note
 
 
 def _size(image: Array) -> str:
