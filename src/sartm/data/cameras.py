@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.images import MAX_PIXELS, Source, Upload, read_thermal
+from sartm.data.images import MAX_PIXELS, Source, Upload, image_size, read_thermal
 from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -325,7 +325,12 @@ def _raw_image(record: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint
     width, height = struct.unpack_from(f"{order}HH", record, 2)
     body = record[_RAW_HEADER:]
     if body.startswith((b"\x89PNG", b"II*\0", b"MM\0*")):
-        counts = read_thermal(Upload("the raw thermal image", body), max_pixels)
+        image = Upload("the raw thermal image", body)
+        if image_size(image, max_pixels) != (height, width):  # one of the two is damaged
+            raise InputError(
+                f"its raw thermal image is not {height}x{width} as stated; {_NO_REMEDY}"
+            )
+        counts = read_thermal(image, max_pixels)
         if counts.dtype != np.uint16:
             raise InputError(f"its raw thermal image is {counts.dtype}, not 16-bit; {_NO_REMEDY}")
         return _smoother_order(counts) if body[:4] == b"\x89PNG" else counts
