@@ -37,7 +37,7 @@ from sartm.inference import Precision, Predictor, choose_device, fast_precision
 from sartm.language import TextTable, takes_part, text_similarity
 from sartm.losses import Criterion
 from sartm.metrics import ConfusionMatrix, means
-from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.model.checkpoint import ModelFacts, load_for_training, save
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
 from sartm.recipes import OptimConfig, TrainConfig
@@ -292,10 +292,14 @@ def train(
     splits = _open_splits(config)
     statistics = measure(splits.train, config)
     config = _settle(config, splits.train, statistics)
+    source = load_for_training(config.init) if config.init else None
+    if source is not None:  # released weights bring batch norms with fixed statistics
+        fusion = replace(config.model.fusion, norm=source.config.fusion.norm)
+        config = replace(config, model=replace(config.model, fusion=fusion))
     table = text_similarity(config.model.classes, config.text_encoder or None)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
-    parts = _build(config, table, statistics, accelerator)
+    parts = _build(config, table, statistics, accelerator, source)
     if found is not None:
         _restore(parts, found, out)
     step = found.step if found else 0
@@ -490,6 +494,7 @@ class _Run:
         inherited = before.training_images if before is not None else {}
         facts = ModelFacts(
             name=self.out.name,
+            licence=before.licence if before is not None else "",
             data=(*(before.data if before is not None else ()), train.name),
             selected_on=self.splits.selected_on,
             command=self.command,
@@ -632,11 +637,12 @@ def _build(
     table: TextTable | None,
     statistics: TrainingStatistics,
     accelerator: Accelerator,
+    source: SARTM | None,
 ) -> _Parts:
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
-    if config.init:
-        start_from(model, load(config.init))
+    if source is not None:
+        start_from(model, source)
     elif config.encoder:
         from sartm.model.sources import load_encoder
 
@@ -681,7 +687,7 @@ def start_from(model: SARTM, source: SARTM) -> None:
                 f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
                 f"model.width as the model has them"
             )
-    model.facts = source.facts
+    model.facts, model.encoder_source = source.facts, source.encoder_source
     log.info(
         "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
     )
