@@ -90,7 +90,8 @@ def label_sample(
             if size != sample.size:
                 mean = F.interpolate(mean[None], sample.size, mode="bilinear")[0]
             total += mean
-    return np.asarray(total.argmax(0).numpy().astype(np.uint8 if classes <= 256 else np.uint16))
+    labels = total.max(0).indices.numpy()
+    return np.asarray(labels.astype(np.uint8 if classes <= 256 else np.uint16))
 
 
 def _mean_of_windows(
@@ -287,18 +288,18 @@ def score(
     if not predictions.is_dir():
         raise InputError(f"{predictions}: no such folder; --predictions is a folder of label maps")
     folder = predictions / "labels" if (predictions / "labels").is_dir() else predictions
-    paths = {pair.name: folder / f"{pair.name}.png" for pair in dataset.pairs}
     _require_labels(dataset.pairs, dataset)
-    missing = [name for name, path in paths.items() if not path.is_file()]
+    names = (pair.name for pair in dataset.pairs)
+    missing = [name for name in names if not (folder / f"{name}.png").is_file()]
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(paths)} label maps are missing in {folder}, the first is "
+            f"{len(missing)} of {len(dataset)} label maps are missing in {folder}, the first is "
             f"{missing[0]}.png. Predict the whole split {dataset.split!r}, or choose another with "
             f"--split"
         )
 
     def count(pair: Pair) -> tuple[Counts, tuple[int, int]]:
-        return _score_map(paths[pair.name], pair, dataset)
+        return _score_map(folder / f"{pair.name}.png", pair, dataset)
 
     tally = _Tally(dataset)
     with Meter("score", len(dataset)) as meter:
