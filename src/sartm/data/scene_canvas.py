@@ -65,9 +65,17 @@ class Camera:
         across = self.focal * points[:, 0] / depth
         down = self.focal * (self.above - points[:, 1]) / depth
         cosine, sine = math.cos(self.roll), math.sin(self.roll)
-        columns = self.width / 2 + across * cosine - down * sine
-        rows = self.horizon + across * sine + down * cosine
-        return np.stack([columns, rows], axis=1).astype(np.float32)
+        pixels = np.empty((len(points), 2), np.float32)
+        pixels[:, 0] = self.width / 2 + across * cosine - down * sine
+        pixels[:, 1] = self.horizon + across * sine + down * cosine
+        return pixels
+
+    def project_point(self, x: float, y: float, z: float) -> tuple[float, float]:
+        """The column and row of one world point."""
+        across, down = self.focal * x / z, self.focal * (self.above - y) / z
+        cosine, sine = math.cos(self.roll), math.sin(self.roll)
+        column = self.width / 2 + across * cosine - down * sine
+        return column, self.horizon + across * sine + down * cosine
 
     def ground(self, first_row: int) -> tuple[Array, Array]:
         """World x and z (rows, width) where the rays below `first_row` meet the ground.
@@ -123,7 +131,8 @@ class Canvas:
         texture in Kelvin. Brightness and temperature change by `slope` (relative) and `rise`
         (Kelvin) per pixel below `row`. `depth` 0 marks the ground, whose depth is known per pixel.
         """
-        red, green, blue = ((max(value, 0.0) / 255) ** 2 for value in colour)
+        red, green, blue = colour
+        red, green, blue = red * red / 65025, green * green / 65025, blue * blue / 65025
         self.rows.append(
             (red, green, blue, celsius, depth, *glow, fine, coarse, paving, mottle,
              slope, row, rise)
@@ -132,19 +141,26 @@ class Canvas:
 
     def fill(self, outline: Array, part: int | None, label: int) -> None:
         """Fill a polygon (N, 2) of pixel coordinates."""
-        limit = 8 * max(self.height, self.width)
-        scaled = np.clip(outline, -limit, limit) * (1 << SUBPIXEL_BITS)
-        contour = [np.rint(scaled).astype(np.int32)]
+        self.fill_all([self.subpixels(outline)], part, label)
+
+    def fill_all(
+        self, contours: Sequence[npt.NDArray[np.int32]], part: int | None, label: int
+    ) -> None:
+        """Fill polygons that do not overlap, each (N, 2) as `subpixels` gives them."""
         if part is not None:
-            cv2.fillPoly(self.parts, contour, (part,), shift=SUBPIXEL_BITS)
-        cv2.fillPoly(self.label, contour, (label,), shift=SUBPIXEL_BITS)
+            cv2.fillPoly(self.parts, contours, (part,), shift=SUBPIXEL_BITS)
+        cv2.fillPoly(self.label, contours, (label,), shift=SUBPIXEL_BITS)
+
+    def subpixels(self, points: Array) -> npt.NDArray[np.int32]:
+        """Pixel coordinates in OpenCV's fixed-point form, kept where it does not overflow."""
+        limit = 8 * max(self.height, self.width)
+        scaled = np.minimum(np.maximum(points, -limit), limit) * (1 << SUBPIXEL_BITS)
+        return np.asarray(np.rint(scaled), np.int32)
 
     def darken(self, outline: Array, left: float) -> None:
         """Let only the share `left` (0-1) of the light reach the ground within a polygon."""
-        limit = 8 * max(self.height, self.width)
-        contour = [np.rint(np.clip(outline, -limit, limit) * (1 << SUBPIXEL_BITS) / 2)]
-        level = round(255 * left)
-        cv2.fillPoly(self.shadow, [contour[0].astype(np.int32)], (level,), shift=SUBPIXEL_BITS)
+        contour = self.subpixels(floats(outline / 2))
+        cv2.fillPoly(self.shadow, [contour], (round(255 * left),), shift=SUBPIXEL_BITS)
 
     def stamp(
         self, box: tuple[float, float, float, float], sprite: npt.NDArray[np.uint8], first: int
@@ -153,21 +169,21 @@ class Canvas:
 
         `box` is left, top, right, bottom; level 0 is transparent. What is painted is unlabelled.
         """
-        left, top, right, bottom = box
-        columns = np.arange(max(0, round(left)), min(self.width, round(right)))
-        rows = np.arange(max(0, round(top)), min(self.height, round(bottom)))
-        if not columns.size or not rows.size:
+        left, top, right, bottom = (round(side) for side in box)
+        first_column, last_column = max(0, left), min(self.width, right)
+        first_row, last_row = max(0, top), min(self.height, bottom)
+        if first_column >= last_column or first_row >= last_row:
             return
         height, width = sprite.shape
-        pick_rows = ((rows - top) * height / (bottom - top)).astype(np.intp)
-        pick_columns = ((columns - left) * width / (right - left)).astype(np.intp)
-        levels = sprite[np.ix_(pick_rows.clip(0, height - 1), pick_columns.clip(0, width - 1))]
-        window = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        rows = (np.arange(first_row, last_row) - top) * height // (bottom - top)
+        columns = (np.arange(first_column, last_column) - left) * width // (right - left)
+        levels = sprite.take(rows, axis=0).take(columns, axis=1)
         painted = levels > 0
-        self.parts[window][painted] = (levels[painted].astype(np.int64) + (first - 1)).astype(
-            np.uint16
-        )
-        self.label[window][painted] = 0
+        window = np.s_[first_row:last_row, first_column:last_column]
+        parts = levels.astype(np.uint16)
+        parts += np.uint16(first - 1)
+        np.copyto(self.parts[window], parts, where=painted)
+        np.copyto(self.label[window], np.uint8(0), where=painted)
 
     def table(self) -> Array:
         """All parts, (parts, COLUMNS) float32."""
@@ -222,17 +238,17 @@ class Stage:
         """Fill shapes of an object that stands at (x, 0, z), turned by `yaw` about the vertical."""
         if not shapes:
             return
-        counts = [len(shape.outline) for shape in shapes]
-        local = np.zeros((sum(counts), 3), np.float32)
+        ends = np.cumsum([len(shape.outline) for shape in shapes]).tolist()
+        local = np.zeros((ends[-1], 3), np.float32)
         start = 0
-        for shape, count in zip(shapes, counts, strict=True):
-            local[start : start + count, : shape.outline.shape[1]] = shape.outline
-            start += count
-        pixels = self.camera.project(place(local, x, z, yaw))
+        for shape, end in zip(shapes, ends, strict=True):
+            local[start:end, : shape.outline.shape[1]] = shape.outline
+            start = end
+        pixels = self.canvas.subpixels(self.camera.project(place(local, x, z, yaw)))
         start = 0
-        for shape, count in zip(shapes, counts, strict=True):
-            self.canvas.fill(pixels[start : start + count], shape.part, shape.label)
-            start += count
+        for shape, end in zip(shapes, ends, strict=True):
+            self.canvas.fill_all([pixels[start:end]], shape.part, shape.label)
+            start = end
 
     def cast(self, x: float, z: float, half: float, height: float) -> None:
         """The shadow of something about 2 `half` wide and `height` high that stands at (x, z)."""
@@ -265,7 +281,7 @@ class Stage:
 
     def uniform(self, low: float, high: float) -> float:
         """One draw between two numbers."""
-        return float(self.rng.uniform(low, high))
+        return low + (high - low) * float(self.rng.random())
 
 
 def place(local: Array, x: float, z: float, yaw: float) -> Array:
@@ -323,13 +339,16 @@ def _circle(count: int) -> Array:
 
 @lru_cache(maxsize=1)
 def noise_tiles() -> tuple[Array, Array, Array]:
-    """Periodic (TILE, TILE) textures of zero mean and unit deviation: grain, clouds, leaves."""
+    """Textures of zero mean and unit deviation: grain, clouds, leaves.
+
+    Their period is TILE; they are (2.5 TILE, 2.5 TILE), so that most windows need no copy.
+    """
     rng = np.random.default_rng(20170924)
     white = rng.standard_normal((3, TILE, TILE)).astype(np.float32)
     grain = _unit(_wrapped_blur(white[0], 0.7))
     clouds = _unit(sum_octaves(white[1], (3.0, 9.0, 27.0, 60.0), (0.5, 1.0, 1.4, 1.4)))
     leaves = _unit(sum_octaves(white[2], (1.2, 3.0, 7.0), (1.0, 1.2, 0.8)))
-    return grain, clouds, leaves
+    return _repeat(grain), _repeat(clouds), _repeat(leaves)
 
 
 def sum_octaves(white: Array, sigmas: Sequence[float], weights: Sequence[float]) -> Array:
@@ -342,7 +361,7 @@ def sum_octaves(white: Array, sigmas: Sequence[float], weights: Sequence[float])
 
 @lru_cache(maxsize=1)
 def paving_tile() -> Array:
-    """A periodic (TILE, TILE) bond of 16 x 16 stones with dark joints, about -1 to 1."""
+    """A bond of 16 x 16 stones with dark joints, about -1 to 1, repeated as `noise_tiles`."""
     rng = np.random.default_rng(480640)
     stones, side = 16, TILE // 16
     tones = rng.normal(0, 0.35, (stones, stones)).astype(np.float32)
@@ -352,7 +371,7 @@ def paving_tile() -> Array:
         rows = np.s_[course * side : (course + 1) * side]
         tile[rows, ::side] = tile[rows, 1::side] = -1.6
         tile[rows] = np.roll(tile[rows], (course % 2) * side // 2, axis=1)
-    return _wrapped_blur(tile.astype(np.float32), 0.8)
+    return _repeat(_wrapped_blur(tile.astype(np.float32), 0.8))
 
 
 @lru_cache(maxsize=1)
@@ -367,7 +386,7 @@ def foliage() -> tuple[npt.NDArray[np.uint8], ...]:
             angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0, 1) ** 0.5 * (124 - radius)
             centre = (128 + reach * math.cos(angle), 128 + reach * math.sin(angle))
             cv2.circle(solid, (round(centre[0]), round(centre[1])), round(radius), (1.0,), -1)
-        solid = cv2.GaussianBlur(solid, (0, 0), 7)
+        solid = floats(cv2.GaussianBlur(solid, (0, 0), 7))
         white = rng.standard_normal((2, TILE, TILE)).astype(np.float32)
         edge = _unit(sum_octaves(white[0], (2.0, 6.0), (1.0, 1.0)))[:256, :256]
         tone = _unit(sum_octaves(white[1], (2.0, 5.0, 14.0), (0.8, 1.0, 1.0)))[:256, :256]
@@ -379,11 +398,18 @@ def foliage() -> tuple[npt.NDArray[np.uint8], ...]:
     return tuple(crowns)
 
 
+def floats(values: npt.ArrayLike) -> Array:
+    """Values as float32, copied only if need be; OpenCV's results have no static type."""
+    return np.asarray(values, np.float32)
+
+
 def crop(tile: Array, height: int, width: int, row: int, column: int) -> Array:
-    """A (height, width) window of a periodic tile."""
-    rows = (np.arange(height) + row) % tile.shape[0]
-    columns = (np.arange(width) + column) % tile.shape[1]
-    return np.take(np.take(tile, rows, axis=0), columns, axis=1)
+    """A (height, width) window of a texture with period TILE; not to be written to."""
+    row, column = row % TILE, column % TILE
+    if row + height <= tile.shape[0] and column + width <= tile.shape[1]:
+        return tile[row : row + height, column : column + width]
+    rows, columns = (np.arange(height) + row) % TILE, (np.arange(width) + column) % TILE
+    return tile[:TILE, :TILE].take(rows, axis=0).take(columns, axis=1)
 
 
 def _wrapped_blur(image: Array, sigma: float) -> Array:
@@ -393,5 +419,10 @@ def _wrapped_blur(image: Array, sigma: float) -> Array:
     return np.ascontiguousarray(blurred[border:-border, border:-border])
 
 
+def _repeat(tile: Array) -> Array:
+    more = 3 * TILE // 2
+    return np.asarray(np.pad(tile, ((0, more), (0, more)), mode="wrap"))
+
+
 def _unit(image: Array) -> Array:
-    return ((image - image.mean()) / (image.std() + 1e-6)).astype(np.float32)
+    return floats((image - image.mean()) / (image.std() + 1e-6))

@@ -29,6 +29,7 @@ from sartm.data.scene_canvas import (
     Colour,
     Stage,
     crop,
+    floats,
     noise_tiles,
     paving_tile,
 )  # fmt: skip
@@ -85,135 +86,146 @@ def gather_fields(stage: Stage) -> Fields:
     canvas, camera, rng = stage.canvas, stage.camera, stage.rng
     table = canvas.table()
     parts = canvas.parts.astype(np.intp)
-    depth = np.take(table[:, DEPTH], parts)
+    depth = _look_up(table, DEPTH, parts)
     ground = depth == 0
     height, width = depth.shape
     tilt = abs(math.tan(camera.roll)) * width / 2
     first = int(np.clip(camera.horizon - tilt, 0, height - 1))
     across, away = camera.ground(first)
-    below = ground[first:]
-    np.copyto(depth[first:], away, where=below)
-    depth[:first][ground[:first]] = 400.0
-    offsets = rng.integers(0, TILE, 6)
+    np.copyto(depth[first:], away, where=ground[first:])
+    np.copyto(depth[:first], np.float32(400), where=ground[:first])
+    offsets = [int(value) for value in rng.integers(0, TILE, 6)]
     tiles = noise_tiles()
-    grain = crop(tiles[0], height, width, int(offsets[0]), int(offsets[1]))
-    grain *= 0.6
-    grain += 0.7 * crop(tiles[2], height, width, int(offsets[4]), int(offsets[5]))
-    clouds = crop(tiles[1], height, width, int(offsets[2]), int(offsets[3]))
-    _texture_ground(tiles, across, away, below, grain[first:], clouds[first:])
-    shade = np.take(table[:, FINE], parts)
+    grain = np.asarray(
+        cv2.addWeighted(
+            crop(tiles[0], height, width, offsets[0], offsets[1]), 0.6,
+            crop(tiles[2], height, width, offsets[4], offsets[5]), 0.7, 0,
+        )
+    )  # fmt: skip
+    clouds = floats(crop(tiles[1], height, width, offsets[2], offsets[3]).copy())
+    rough = _lay(tiles[0], across, away, 60, 30, 10)
+    np.copyto(grain[first:], rough, where=ground[first:])
+    smooth = _lay(tiles[1], across[::2, ::2], away[::2, ::2], 26, 13, 90)
+    smooth = floats(cv2.resize(smooth, (width, height - first)))
+    np.copyto(clouds[first:], smooth, where=ground[first:])
+    shade = _look_up(table, FINE, parts)
     shade *= grain
-    coarse = np.take(table[:, COARSE], parts)
+    coarse = _look_up(table, COARSE, parts)
     coarse *= clouds
     shade += coarse
-    rows = np.arange(height, dtype=np.float32)[:, None]
-    slope = rows - np.take(table[:, ROW], parts)
-    slope *= np.take(table[:, SLOPE], parts)
-    shade += slope
-    if (table[:, PAVING] > 0).any():
-        shade[first:] += _paving(np.take(table[:, PAVING], parts[first:]), across, away)
+    shade += _ramp(table, SLOPE, parts)
+    if table[:, PAVING].any():
+        stones = _lay(paving_tile(), across, away, 150, 150, 12)
+        stones *= _look_up(table, PAVING, parts[first:])
+        shade[first:] += stones
     lit = _ground_light(stage, ground, clouds)
-    shade += 1.0
+    shade += np.float32(1)
     shade *= lit
-    np.clip(shade, 0.04, 2.5, out=shade)
+    np.maximum(shade, np.float32(0.04), out=shade)
     return Fields(parts, table, depth, ground, grain, clouds, shade, lit)
 
 
-def _texture_ground(
-    tiles: tuple[Array, Array, Array],
-    across: Array,
-    away: Array,
-    below: npt.NDArray[np.bool_],
-    grain: Array,
-    clouds: Array,
-) -> None:
-    """Replace grain and clouds on the ground by textures that shrink with distance."""
-    for tile, scale, fade, target in (
-        (tiles[2], 110.0, 14.0, grain), (tiles[1], 26.0, 90.0, clouds),
-    ):  # fmt: skip
-        flat = cv2.remap(
-            tile, (across * scale) % TILE, (away * (0.5 * scale)) % TILE, cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_WRAP,
-        )  # fmt: skip
-        flat *= fade / (fade + away)
-        np.copyto(target, flat, where=below)
+def _look_up(table: Array, column: int, parts: npt.NDArray[np.intp]) -> Array:
+    return np.ascontiguousarray(table[:, column]).take(parts)
 
 
-def _paving(amplitude: Array, across: Array, away: Array) -> Array:
-    laid = cv2.remap(
-        paving_tile(), (across * 150) % TILE, (away * 150) % TILE, cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_WRAP,
-    )  # fmt: skip
-    laid *= 12 / (12 + away)
-    return np.asarray(laid * amplitude, np.float32)
+def _ramp(table: Array, column: int, parts: npt.NDArray[np.intp]) -> Array:
+    """What changes by `column` per row below the part's reference row."""
+    steps = table[:, column]
+    start = np.ascontiguousarray(-table[:, ROW] * steps)
+    ramp = _look_up(table, column, parts)
+    ramp *= np.arange(parts.shape[0], dtype=np.float32)[:, None]
+    ramp += start.take(parts)
+    return ramp
+
+
+def _lay(
+    tile: Array, across: Array, away: Array, scale_x: float, scale_z: float, fade: float
+) -> Array:
+    """A texture on the ground: `scale` pixels per metre, weaker beyond `fade` metres."""
+    laid = floats(cv2.remap(tile, _wrap(across, scale_x), _wrap(away, scale_z), cv2.INTER_LINEAR))
+    laid *= np.float32(fade) / (np.float32(fade) + away)
+    return laid
+
+
+def _wrap(metres: Array, scale: float) -> Array:
+    """Texture coordinates in 0-TILE; much faster than the modulo operator."""
+    turns = metres * np.float32(scale / TILE)
+    turns -= np.floor(turns)
+    turns *= np.float32(TILE)
+    return turns
 
 
 def _ground_light(stage: Stage, ground: npt.NDArray[np.bool_], clouds: Array) -> Array:
     height, width = ground.shape
-    sigma = max(0.6, height / 260)
-    soft = cv2.GaussianBlur(stage.canvas.shadow, (0, 0), sigma)
-    light = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR) * np.float32(1 / 255)
+    soft = cv2.GaussianBlur(stage.canvas.shadow, (0, 0), max(0.6, height / 260))
+    light = floats(cv2.resize(soft, (width, height))) * np.float32(1 / 255)
     sun = stage.climate.sun
     if sun > 0.3 and stage.chance(0.5):
         # Light that falls through leaves: bright and dark spots on the ground.
-        level = stage.uniform(-0.8, 0.6)
-        light *= 1 - (0.6 * sun) * np.clip((clouds - level) * 4, 0, 1)
-    return np.where(ground, light, np.float32(1)).astype(np.float32)
+        spots = clouds - np.float32(stage.uniform(-0.8, 0.6))
+        spots *= np.float32(4)
+        light *= 1 - np.float32(0.6 * sun) * spots.clip(0, 1)
+    np.copyto(light, np.float32(1), where=~ground)
+    return light
 
 
 def light_scene(stage: Stage, fields: Fields, lights: Lights, weather: Weather) -> Array:
     """Linear light (H, W, 3) that reaches the RGB camera, not yet exposed."""
     table, parts = fields.table, fields.parts
-    scene = np.take(np.ascontiguousarray(table[:, RED : RED + 3]), parts, axis=0)
-    light = _light_map(stage, fields, lights)
-    light *= fields.shade[..., None]
-    scene *= light
-    if table[:, GLOW : GLOW + 3].any():
-        glow = np.take(np.ascontiguousarray(table[:, GLOW : GLOW + 3]), parts, axis=0)
-        glow *= np.clip(1 + 0.3 * fields.clouds, 0.2, 2)[..., None]
-        scene += glow
+    colours = table[:, RED : RED + 3]
+    if lights.lamps or lights.headlights:
+        scene = np.ascontiguousarray(colours).take(parts, axis=0)
+        scene *= _light_map(stage, fields, lights)
+    else:
+        scene = (colours * np.array(lights.ambient, np.float32)).take(parts, axis=0)
+    scene *= cv2.merge([fields.shade] * 3)
+    shining = table[:, GLOW : GLOW + 3].any(axis=1)
+    if shining.any():
+        rows, columns = np.nonzero(shining.take(parts))
+        glow = table[parts[rows, columns], GLOW : GLOW + 3]
+        scene[rows, columns] += (
+            glow * (1 + 0.3 * fields.clouds[rows, columns]).clip(0.2, 2)[:, None]
+        )
     if math.isfinite(weather.visibility):
-        scene = _add_fog(stage, fields, lights, weather, scene)
+        _add_fog(stage, fields, lights, weather, scene)
     return scene
 
 
 def _light_map(stage: Stage, fields: Fields, lights: Lights) -> Array:
+    """All light (H, W, 3), computed at a quarter of the resolution."""
     height, width = fields.depth.shape
-    ambient = np.array(lights.ambient, np.float32)
-    if not lights.lamps and not lights.headlights:
-        return np.broadcast_to(ambient, (height, width, 3)).copy()
     camera = stage.camera
     depth = fields.depth[::4, ::4]
-    columns = (np.arange(depth.shape[1], dtype=np.float32)[None] * 4 - width / 2) / camera.focal
-    rows = (
-        np.arange(depth.shape[0], dtype=np.float32)[:, None] * 4 - camera.horizon
-    ) / camera.focal
+    small_h, small_w = depth.shape
+    columns = np.arange(small_w, dtype=np.float32)[None] * 4 - width / 2
+    rows = np.arange(small_h, dtype=np.float32)[:, None] * 4 - camera.horizon
+    columns, rows = columns / np.float32(camera.focal), rows / np.float32(camera.focal)
     x, y = columns * depth, camera.above - rows * depth
-    small = np.empty((*depth.shape, 3), np.float32)
-    small[:] = ambient
+    lamp_light = np.zeros_like(depth)
     for lamp_x, lamp_y, lamp_z in lights.lamps:
         distance = (x - lamp_x) ** 2 + (depth - lamp_z) ** 2 + (y - lamp_y) ** 2
-        reach = 1 / (1 + distance / LAMP_RANGE**2) ** 2
         # Lamp heads are screened towards the sky.
-        reach *= np.where(y > lamp_y + 0.5, 0.3, 1.0)
-        small += (0.25 * reach)[..., None] * np.array((1.0, 0.93, 0.8), np.float32)
-    if lights.headlights:
-        beam = np.exp(-((columns / 0.38) ** 2)) * np.exp(-np.clip(-rows - 0.01, 0, 1) / 0.05)
-        beam *= lights.headlights / (1 + (depth / 12) ** 2)
-        small += beam[..., None] * np.array((1.0, 0.96, 0.86), np.float32)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
+        lamp_light += (
+            np.where(y > lamp_y + 0.5, np.float32(0.08), np.float32(0.25))
+            / (1 + distance / LAMP_RANGE**2) ** 2
+        )
+    beam = np.exp(-((columns / 0.38) ** 2)) * np.exp(-np.clip(-rows - 0.01, 0, 1) / 0.05)
+    beam = beam * lights.headlights / (1 + (depth / 12) ** 2)
+    tints = zip(lights.ambient, (1.0, 0.93, 0.8), (1.0, 0.96, 0.86), strict=True)
+    small = [lamp_light * lamp + beam * own + ambient for ambient, lamp, own in tints]
+    return floats(cv2.resize(cv2.merge(small).astype(np.float32), (width, height)))
 
 
-def _add_fog(stage: Stage, fields: Fields, lights: Lights, weather: Weather, scene: Array) -> Array:
-    clear = cv2.exp(fields.depth * np.float32(-3.9 / weather.visibility))
-    clear = np.asarray(clear).reshape(fields.depth.shape)
-    ambient = np.array(lights.ambient, np.float32)
-    veil = ambient * stage.uniform(0.3, 0.6)
+def _add_fog(stage: Stage, fields: Fields, lights: Lights, weather: Weather, scene: Array) -> None:
+    """Mix the light with that of the fog, in place; Koschmieder's law."""
+    clear = np.asarray(cv2.exp(fields.depth * np.float32(-3.9 / weather.visibility)))
+    veil = np.array(lights.ambient, np.float32) * np.float32(stage.uniform(0.3, 0.6))
     if lights.lamps or lights.headlights:
-        veil = veil + 0.25 * scene[::8, ::8].mean(axis=(0, 1))
-    scene *= clear[..., None]
-    scene += (1 - clear)[..., None] * veil
-    return scene
+        veil += np.float32(0.25) * scene[::8, ::8].mean(axis=(0, 1))
+    scene -= veil
+    scene *= cv2.merge([clear] * 3)
+    scene += veil
 
 
 def smoke_opacity(stage: Stage, fields: Fields, weather: Weather) -> Array:
@@ -240,7 +252,7 @@ def smoke_opacity(stage: Stage, fields: Fields, weather: Weather) -> Array:
         start = float(np.exp(stage.uniform(math.log(3), math.log(18))))
         total += thick * np.clip((depth - start) / 2, 0, 1)
     opacity = np.minimum(1 - np.exp(-1.8 * total), 0.97).astype(np.float32)
-    return np.asarray(cv2.resize(opacity, (width, height), interpolation=cv2.INTER_LINEAR))
+    return floats(cv2.resize(opacity, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def add_dazzle(stage: Stage, lights: Lights, exposed: Array) -> None:
@@ -289,7 +301,7 @@ class RgbCamera:
 
 def expose(camera: RgbCamera, scene: Array) -> Array:
     """Scale linear light so that the picture's mean is about the camera's aim; in place."""
-    sample = scene[::6, ::6].mean(axis=2)
+    sample = np.ascontiguousarray(scene[::6, ::6, 1])
     # Lamps must not darken the rest of the picture: leave out the brightest 2 %.
     usual = np.minimum(sample, np.percentile(sample, 98))
     mean = float(np.sqrt(usual).mean()) + 1e-5
@@ -301,31 +313,33 @@ def take_rgb(rng: np.random.Generator, camera: RgbCamera, exposed: Array) -> Byt
     """Exposed linear light (H, W, 3) to an 8-bit picture."""
     height, width = exposed.shape[:2]
     scale = height / 480
-    exposed *= np.array(camera.balance, np.float32)
     if camera.bloom:
-        exposed += _bloom(exposed, camera.bloom)
+        _add_bloom(exposed, camera.bloom)
     if camera.vignette:
-        exposed *= _vignette(height, width, camera.vignette)[..., None]
-    np.clip(exposed, 0, 1, out=exposed)
-    picture = np.asarray(cv2.sqrt(exposed)).reshape(height, width, 3)
+        exposed *= cv2.merge([_vignette(height, width, camera.vignette)] * 3)
+    np.minimum(exposed, np.float32(1.2), out=exposed)
+    tones = cv2.sqrt(np.maximum(exposed, np.float32(0), out=exposed))
+    picture = np.asarray(cv2.convertScaleAbs(tones, alpha=240))
     if camera.blur * scale > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), camera.blur * scale)
     elif camera.blur < 0:
-        soft = cv2.GaussianBlur(picture, (0, 0), max(1.0 * scale, 0.4))
+        soft = cv2.GaussianBlur(picture, (0, 0), max(scale, 0.4))
         picture = cv2.addWeighted(picture, 1 - camera.blur, soft, camera.blur, 0)
-    if camera.saturation != 1:
-        grey = picture.mean(axis=2, keepdims=True)
-        picture = grey + (picture - grey) * np.float32(camera.saturation)
-    picture = picture * 255
+    levels = cv2.transform(picture, _colour_matrix(camera))
     if camera.noise:
-        picture += _rgb_noise(rng, height, width, camera.noise)
-    levels = np.asarray(cv2.convertScaleAbs(np.clip(picture, 0, 255)))
+        levels = cv2.add(levels, _rgb_noise(rng, height, width, camera.noise), dtype=cv2.CV_8U)
     levels = np.asarray(cv2.LUT(levels, _contrast_curve(camera.contrast)))
     if camera.quality:
-        flags = [cv2.IMWRITE_JPEG_QUALITY, camera.quality]
-        packed = cv2.imencode(".jpg", levels, flags)[1]
+        packed = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, camera.quality])[1]
         levels = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(levels, np.uint8)
+
+
+def _colour_matrix(camera: RgbCamera) -> npt.NDArray[np.float32]:
+    """White balance and saturation as one (3, 3) matrix."""
+    mix = camera.saturation * np.eye(3) + (1 - camera.saturation) / 3
+    gains = np.sqrt(np.array(camera.balance))
+    return floats(255 / 240 * mix * gains[None])
 
 
 def _contrast_curve(contrast: float) -> Bytes:
@@ -335,20 +349,20 @@ def _contrast_curve(contrast: float) -> Bytes:
     return np.rint(255 * (tone + contrast * (smooth - tone))).clip(0, 255).astype(np.uint8)
 
 
-def _bloom(exposed: Array, strength: float) -> Array:
-    """Light scattered in the lens around what is brighter than white."""
+def _add_bloom(exposed: Array, strength: float) -> None:
+    """Add the light scattered in the lens around what is brighter than white, in place."""
     height, width = exposed.shape[:2]
     small = cv2.resize(exposed, ((width + 3) // 4, (height + 3) // 4), interpolation=cv2.INTER_AREA)
-    over = np.minimum(np.maximum(small - 0.9, 0), 30)
+    over = np.minimum(np.maximum(small - np.float32(0.9), 0), 30)
     if not over.any():
-        return np.zeros((1, 1, 3), np.float32)
+        return
     scale = height / 480
-    total = cv2.GaussianBlur(over, (0, 0), max(1.2 * scale, 0.3)) * 0.5
-    total += cv2.GaussianBlur(over, (0, 0), max(4.5 * scale, 0.5)) * 0.35
+    total = cv2.GaussianBlur(over, (0, 0), max(1.2 * scale, 0.3)) * np.float32(0.5)
     tiny = cv2.resize(over, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-    wide = cv2.GaussianBlur(tiny, (0, 0), max(5 * scale, 0.5))
-    total += 0.5 * np.asarray(cv2.resize(wide, (over.shape[1], over.shape[0])))
-    return np.asarray(cv2.resize(total * np.float32(strength), (width, height)))
+    for sigma, weight in ((1.4, 0.35), (5.0, 0.5)):
+        wide = cv2.GaussianBlur(tiny, (0, 0), max(sigma * scale, 0.4))
+        total += np.float32(weight) * floats(cv2.resize(wide, (over.shape[1], over.shape[0])))
+    exposed += cv2.resize(total * np.float32(strength), (width, height))
 
 
 def _vignette(height: int, width: int, strength: float) -> Array:
@@ -358,19 +372,24 @@ def _vignette(height: int, width: int, strength: float) -> Array:
 
 
 def _rgb_noise(rng: np.random.Generator, height: int, width: int, deviation: float) -> Array:
+    """Noise (H, W, 3) that is mostly grey, in levels."""
     grain = noise_tiles()[0]
-    offsets = [int(value) for value in rng.integers(0, TILE, 8)]
-    bright = crop(grain, height, width, offsets[0], offsets[1]) * np.float32(deviation)
-    if deviation < 2:
-        return np.asarray(bright[..., None], np.float32)
-    colour = [
-        crop(grain, height, width, offsets[2 + 2 * index], offsets[3 + 2 * index])
-        * np.float32(deviation * 0.5)
-        for index in range(3)
-    ]
-    noise = cv2.merge(colour)
-    noise += bright[..., None]
-    return np.asarray(noise, np.float32)
+    offsets = [int(value) for value in rng.integers(0, TILE, 6)]
+    grey, warm, cold = (
+        crop(grain, height, width, *offsets[index : index + 2]) for index in (0, 2, 4)
+    )
+    coloured = 0.45 * deviation if deviation > 1.5 else 0.0
+    if not coloured:
+        return floats(cv2.merge([grey * np.float32(deviation)] * 3))
+    return np.asarray(
+        cv2.merge(
+            [
+                cv2.addWeighted(grey, deviation, warm, coloured, 0),
+                cv2.addWeighted(grey, deviation, warm, -0.5 * coloured, 0),
+                cv2.addWeighted(grey, deviation, cold, coloured, 0),
+            ]
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -400,15 +419,11 @@ def radiate(
     """Apparent temperature (H, W) float32 in Celsius, through weather and optics, without noise."""
     table, parts, climate = fields.table, fields.parts, stage.climate
     height = fields.depth.shape[0]
-    celsius = np.take(table[:, TEMPERATURE], parts)
-    texture = 0.5 * fields.grain
-    texture += 0.7 * fields.clouds
-    texture *= np.take(table[:, MOTTLE], parts)
+    celsius = _look_up(table, TEMPERATURE, parts)
+    texture = floats(cv2.addWeighted(fields.grain, 0.5, fields.clouds, 0.7, 0))
+    texture *= _look_up(table, MOTTLE, parts)
     celsius += texture
-    rows = np.arange(height, dtype=np.float32)[:, None]
-    rise = rows - np.take(table[:, ROW], parts)
-    rise *= np.take(table[:, RISE], parts)
-    celsius += np.clip(rise, -6, 6)
+    celsius += _ramp(table, RISE, parts).clip(-6, 6)
     if climate.sun > 0.3:
         celsius -= (1 - fields.lit) * np.float32(4 * climate.sun)
     if math.isfinite(weather.visibility) and weather.visibility < 400:
@@ -432,7 +447,7 @@ def misalign(rng: np.random.Generator, celsius: Array, pixels: float) -> Array:
     turn = rng.uniform(-0.2, 0.2) * pixels / radius
     scale = 1 + rng.uniform(-0.2, 0.2) * pixels / radius
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), math.degrees(turn), scale)
-    matrix[:, 2] += (reach * math.cos(angle), reach * math.sin(angle))
+    matrix[:, 2] += np.array((reach * math.cos(angle), reach * math.sin(angle)))
     moved = cv2.warpAffine(
         celsius, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )

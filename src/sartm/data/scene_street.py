@@ -118,8 +118,8 @@ def draw_ground(stage: Stage) -> None:
                 tone, climate.road + stage.uniform(-1.2, 1.0), 0.0, fine=0.12, coarse=0.15,
                 paving=stage.uniform(0.08, 0.25) if paved else 0.0, mottle=0.5,
             )  # fmt: skip
-            edges = sorted((side * half, side * (half + stage.sidewalk)))
-            canvas.fill(strip(stage, *edges, 1.0, FARTHEST), walk, REST)
+            left, right = sorted((side * half, side * (half + stage.sidewalk)))
+            canvas.fill(strip(stage, left, right, 1.0, FARTHEST), walk, REST)
     grey = stage.uniform(70, 150)
     warm = stage.uniform(-8, 8)
     road = canvas.part(
@@ -397,22 +397,22 @@ def _draw_windows(
     )  # fmt: skip
     bottom, top = stage.uniform(0.2, 0.35), stage.uniform(0.7, 0.9)
     fractions = (np.arange(count)[:, None] + 0.5 + np.array([-share / 2, share / 2])) / count
-    foot, step = corners[0], corners[1] - corners[0]
     shop = stage.chance(0.25)
-    for level in range(storeys):
-        low, high = (level + bottom) * storey, (level + top) * storey
-        if level == 0 and shop:
-            low = 0.4
-        left = foot + fractions[:, :1] * step
-        right = foot + fractions[:, 1:] * step
-        grid = np.stack([left, right, right, left], axis=1).astype(np.float32)
-        grid[:, :2, 1], grid[:, 2:, 1] = low, high
-        pixels = stage.camera.project(grid.reshape(-1, 3)).reshape(count, 4, 2)
-        kinds = rng.random(count)
-        boost = 2.0 if level == 0 and shop else 1.0
-        for outline, kind in zip(pixels, kinds, strict=True):
-            part = lamp if kind < lit_share * boost else mirror if kind > 0.75 else glass
-            canvas.fill(outline, part, REST)
+    grid = np.empty((storeys, count, 4, 3), np.float32)
+    grid[:] = corners[0] + fractions[:, [0, 1, 1, 0], None] * (corners[1] - corners[0])
+    floors = np.arange(storeys)[:, None, None] * storey
+    grid[:, :, :2, 1], grid[:, :, 2:, 1] = floors + bottom * storey, floors + top * storey
+    kinds = rng.random((storeys, count))
+    if shop:
+        grid[0, :, :2, 1] = 0.4
+        kinds[0] /= 2
+    pixels = canvas.subpixels(stage.camera.project(grid.reshape(-1, 3)))
+    contours = pixels.reshape(storeys, count, 4, 2)
+    lit = kinds < lit_share
+    sky = ~lit & (kinds > 0.75)
+    for part, chosen in ((lamp, lit), (mirror, sky), (glass, ~lit & ~sky)):
+        if chosen.any():
+            canvas.fill_all(list(contours[chosen]), part, REST)
 
 
 def _leaf_parts(stage: Stage, depth: float) -> int:
@@ -438,14 +438,13 @@ def _leaf_parts(stage: Stage, depth: float) -> int:
 def _stamp_leaves(
     stage: Stage, first: int, x: float, y: float, z: float, half_width: float, half_height: float
 ) -> None:
-    centre = stage.camera.project(np.array([[x, y, z]], np.float32))[0]
+    column, row = stage.camera.project_point(x, y, z)
     wide, high = stage.pixels(half_width, z), stage.pixels(half_height, z)
     crowns = foliage()
     sprite = crowns[stage.rng.integers(len(crowns))]
     if stage.chance(0.5):
         sprite = sprite[:, ::-1]
-    box_ = (centre[0] - wide, centre[1] - high, centre[0] + wide, centre[1] + high)
-    stage.canvas.stamp(box_, sprite, first)
+    stage.canvas.stamp((column - wide, row - high, column + wide, row + high), sprite, first)
 
 
 def draw_tree(stage: Stage, x: float, z: float) -> None:

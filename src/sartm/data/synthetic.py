@@ -1,16 +1,16 @@
 """Draws RGB-thermal street scenes with exact labels: for demos, tests and pretraining.
 
 A scene is composed here (which street, which weather, what stands where), drawn part by part with
-scene_street and scene_objects, and turned into images by scene_sensors. It depends on nothing but
-the seed and the options.
+scene_street, scene_vehicles, scene_persons and scene_objects, and turned into images by
+scene_sensors. It depends on nothing but the seed and the options.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -23,13 +23,11 @@ from sartm.data.scene_objects import (
     CONES,
     CarStopKind,
     GuardrailKind,
-    draw_bike,
-    draw_car,
     draw_car_stop,
     draw_cone,
     draw_guardrail,
-    draw_person,
 )  # fmt: skip
+from sartm.data.scene_persons import draw_person
 from sartm.data.scene_sensors import (
     Lights,
     RgbCamera,
@@ -60,6 +58,7 @@ from sartm.data.scene_street import (
     draw_sky,
     draw_tree,
 )  # fmt: skip
+from sartm.data.scene_vehicles import draw_bike, draw_car
 from sartm.errors import InputError
 
 SUFFIXES = {"day": "D", "dusk": "U", "night": "N", "fog": "F", "smoke": "S", "glare": "G"}
@@ -69,8 +68,20 @@ _SHARES = (0.32, 0.1, 0.32, 0.08, 0.08, 0.1)
 SMALLEST = 64
 LARGEST = 8192
 
-Item = tuple[float, Callable[[], None]]
-"""Depth in metres, and what draws the object."""
+
+class Item(NamedTuple):
+    """Something that stands in the scene."""
+
+    x: float
+    z: float
+    """Metres; `z` also orders the drawing."""
+    reach: float
+    """Half of its width in metres, generously: what lies outside the picture is not drawn."""
+    draw: Callable[[Stage, float, float], None]
+    """Called with a stage, x and z."""
+    plan: tuple[float, float] = (0.4, 0.4)
+    """Metres of ground it takes, across and along the view; nothing stands inside a car."""
+    is_car: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,9 +195,35 @@ def _compose(
         *_buildings(stage), *_greenery(stage), *_clutter(stage, lamps), *_cars(stage),
         *_persons(stage), *_bikes(stage), *_car_stops(stage), *_guardrails(stage), *_cones(stage),
     ]  # fmt: skip
-    for _, draw in sorted(items, key=lambda item: -item[0]):
-        draw()
+    items = _clear_cars(items)
+    seeds = rng.integers(0, 2**63, len(items))
+    for seed, item in sorted(zip(seeds, items, strict=True), key=lambda pair: -pair[1].z):
+        if _is_in_view(camera, item):
+            # Each object has its own stream, so that one left out does not change the others.
+            item.draw(replace(stage, rng=np.random.default_rng(seed)), item.x, item.z)
     return stage, _lights(stage, condition, tuple(lamps)), _weather(rng, condition)
+
+
+def _clear_cars(items: list[Item]) -> list[Item]:
+    """Without the cars that would stand in another car, and without what would stand in a car."""
+    cars: list[Item] = []
+
+    def is_free(item: Item) -> bool:
+        return not any(
+            2 * abs(item.x - car.x) < item.plan[0] + car.plan[0]
+            and 2 * abs(item.z - car.z) < item.plan[1] + car.plan[1]
+            for car in cars
+        )
+
+    for item in items:
+        if item.is_car and is_free(item):
+            cars.append(item)
+    return [item for item in items if not item.is_car and is_free(item)] + cars
+
+
+def _is_in_view(camera: Camera, item: Item) -> bool:
+    half = 0.5 * camera.width / camera.focal * (item.z + item.reach) + 0.02 * item.z
+    return abs(item.x) - item.reach < half
 
 
 def _light(rng: np.random.Generator, condition: str) -> str:
@@ -347,9 +384,18 @@ def _buildings(stage: Stage) -> list[Item]:
         while start < 90:
             end = start + stage.uniform(8, 26)
             if stage.chance(0.8):
-                items.append((end, partial(draw_building, stage, side, offset, start, end)))
+                x = stage.lateral(side * offset, end)
+                house = partial(_draw_building, side=side, offset=offset, start=start)
+                reach = 20.0 + abs(stage.heading) * (end - start)
+                items.append(Item(x, end, reach, house, (0.0, 0.0)))
             start = end + stage.uniform(0, 8)
     return items
+
+
+def _draw_building(
+    stage: Stage, x: float, z: float, side: float, offset: float, start: float
+) -> None:
+    draw_building(stage, side, offset, start, z)
 
 
 def _greenery(stage: Stage) -> list[Item]:
@@ -362,13 +408,13 @@ def _greenery(stage: Stage) -> list[Item]:
             while depth < 75:
                 if stage.chance(0.85):
                     x = stage.lateral(side * offset, depth) + stage.uniform(-0.5, 0.5)
-                    items.append((depth, partial(draw_tree, stage, x, depth)))
+                    items.append(Item(x, depth, 6.5, draw_tree))
                 depth += spacing * stage.uniform(0.7, 1.4)
         if stage.chance(0.55):
             offset, depth = edge + stage.uniform(0.3, 2), stage.uniform(4, 15)
             for _ in range(int(stage.rng.integers(3, 14))):
                 x = stage.lateral(side * offset, depth)
-                items.append((depth, partial(draw_hedge, stage, x, depth)))
+                items.append(Item(x, depth, 2.5, draw_hedge))
                 depth += stage.uniform(0.7, 3)
     return items
 
@@ -377,14 +423,15 @@ def _clutter(stage: Stage, lamps: list[tuple[float, float, float]]) -> list[Item
     items: list[Item] = []
     edge = stage.half_road + min(0.6, stage.sidewalk)
 
-    def shine(x: float, depth: float) -> None:
-        lamps.append(draw_lamp(stage, x, depth))
+    def shine(stage: Stage, x: float, z: float) -> None:
+        lamps.append(draw_lamp(stage, x, z))
 
     if stage.chance(0.85):
         depth, side = stage.uniform(5, 25), float(stage.rng.choice([-1.0, 1.0]))
         for _ in range(int(stage.rng.integers(1, 7))):
             x = stage.lateral(side * edge, depth)
-            items.append((depth, partial(shine, x, depth)))
+            # A lamp beside the picture still lights the road.
+            items.append(Item(x, depth, 15.0, shine))
             depth += stage.uniform(8, 25)
             side = -side if stage.chance(0.5) else side
     for draw, most in ((draw_post, 5), (draw_box, 4)):
@@ -393,7 +440,7 @@ def _clutter(stage: Stage, lamps: list[tuple[float, float, float]]) -> list[Item
             side = float(stage.rng.choice([-1.0, 1.0]))
             beyond = stage.uniform(0.2, 1 + stage.sidewalk)
             x = stage.lateral(side * (stage.half_road + beyond), depth)
-            items.append((depth, partial(draw, stage, x, depth)))
+            items.append(Item(x, depth, 1.0, draw))
     return items
 
 
@@ -402,7 +449,10 @@ def _cars(stage: Stage) -> list[Item]:
     half = stage.half_road
 
     def add(x: float, depth: float, yaw: float, driven: bool) -> None:
-        items.append((depth, partial(draw_car, stage, x, depth, yaw, driven)))
+        cosine, sine = abs(math.cos(yaw)), abs(math.sin(yaw))
+        plan = (4.8 * cosine + 1.9 * sine, 4.8 * sine + 1.9 * cosine)
+        car = partial(draw_car, yaw=yaw, driven=driven)
+        items.append(Item(x, depth, 5.5, car, plan, is_car=True))
 
     if stage.chance(0.6):
         for _ in range(int(stage.rng.integers(1, 4))):
@@ -432,8 +482,8 @@ def _cars(stage: Stage) -> list[Item]:
         yaw = stage.along(depth) + stage.chance(0.5) * math.pi
         for _ in range(int(stage.rng.integers(2, 6))):
             add(x, depth, yaw, stage.chance(0.1))
-            stop = partial(draw_car_stop, stage, x, depth - 3.2, 0.0, "wheel_stop")
-            items.append((depth - 3.2, stop))
+            stop = partial(draw_car_stop, yaw=0.0, kind="wheel_stop")
+            items.append(Item(x, depth - 3.2, 1.5, stop))
             x += stage.uniform(2.3, 2.9)
     return items
 
@@ -445,7 +495,7 @@ def _persons(stage: Stage) -> list[Item]:
         x = _in_view(stage, depth)
         for _ in range(int(stage.rng.choice([1, 2, 3, 5], p=[0.6, 0.22, 0.12, 0.06]))):
             at_x, at_z = x + stage.uniform(-1, 1), depth + stage.uniform(-0.4, 0.4)
-            items.append((at_z, partial(draw_person, stage, at_x, at_z)))
+            items.append(Item(at_x, at_z, 0.8, draw_person))
             x += stage.uniform(-0.4, 0.8)
     return items
 
@@ -454,7 +504,8 @@ def _bikes(stage: Stage) -> list[Item]:
     items: list[Item] = []
 
     def add(x: float, depth: float, yaw: float, rider: bool, motor: bool) -> None:
-        items.append((depth, partial(draw_bike, stage, x, depth, yaw, rider, motor)))
+        bike = partial(draw_bike, yaw=yaw, rider=rider, motor=motor)
+        items.append(Item(x, depth, 1.2, bike))
 
     for _ in range(int(stage.rng.choice([0, 1, 2, 3], p=[0.5, 0.27, 0.15, 0.08]))):
         depth = _depth(stage, 5.5, 40)
@@ -488,7 +539,7 @@ def _car_stops(stage: Stage) -> list[Item]:
     shares = (0.28, 0.16, 0.2, 0.1, 0.1, 0.08, 0.08)
 
     def add(x: float, depth: float, yaw: float, kind: CarStopKind) -> None:
-        items.append((depth, partial(draw_car_stop, stage, x, depth, yaw, kind)))
+        items.append(Item(x, depth, 1.5, partial(draw_car_stop, yaw=yaw, kind=kind)))
 
     for _ in range(int(stage.rng.choice([0, 1, 2], p=[0.55, 0.35, 0.1]))):
         kind = kinds[int(stage.rng.choice(len(kinds), p=shares))]
@@ -526,7 +577,8 @@ def _guardrails(stage: Stage) -> list[Item]:
         for index in range(count):
             begin = (x + index * pitch, depth + index * tilt)
             end = (begin[0] + pitch, begin[1] + tilt)
-            items.append((begin[1], partial(draw_guardrail, stage, begin, end, kind, tone)))
+            field = partial(draw_guardrail, end=end, kind=kind, tone=tone)
+            items.append(Item(*begin, 2.5, field))
         return items
     side = float(stage.rng.choice([-1.0, 1.0]))
     offset = side * (stage.half_road + stage.uniform(-0.2, 0.9))
@@ -534,7 +586,8 @@ def _guardrails(stage: Stage) -> list[Item]:
     for _ in range(int(stage.rng.integers(4, 22))):
         begin = (stage.lateral(offset, depth), depth)
         end = (stage.lateral(offset, depth + pitch), depth + pitch)
-        items.append((depth + pitch / 2, partial(draw_guardrail, stage, begin, end, kind, tone)))
+        field = partial(draw_guardrail, end=end, kind=kind, tone=tone)
+        items.append(Item(*begin, 2.5, field))
         depth += pitch
     return items
 
@@ -547,7 +600,7 @@ def _cones(stage: Stage) -> list[Item]:
         depth, count = _depth(stage, 4.5, 30), int(stage.rng.choice([1, 2, 3, 5, 8]))
         x, step_x, step_z = _in_view(stage, depth), stage.uniform(-1, 1), stage.uniform(0.2, 2.2)
         for _ in range(count):
-            items.append((depth, partial(draw_cone, stage, x, depth, colour, height)))
+            items.append(Item(x, depth, 0.5, partial(draw_cone, colour=colour, height=height)))
             x, depth = x + step_x, depth + step_z
     return items
 
