@@ -1,4 +1,4 @@
-"""What several test files share: a small model, drawn inputs, and where the golden vectors lie."""
+"""What several test files share: a small model, drawn inputs, where real data may lie."""
 
 from pathlib import Path
 
@@ -43,12 +43,3 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
     """Two aligned pairs of 64x96 in [0, 1]."""
     draw = torch.Generator().manual_seed(1)
     return torch.rand(2, 3, 64, 96, generator=draw), torch.rand(2, 1, 64, 96, generator=draw)
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of the golden vectors."""
-    folder = SHARED / "golden"
-    if not folder.is_dir():
-        pytest.skip("the golden vectors are not beside this checkout")
-    return folder

@@ -1,8 +1,6 @@
 """FRM and FFM compute what CMX's formulas say, cross the modalities, and scale with the image."""
 
-import importlib.util
-import json
-
+import golden
 import numpy as np
 import pytest
 import torch
@@ -149,29 +147,26 @@ def test_batch_norm_statistics_never_change():
 
 
 @pytest.fixture(scope="module")
-def released(golden):
-    spec = importlib.util.spec_from_file_location("fill_weights", golden / "fill_weights.py")
-    fill = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill)
-    keys = json.loads((golden / "sartm_released_keys_tiny.json").read_text())
+def released():
+    keys = golden.listing("sartm_released_keys_tiny.json")
     keys = {key: value for key, value in keys.items() if key.startswith(("FRMs.", "FFMs."))}
-    state = {k: torch.from_numpy(v) for k, v in fill.fill_state_dict(keys).items()}
-    ours = {k.removeprefix("fusion."): v for k, v in rename(state, "golden").items()}
+    renamed = rename(golden.filled(keys, ()), "golden")
     fusion = Fusion(256, FusionConfig(norm="batch"))
-    fusion.load_state_dict(ours)
-    return fusion.eval(), np.load(golden / "golden_modules.npz")
+    fusion.load_state_dict({k.removeprefix("fusion."): v for k, v in renamed.items()})
+    return fusion.eval(), np.load(golden.FOLDER / "golden_modules.npz")
 
 
+@golden.needed
 @pytest.mark.parametrize(("level", "name"), [(0, "fuse32"), (1, "fuse64")])
 def test_rectification_and_fusion_are_the_released_ones(released, level, name):
     """`ffm_train` and the statistics after it have no counterpart: ours never change."""
     fusion, arrays = released
-    golden = {k.split("/")[1]: arrays[k] for k in arrays if k.startswith(name)}
+    stored = {k.split("/")[1]: arrays[k] for k in arrays if k.startswith(name)}
     rectify, fuse = fusion.rectify[level], fusion.fuse[level]
-    x1, x2 = (torch.from_numpy(golden[key]).requires_grad_() for key in ("x1", "x2"))
+    x1, x2 = (torch.from_numpy(stored[key]).requires_grad_() for key in ("x1", "x2"))
 
     def same(ours: Tensor, key: str) -> None:
-        close(ours, torch.from_numpy(golden[key]), atol=1e-5, rtol=1e-5)
+        close(ours, torch.from_numpy(stored[key]), atol=1e-5, rtol=1e-5)
 
     channel, spatial = rectify.gates(x1, x2)
     same(torch.stack(channel.chunk(2, 1)), "frm_channel_weights")

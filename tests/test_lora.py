@@ -1,9 +1,8 @@
 """Adapters change all of q and v of their own modality, nothing of k, and fold into the weights."""
 
-import importlib.util
 from dataclasses import replace
-from types import ModuleType
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -95,18 +94,9 @@ def test_projecting_by_modality_is_projecting_each_row_alone(bias):
 # The authors' arithmetic
 
 
-def read_fill(golden) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fill_weights", golden / "fill_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def from_golden(golden, name: str, outputs: int) -> AdaptedQKV:
+def from_golden(name: str, outputs: int) -> AdaptedQKV:
     """Their three pairs of rank 4 as one adapter of rank 12 for both modalities."""
-    fill = read_fill(golden).fill
+    fill = golden.recipe().fill
     layer = AdaptedQKV(16, outputs, LoRAConfig("shared", rank=12, alpha=12.0))
 
     def take(part: str, *shape: int) -> Tensor:
@@ -122,15 +112,16 @@ def from_golden(golden, name: str, outputs: int) -> AdaptedQKV:
     return layer
 
 
+@golden.needed
 @pytest.mark.parametrize(("name", "outputs"), [("lora_same", 16), ("lora_stage", 32)])
-def test_three_released_pairs_are_one_adapter_of_three_times_the_rank(golden, name, outputs):
+def test_three_released_pairs_are_one_adapter_of_three_times_the_rank(name, outputs):
     """Where a block widens theirs reaches only the first half of q and the last of v; ours all,
 
     so the golden holds there for an adapter whose other rows are zero.
     """
-    arrays = np.load(golden / "golden_modules.npz")
+    arrays = np.load(golden.FOLDER / "golden_modules.npz")
     x = torch.from_numpy(arrays[f"{name}/x"])
-    layer = from_golden(golden, name, outputs)
+    layer = from_golden(name, outputs)
     expected = torch.from_numpy(arrays[f"{name}/out"])
     assert not np.allclose(arrays[f"{name}/base_qkv"], expected, atol=0.1)
     for rgb_rows in (0, 1, 2):

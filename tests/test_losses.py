@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -185,12 +186,13 @@ def test_prototypes_are_float32_under_autocast_and_have_a_gradient():
     close(features.grad[0, 0], torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 1]]))
 
 
-def test_masked_means_are_those_of_the_golden_vectors(golden):
+@golden.needed
+def test_masked_means_are_those_of_the_golden_vectors():
     """The released prototypes differ on purpose: scrambled by a view and divided twice (D3, D4).
 
     Their labels are of nearest cells; ours are shares of pixels, the same for labels of cells.
     """
-    arrays = np.load(golden / "golden_modules.npz")
+    arrays = np.load(golden.FOLDER / "golden_modules.npz")
     features = torch.from_numpy(arrays["proto/feat"])
     small = torch.from_numpy(arrays["proto/labels"])[:, ::8, ::8].long()
     label = small.repeat_interleave(16, 1).repeat_interleave(16, 2)
@@ -201,12 +203,13 @@ def test_masked_means_are_those_of_the_golden_vectors(golden):
     assert (ours - torch.from_numpy(arrays["proto/released_prototypes"])).abs().max() > 0.1
 
 
-def test_released_language_terms_follow_from_masked_means_of_the_golden_vectors(golden):
+@golden.needed
+def test_released_language_terms_follow_from_masked_means_of_the_golden_vectors():
     """tau 1, diagonal, no centring is the released target, here over the classes present only:
 
     theirs lets the absent class 4 in as zeros, so rows are compared after leaving it out.
     """
-    arrays = np.load(golden / "golden_modules.npz")
+    arrays = np.load(golden.FOLDER / "golden_modules.npz")
     text = torch.from_numpy(arrays["proto/text_sim"])[:4, :4]
     visual = torch.from_numpy(arrays["proto/masked_mean_visual_sim"])[:4, :4]
     means = torch.from_numpy(arrays["proto/masked_mean"])[:4]
