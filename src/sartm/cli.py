@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
+weights = typer.Typer(help="List, fetch and convert weights.", no_args_is_help=True)
+app.add_typer(weights, name="weights")
 
 
 class Modality(StrEnum):
@@ -374,9 +376,178 @@ def demo(
     """Draw scenes by day, night, glare and fog, label them, and write a report with pictures."""
     from sartm.demo import run_demo
 
-    path = run_demo(out, model=model, device=device)
-    print(f"report: {path}")
+    result = run_demo(out, model=model, device=device)
+    table = Table("mIoU % of classes present", "RGB only", "thermal only", "both")
+    for part, row in result.scores.items():
+        values = (row["rgb"], row["thermal"], row["both"])
+        table.add_row(part, *("-" if value is None else f"{value:.1f}" for value in values))
+    Console().print(table)
+    print(f"pictures: {result.picture}\nreport: {result.report}")
     return 0
+
+
+@app.command("app")
+def serve_app(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="Repeatable; all bundled ones if left out.")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="SARTM_TOKEN", help="Requests must bring it (bearer token).")
+    ] = "",
+    annotate: Annotated[
+        Path | None, typer.Option(help="Folder of pairs to correct labels for.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder for those labels, if not the data set's own.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Repeatable: a name behind which a proxy serves it.")
+    ] = None,
+    max_upload: Annotated[float, typer.Option(min=0.001, help="MiB of one request.")] = 32,
+    max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Further requests get 429.")] = 32,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 60,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+) -> int:
+    """Serve the web page, the REST API and annotation in one process."""
+    try:
+        from sartm.app.server import LOOPBACK, Limits, create_app, load_predictors, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sartm"):
+            raise
+        raise InputError(
+            f"the page needs {error.name}, which is not installed: pip install 'sartm[app]'"
+        ) from None
+    from sartm.app.annotation import open_annotation
+
+    limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
+    predictors = load_predictors(models or [], device=device, precision=precision.value)
+    classes = next(iter(predictors.values())).classes
+    folder = open_annotation(annotate, annotations, classes) if annotate else None
+    local = host in {"127.0.0.1", "localhost", "::1"}
+    hosts = (*LOOPBACK, *(allow_host or ())) if local or allow_host else ()
+    if not local and not token:
+        print(f"sartm: everybody who reaches {host} may use this; --token T", file=sys.stderr)
+    service = create_app(predictors, limits=limits, token=token, hosts=hosts, annotation=folder)
+    serve(service, host, port)
+    return 0
+
+
+class ExportFormat(StrEnum):
+    """Kinds of files that a model is exported to."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+class Runtime(StrEnum):
+    """What computes the network."""
+
+    torch = "torch"
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+@app.command()
+def export(
+    format: Annotated[ExportFormat, typer.Option("--format", help="Kind of file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the file, config.json and README.md.")],
+    model: Model = "mini",
+    modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = Modality.both,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit, measured on --data.")] = False,
+    data: Annotated[str, typer.Option("--data", help="Your pairs, for comparison and int8.")] = "",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs int8 is measured on.")] = 64,
+    size: Annotated[str, typer.Option(help="Fix the graph to HEIGHTxWIDTH; any if left out.")] = "",
+    json_file: Json = "",
+) -> int:
+    """Write a model as ONNX or OpenVINO, once it is shown to compute what PyTorch computes."""
+    from dataclasses import asdict
+
+    from sartm.export import export_model, open_samples
+    from sartm.model.checkpoint import load
+    from sartm.model.sartm import SARTM
+
+    sides = _sides(size, "--size") if size else None
+    loaded = load(model)
+    if not isinstance(loaded, SARTM):
+        raise InputError(f"{model} is an export already; give the model it was made from")
+    result = export_model(
+        loaded,
+        out,
+        format=format.value,
+        modality=modality.value,
+        size=sides,
+        int8=int8,
+        samples=open_samples(data, 8, ("val", "test")) if data else (),
+        calibration=open_samples(data, pairs, ("train",)) if data and int8 else (),
+    )
+    found = result.comparison
+    _print_json(json_file, {"file": str(result.file)} | asdict(found) | asdict(result.settings))
+    if json_file != "-":
+        kind = "real" if found.real else "drawn"
+        print(f"against PyTorch on {found.images} {kind} images: logits differ by up to "
+              f"{found.difference:.2g}, same class on {100 * found.agreement:.3f} %")  # fmt: skip
+        print(f"model: {result.file}")
+    return 0
+
+
+@app.command()
+def bench(
+    model: Model = "mini",
+    runtime: Annotated[Runtime, typer.Option(help="What computes.")] = Runtime.torch,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
+    batch: Annotated[int, typer.Option("--batch-size", min=1, max=1024)] = 1,
+    modality: Modality = Modality.both,
+    compare: Annotated[
+        str, typer.Option(help="A second setting, in turns: runtime=onnx,precision=fp32")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 10,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+    json_file: Json = "",
+) -> int:
+    """Measure speed and memory; the last line is one JSON object."""
+    from sartm.benchmark import Setting, change_setting
+    from sartm.benchmark import bench as run_bench
+
+    height, width = _sides(size, "--size")
+    setting = Setting(
+        model, runtime.value, height, width, batch, precision.value, modality.value
+    )  # fmt: skip
+    changed = change_setting(setting, compare) if compare else None
+    result = run_bench(setting, changed, rounds=rounds, device=device)
+    table = Table("setting", "ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM")
+    for row in result["rows"]:
+        name = f"{row['model']} {row['runtime']} {row['precision']} {row['height']}x{row['width']}"
+        share = f"{100 * row['share']:.0f} %" if "share" in row else "-"
+        keys = ("median_ms", "pairs_per_second", "peak_mib", "gflop", "gflops")
+        table.add_row(f"{name} x{row['batch']}", *(str(row.get(key, "-")) for key in keys), share)
+    Console().print(table)
+    for row in result["rows"]:
+        if "operators" in row:
+            parts = (f"{each['name']} {100 * each['share']:.0f} %" for each in row["operators"])
+            print(f"operators: {', '.join(parts)}")
+    if "compare" in result:
+        found = result["compare"]
+        same = "other sizes" if found["agreement"] is None else f"{100 * found['agreement']:.3f} %"
+        print(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")
+    if json_file not in ("", "-"):
+        _print_json(json_file, result)
+    print(json.dumps(result))
+    return 0
+
+
+def _sides(text: str, option: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as numbers."""
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not sides:
+        raise InputError(f"{option} {text!r} is not HEIGHTxWIDTH; write e.g. 480x640")
+    return int(sides[1]), int(sides[2])
 
 
 DataSet = Annotated[str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")]
@@ -552,6 +723,66 @@ def synth(
     )
     write_dataset(out, pairs, seed, options)
     print(f"{pairs} pairs in {out}; sartm data check {out} describes them")
+    return 0
+
+
+@weights.command("list")
+def list_known(json_file: Json = "") -> int:
+    """What can be loaded by name: bundled models and SAM 2's encoders."""
+    from dataclasses import asdict
+
+    from sartm.model.sources import list_weights
+
+    rows = list_weights()
+    _print_json(json_file, [asdict(row) for row in rows])
+    if json_file != "-":
+        table = Table("name", "kind", "size", "parameters", "licence", "here")
+        for row in rows:
+            here = "yes" if row.here else "no"
+            table.add_row(row.name, row.kind, row.size, f"{row.parameters:,}", row.licence, here)
+        Console().print(table)
+    return 0
+
+
+@weights.command()
+def get(
+    name: Annotated[str, typer.Argument(help="A name of `weights list`, or org/name.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "",
+    verify: Annotated[bool, typer.Option(help="Also check files that are cached.")] = False,
+) -> int:
+    """Fetch weights into the hub's cache: resumed when cut off, checked by SHA-256."""
+    from sartm.model.sources import get_weights
+
+    print(get_weights(name, revision=revision or None, verify=verify))
+    return 0
+
+
+@weights.command("convert")
+def convert_model(
+    source: Annotated[str, typer.Argument(help="Anything --model takes.")],
+    out: Annotated[Path, typer.Option(help="Folder of the converted model.")],
+    classes: Annotated[str, typer.Option(help="mfnet, pst900, fmb, cityscapes.")] = "",
+    canvas: Annotated[int, typer.Option(help="Side of the square released models pad to.")] = 1280,
+    encoder: Annotated[str, typer.Option(help="SAM 2 weights of a model of adapters.")] = "",
+    half: Annotated[bool, typer.Option(help="Write float16.")] = False,
+) -> int:
+    """Write any weights as a self-contained model folder."""
+    import torch
+
+    from sartm.data.classes import TABLES
+    from sartm.model.checkpoint import convert_weights
+
+    if classes and classes not in TABLES:
+        raise InputError(f"no class table {classes!r}; choose one of {', '.join(TABLES)}")
+    model = convert_weights(
+        source,
+        out,
+        classes=TABLES[classes] if classes else None,
+        canvas=canvas,
+        encoder=encoder or None,
+        dtype=torch.float16 if half else torch.float32,
+    )
+    print(f"{out}: {model.config.size}, {len(model.config.classes)} classes")
     return 0
 
 
