@@ -19,7 +19,7 @@ LEVELS = {
     "sartm.losses": 2, "sartm.recipes": 2, "sartm.runs": 2, "sartm.report": 2,
     "sartm.training": 3, "sartm.evaluation": 3, "sartm.inference": 3,
     "sartm.robustness": 3,
-    "sartm.demo": 4, "sartm.export": 4, "sartm.app": 4, "sartm.video": 4,
+    "sartm.demo": 4, "sartm.export": 4, "sartm.benchmark": 4, "sartm.app": 4, "sartm.video": 4,
     "sartm.cli": 5, "sartm.commands": 5, "sartm.__main__": 6,
 }  # fmt: skip
 LIGHT = {"sartm", "sartm.errors", "sartm.config", "sartm.data", "sartm.language", "sartm.metrics",

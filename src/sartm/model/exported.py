@@ -119,13 +119,16 @@ class ExportedModel:
         Raises:
             InputError: other modalities or another size than the file was made for.
         """
-        inputs = self._inputs(rgb, thermal)
+        return np.asarray(self.run(self._inputs(rgb, thermal))[0], np.float32)
+
+    def run(self, inputs: dict[str, Array]) -> Array:
+        """Logits (B, K, h/4, w/4) of a batch: rgb (B, H, W, 3), thermal (B, H, W), as above."""
         if self._run is None:
             self.prepare("auto")
         assert self._run is not None
         with self._lock:
             try:
-                return np.asarray(self._run(inputs)[0], np.float32)
+                return self._run(inputs)
             except (RuntimeError, ValueError) as error:
                 raise _unreadable(self.path, error) from None
 
@@ -248,9 +251,14 @@ def _start_openvino(core: Any, graph: Any, precision: str) -> Run:
             shapes = None if compiled else shapes
         if shapes not in compiled:
             chosen = graph.clone()
-            if shapes is not None:
-                chosen.reshape({name: list(x.shape) for name, x in inputs.items()})
-            compiled[shapes] = core.compile_model(chosen, "CPU", settings)
+            try:
+                if shapes is not None:
+                    chosen.reshape({name: list(x.shape) for name, x in inputs.items()})
+                compiled[shapes] = core.compile_model(chosen, "CPU", settings)
+            except RuntimeError:  # some graphs compile for every size but not for one
+                if shapes is None:
+                    raise
+                compiled[shapes] = core.compile_model(graph, "CPU", settings)
         return np.array(compiled[shapes](inputs)[0])  # a copy: the next call writes there again
 
     return run

@@ -185,7 +185,8 @@ class Trunk(nn.Module):
             return self.codes[height, width]
         coarse = F.interpolate(self.pos_embed, (height, width), mode="bicubic")
         side = self.pos_embed_window.shape[-1]
-        window = self.pos_embed_window.tile(1, 1, -(-height // side), -(-width // side))
+        rows, columns = (height + side - 1) // side, (width + side - 1) // side
+        window = self.pos_embed_window.tile(1, 1, rows, columns)
         code = (coarse + window[:, :, :height, :width]).permute(0, 2, 3, 1).contiguous()
         if self.codes is not None:
             self.codes[height, width] = code
