@@ -28,10 +28,7 @@ TILE = 512
 SUBPIXEL_BITS = 4
 
 # Columns of the part table.
-RED, TEMPERATURE, DEPTH, GLOW, FINE, COARSE, PAVING, MOTTLE, SLOPE, ROW, RISE = (
-    0, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14,
-)  # fmt: skip
-COLUMNS = 15
+RED, TEMPERATURE, DEPTH, GLOW, FINE, COARSE, PAVING, MOTTLE = 0, 3, 4, 5, 8, 9, 10, 11
 
 
 class Shape(NamedTuple):
@@ -93,21 +90,28 @@ class Camera:
 
 @dataclass
 class Canvas:
-    """The map of parts, the label map and the part table while a scene is being drawn."""
+    """The map of parts and the part table while a scene is being drawn.
+
+    Parts are numbered in the order in which they are registered; whoever draws an object registers
+    its parts first, so that of two objects the nearer one has the higher numbers.
+    """
 
     height: int
     width: int
     parts: npt.NDArray[np.uint16] = field(init=False)
-    label: npt.NDArray[np.uint8] = field(init=False)
+    covers: npt.NDArray[np.uint16] = field(init=False)
+    """Parts that are seen through and only give a label."""
     shadow: npt.NDArray[np.uint8] = field(init=False)
     """Light that reaches the ground, 255 all of it; at half the resolution."""
     rows: list[tuple[float, ...]] = field(init=False)
+    labels: list[int] = field(init=False)
+    """Class id of each part."""
 
     def __post_init__(self) -> None:
         self.parts = np.zeros((self.height, self.width), np.uint16)
-        self.label = np.zeros((self.height, self.width), np.uint8)
+        self.covers = np.zeros((self.height, self.width), np.uint16)
         self.shadow = np.full(((self.height + 1) // 2, (self.width + 1) // 2), 255, np.uint8)
-        self.rows = []
+        self.rows, self.labels = [], []
 
     def part(
         self,
@@ -120,36 +124,36 @@ class Canvas:
         coarse: float = 0.06,
         paving: float = 0.0,
         mottle: float = 0.25,
-        slope: float = 0.0,
-        row: float = 0.0,
-        rise: float = 0.0,
     ) -> int:
         """Register a surface and return its id.
 
         `glow` is emitted linear light (1 saturates at the exposure of a sunny day). `fine`,
         `coarse` and `paving` are relative amplitudes of three textures, `mottle` the thermal
-        texture in Kelvin. Brightness and temperature change by `slope` (relative) and `rise`
-        (Kelvin) per pixel below `row`. `depth` 0 marks the ground, whose depth is known per pixel.
+        texture in Kelvin. `depth` 0 marks the ground, whose depth is known per pixel.
         """
         red, green, blue = colour
         red, green, blue = red * red / 65025, green * green / 65025, blue * blue / 65025
-        self.rows.append(
-            (red, green, blue, celsius, depth, *glow, fine, coarse, paving, mottle,
-             slope, row, rise)
-        )  # fmt: skip
+        self.rows.append((red, green, blue, celsius, depth, *glow, fine, coarse, paving, mottle))
+        self.labels.append(0)
         return len(self.rows) - 1
 
     def fill(self, outline: Array, part: int | None, label: int) -> None:
-        """Fill a polygon (N, 2) of pixel coordinates."""
+        """Fill a polygon (N, 2) of pixel coordinates; see `fill_all`."""
         self.fill_all([self.subpixels(outline)], part, label)
 
     def fill_all(
         self, contours: Sequence[npt.NDArray[np.int32]], part: int | None, label: int
     ) -> None:
-        """Fill polygons that do not overlap, each (N, 2) as `subpixels` gives them."""
-        if part is not None:
-            cv2.fillPoly(self.parts, contours, (part,), shift=SUBPIXEL_BITS)
-        cv2.fillPoly(self.label, contours, (label,), shift=SUBPIXEL_BITS)
+        """Fill polygons that do not overlap, each (N, 2) as `subpixels` gives them.
+
+        The part gets the label; part None leaves the picture and labels what has been drawn there.
+        """
+        if part is None:
+            part, target = self.part((0.0, 0.0, 0.0), 0.0, 1.0), self.covers
+        else:
+            target = self.parts
+        self.labels[part] = label
+        cv2.fillPoly(target, contours, (part,), shift=SUBPIXEL_BITS)
 
     def subpixels(self, points: Array) -> npt.NDArray[np.int32]:
         """Pixel coordinates in OpenCV's fixed-point form, kept where it does not overflow."""
@@ -183,11 +187,14 @@ class Canvas:
         parts = levels.astype(np.uint16)
         parts += np.uint16(first - 1)
         np.copyto(self.parts[window], parts, where=painted)
-        np.copyto(self.label[window], np.uint8(0), where=painted)
 
     def table(self) -> Array:
-        """All parts, (parts, COLUMNS) float32."""
+        """All parts, (parts, 12) float32."""
         return np.array(self.rows, np.float32)
+
+    def label_map(self) -> npt.NDArray[np.uint8]:
+        """The class of each pixel, (height, width): of a cover, unless something is before it."""
+        return np.array(self.labels, np.uint8).take(np.maximum(self.parts, self.covers))
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,6 @@ from sartm.data.scene_canvas import (
     MOTTLE,
     PAVING,
     RED,
-    RISE,
-    ROW,
-    SLOPE,
     TEMPERATURE,
     TILE,
     Array,
@@ -96,7 +93,7 @@ def gather_fields(stage: Stage) -> Fields:
     np.copyto(depth[:first], np.float32(400), where=ground[:first])
     offsets = [int(value) for value in rng.integers(0, TILE, 6)]
     tiles = noise_tiles()
-    grain = np.asarray(
+    grain = floats(
         cv2.addWeighted(
             crop(tiles[0], height, width, offsets[0], offsets[1]), 0.6,
             crop(tiles[2], height, width, offsets[4], offsets[5]), 0.7, 0,
@@ -108,12 +105,11 @@ def gather_fields(stage: Stage) -> Fields:
     smooth = _lay(tiles[1], across[::2, ::2], away[::2, ::2], 26, 13, 90)
     smooth = floats(cv2.resize(smooth, (width, height - first)))
     np.copyto(clouds[first:], smooth, where=ground[first:])
-    shade = _look_up(table, FINE, parts)
+    shade: Array = _look_up(table, FINE, parts)
     shade *= grain
     coarse = _look_up(table, COARSE, parts)
     coarse *= clouds
     shade += coarse
-    shade += _ramp(table, SLOPE, parts)
     if table[:, PAVING].any():
         stones = _lay(paving_tile(), across, away, 150, 150, 12)
         stones *= _look_up(table, PAVING, parts[first:])
@@ -127,16 +123,6 @@ def gather_fields(stage: Stage) -> Fields:
 
 def _look_up(table: Array, column: int, parts: npt.NDArray[np.intp]) -> Array:
     return np.ascontiguousarray(table[:, column]).take(parts)
-
-
-def _ramp(table: Array, column: int, parts: npt.NDArray[np.intp]) -> Array:
-    """What changes by `column` per row below the part's reference row."""
-    steps = table[:, column]
-    start = np.ascontiguousarray(-table[:, ROW] * steps)
-    ramp = _look_up(table, column, parts)
-    ramp *= np.arange(parts.shape[0], dtype=np.float32)[:, None]
-    ramp += start.take(parts)
-    return ramp
 
 
 def _lay(
@@ -423,7 +409,6 @@ def radiate(
     texture = floats(cv2.addWeighted(fields.grain, 0.5, fields.clouds, 0.7, 0))
     texture *= _look_up(table, MOTTLE, parts)
     celsius += texture
-    celsius += _ramp(table, RISE, parts).clip(-6, 6)
     if climate.sun > 0.3:
         celsius -= (1 - fields.lit) * np.float32(4 * climate.sun)
     if math.isfinite(weather.visibility) and weather.visibility < 400:

@@ -5,6 +5,7 @@ paved band across it). Everything else drawn here is unlabeled: the setting, and
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from sartm.data.scene_canvas import (
 )  # fmt: skip
 
 REST, CURVE, BUMP = (MFNET.names.index(name) for name in ("unlabeled", "curve", "bump"))
+_STEPS = np.linspace(0, 1, 12, dtype=np.float32)
 FARTHEST = 160.0
 """Metres; roads end here."""
 
@@ -43,7 +45,7 @@ def tint(colour: Colour, factor: float) -> Colour:
 
 
 def draw_sky(stage: Stage) -> None:
-    """Register the sky as part 0, which fills the canvas where nothing else is drawn."""
+    """Fill the canvas with the first parts: bands of sky."""
     climate, rng = stage.climate, stage.rng
     if climate.light == "day":
         blue = stage.uniform(0, 1) * (0.4 + 0.6 * climate.sun)
@@ -59,12 +61,19 @@ def draw_sky(stage: Stage) -> None:
     if climate.light == "night":
         level = float(rng.choice([0.0, 0.0006, 0.002, 0.006])) * stage.uniform(0.5, 1.5)
         glow = (level * stage.uniform(0.7, 1.3), level, level * stage.uniform(0.8, 1.8))
-    stage.canvas.part(
-        colour, climate.sky, 2000.0, glow=glow, fine=0.0,
-        coarse=stage.uniform(0, 0.12), mottle=stage.uniform(0.1, 1.2),
-        slope=-stage.uniform(0, 0.35) / stage.camera.height, row=stage.camera.horizon,
-        rise=stage.uniform(0, 8) / stage.camera.height,
-    )  # fmt: skip
+    coarse, mottle = stage.uniform(0, 0.12), stage.uniform(0.1, 1.0)
+    paler, warmer = stage.uniform(0, 0.3), stage.uniform(0, 6)
+    count, end = 24, min(max(stage.camera.horizon, 1.0) * 1.05, stage.camera.height)
+    rows = np.linspace(0, end, count + 1).astype(int)
+    for band, (top, bottom) in enumerate(pairwise(rows.tolist())):
+        # From the zenith to the horizon the sky gets paler, and warmer by the air's own radiation.
+        low = band / count
+        part = stage.canvas.part(
+            tint(colour, 1 - paler * (1 - low)), climate.sky + warmer * (low * low - 0.5), 2000.0,
+            glow=tint(glow, 1 + 0.5 * low), fine=0.0, coarse=coarse, mottle=mottle,
+        )  # fmt: skip
+        stage.canvas.parts[top:bottom] = part
+    stage.canvas.parts[rows[-1] :] = count - 1
 
 
 def strip(
@@ -77,7 +86,8 @@ def strip(
     other_height: float | None = None,
 ) -> Array:
     """Outline in pixels of a band along the road between two lateral offsets and two depths."""
-    depths = np.geomspace(max(start, 1.0), max(end, start + 0.05), 12, dtype=np.float32)
+    start = max(start, 1.0)
+    depths = np.float32(start) * np.float32(max(end / start, 1.001)) ** _STEPS
     drift = stage.heading * depths + stage.bend * depths**2 - stage.ego
     world = np.zeros((24, 3), np.float32)
     world[:12, 0], world[12:, 0] = left + drift, (right + drift)[::-1]
@@ -332,11 +342,10 @@ def draw_building(stage: Stage, side: float, offset: float, start: float, end: f
     near_x = stage.lateral(side * offset, start)
     far_x = stage.lateral(side * offset, end)
     middle = (start + end) / 2
-    rise = stage.uniform(-1.5, 1.5) / stage.camera.height
 
     brick = stage.uniform(0.05, 0.2)
-    front = canvas.part(tint(wall, light**0.5), heat, middle, fine=brick, coarse=0.1, mottle=0.4,
-                        rise=rise, row=stage.camera.horizon)  # fmt: skip
+    lit = tint(wall, light**0.5)
+    front = canvas.part(lit, heat, middle, fine=brick, coarse=0.1, mottle=0.4)
     end_wall = canvas.part(tint(wall, stage.uniform(0.65, 1.0)), heat + stage.uniform(-2, 1), start,
                            fine=brick, coarse=0.1, mottle=0.4)  # fmt: skip
     corners = np.array(

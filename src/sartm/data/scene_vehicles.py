@@ -159,18 +159,17 @@ class _CarPaint:
         sky_mirror = 0.12 * (climate.sky - climate.air)
         lit = climate.light != "day" and driven
 
-        def coat(shade: float, heat: float, rise: float = 0.0) -> int:
+        def coat(shade: float, heat: float) -> int:
             factor = tone * shade
             return part(
                 (red * factor, green * factor, blue * factor), heat, z, fine=0.02,
-                coarse=0.12, mottle=0.5, rise=rise, row=stage.camera.horizon,
+                coarse=0.12, mottle=0.5,
             )  # fmt: skip
 
         sides = [0.82, 0.82]
         turned = math.cos(yaw) * climate.sun_side
         sides[0] += 0.2 * climate.sun * math.sin(yaw) * climate.sun_side
         sides[1] -= 0.2 * climate.sun * math.sin(yaw) * climate.sun_side
-        rise = stage.uniform(0, 6) / stage.pixels(1.5, z) if driven else 0.0
         # Bare glass mirrors the sky by day and shows a dark inside by night.
         sheen = stage.uniform(40, 150) if climate.light == "day" else stage.uniform(20, 60)
         strength = float(np.exp(stage.uniform(math.log(1.5), math.log(30))))
@@ -183,8 +182,8 @@ class _CarPaint:
         return _CarPaint(
             top=coat(1.12, body + sky_mirror * 0.8),
             bonnet=coat(1.05, body + engine * 0.45 + sky_mirror * 0.4),
-            side=(coat(sides[0], body, rise), coat(sides[1], body, rise)),
-            end=coat(0.88 + 0.12 * climate.sun * turned, body + engine * 0.25, rise),
+            side=(coat(sides[0], body), coat(sides[1], body)),
+            end=coat(0.88 + 0.12 * climate.sun * turned, body + engine * 0.25),
             dark=part(dim, body + 0.2 * tyres, z),
             glass=part((sheen, sheen * 1.03, sheen * 1.08), body + sky_mirror * 0.6, z, coarse=0.4,
                        fine=0.02),

@@ -164,7 +164,7 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
         celsius = misalign(np.random.default_rng([seed, 101]), celsius, options.misregistration)
     celsius = add_thermal_noise(sensors, celsius, thermal_camera)
     thermal = show_thermal(stage.climate, celsius, thermal_camera)
-    return Scene(rgb, thermal, celsius, stage.canvas.label, condition)
+    return Scene(rgb, thermal, celsius, stage.canvas.label_map(), condition)
 
 
 def _compose(
@@ -298,7 +298,7 @@ def _weather(rng: np.random.Generator, condition: str) -> Weather:
         visibility = float(np.exp(rng.uniform(math.log(18), math.log(110))))
         return Weather(visibility=visibility, thermal_share=float(rng.uniform(0.05, 0.3)))
     if condition == "smoke":
-        return Weather(plumes=int(rng.integers(1, 5)), thermal_share=float(rng.uniform(0.02, 0.2)))
+        return Weather(plumes=int(rng.integers(2, 6)), thermal_share=float(rng.uniform(0.02, 0.2)))
     if rng.random() < 0.4:
         return Weather(visibility=float(np.exp(rng.uniform(math.log(400), math.log(4000)))))
     return Weather()
@@ -327,7 +327,7 @@ def _rgb_camera(rng: np.random.Generator, condition: str, light: str) -> RgbCame
 
 def _thermal_camera(rng: np.random.Generator) -> ThermalCamera:
     display = str(rng.choice(["dark", "percentile", "linear", "equalised"],
-                             p=[0.55, 0.22, 0.15, 0.08]))  # fmt: skip
+                             p=[0.62, 0.2, 0.12, 0.06]))  # fmt: skip
     low, high = {
         "dark": (rng.uniform(0.1, 6), rng.uniform(99.4, 99.98)),
         "percentile": (rng.uniform(0.2, 3), rng.uniform(98.5, 99.9)),
@@ -507,14 +507,14 @@ def _bikes(stage: Stage) -> list[Item]:
         bike = partial(draw_bike, yaw=yaw, rider=rider, motor=motor)
         items.append(Item(x, depth, 1.2, bike))
 
-    for _ in range(int(stage.rng.choice([0, 1, 2, 3], p=[0.5, 0.27, 0.15, 0.08]))):
+    for _ in range(int(stage.rng.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.18, 0.12]))):
         depth = _depth(stage, 5.5, 40)
         yaw = stage.uniform(0, 2 * math.pi)
         if stage.chance(0.5):
             yaw = stage.along(depth) + stage.chance(0.5) * math.pi + stage.uniform(-0.2, 0.2)
         add(_in_view(stage, depth), depth, yaw, stage.chance(0.65), stage.chance(0.22))
-    if stage.chance(0.26):
-        side, depth = float(stage.rng.choice([-1.0, 1.0])), _depth(stage, 5, 16)
+    if stage.chance(0.36):
+        side, depth = float(stage.rng.choice([-1.0, 1.0])), _depth(stage, 4, 16)
         offset = side * (stage.half_road + stage.uniform(-0.4, 1.6))
         pitch, turn = stage.uniform(0.4, 0.8), stage.uniform(-0.5, 0.5)
         for _ in range(int(stage.rng.integers(3, 14))):
@@ -541,9 +541,9 @@ def _car_stops(stage: Stage) -> list[Item]:
     def add(x: float, depth: float, yaw: float, kind: CarStopKind) -> None:
         items.append(Item(x, depth, 1.5, partial(draw_car_stop, yaw=yaw, kind=kind)))
 
-    for _ in range(int(stage.rng.choice([0, 1, 2], p=[0.55, 0.35, 0.1]))):
+    for _ in range(int(stage.rng.choice([0, 1, 2], p=[0.42, 0.42, 0.16]))):
         kind = kinds[int(stage.rng.choice(len(kinds), p=shares))]
-        depth = _depth(stage, 5, 30)
+        depth = _depth(stage, 4, 30)
         count, pitch = int(stage.rng.integers(1, 7)), stage.uniform(1.2, 2.6)
         if kind in ("fence", "block", "hoop"):
             pitch = max(pitch, 2.0)
@@ -594,10 +594,10 @@ def _guardrails(stage: Stage) -> list[Item]:
 
 def _cones(stage: Stage) -> list[Item]:
     items: list[Item] = []
-    for _ in range(int(stage.rng.choice([0, 1, 2], p=[0.6, 0.3, 0.1]))):
+    for _ in range(int(stage.rng.choice([0, 1, 2, 3], p=[0.48, 0.32, 0.13, 0.07]))):
         colour = CONES[stage.rng.integers(len(CONES))]
         height = stage.uniform(0.45, 0.9)
-        depth, count = _depth(stage, 4.5, 30), int(stage.rng.choice([1, 2, 3, 5, 8]))
+        depth, count = _depth(stage, 3.5, 26), int(stage.rng.choice([1, 2, 3, 5, 8]))
         x, step_x, step_z = _in_view(stage, depth), stage.uniform(-1, 1), stage.uniform(0.2, 2.2)
         for _ in range(count):
             items.append(Item(x, depth, 0.5, partial(draw_cone, colour=colour, height=height)))
