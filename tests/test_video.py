@@ -421,6 +421,26 @@ def test_a_camera_gives_its_newest_frames(predictor, tmp_path, monkeypatch):
     assert outcome.video.name == "camera-0.webm"
 
 
+def test_the_commands_label_videos_and_report_what_is_missing(
+    predictor, videos, tmp_path, capsys, monkeypatch
+):
+    from sartm import cli
+
+    monkeypatch.setattr(cli, "_predictor", lambda *settings: predictor)
+    both = ["--rgb", str(videos[0]), "--thermal", str(videos[1])]
+    assert cli.main(["predict", *both, "--out", str(tmp_path / "out")]) == 0
+    assert len(read_video(tmp_path / "out" / "rgb.webm")[0]) == 12
+    film = str(tmp_path / "a.mp4")
+    assert cli.main(["video", *both, "--out", film, "--offset", "0.12", "--json", "-"]) == 3
+    output = capsys.readouterr()
+    summary = json.loads(output.out[output.out.index("{") :])
+    assert summary["unpaired"]["counts"] == {"rgb": 3, "thermal": 3}
+    assert "3 rgb frames without a partner: 0.00 s, 0.04 s, 0.08 s" in output.err
+    assert cli.main(["video", *both, "--out", film]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert cli.main(["video", *both, "--out", film, "--smooth", "1"]) == 2
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_video(predictor, tmp_path):
     rgb = write_video(tmp_path / "rgb.mp4", [rgb_frame(i, 96, 128) for i in range(300)],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sartm.evaluation import Views
     from sartm.inference import Predictor
     from sartm.report import Report
+    from sartm.video import VideoOptions
 
 app = typer.Typer(
     name="sartm",
@@ -63,6 +64,24 @@ class YesNo(StrEnum):
     no = "no"
 
 
+class OneFile(StrEnum):
+    """Where RGB (first) and thermal lie in one video."""
+
+    left_right = "left-right"
+    right_left = "right-left"
+    top_bottom = "top-bottom"
+    bottom_top = "bottom-top"
+    four_channel = "four-channel"
+
+
+class Match(StrEnum):
+    """How frames find their partners."""
+
+    auto = "auto"
+    by_time = "time"
+    by_index = "index"
+
+
 Model = Annotated[str, typer.Option("--model", help="Bundled name, folder, hub id or file.")]
 Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -70,6 +89,12 @@ PrecisionOption = Annotated[Precision, typer.Option(help="auto takes bf16 where 
 Json = Annotated[str, typer.Option("--json", help="Also write the result as JSON; - for stdout.")]
 Split = Annotated[str, typer.Option(help="Split of the data set.")]
 Protocol = Annotated[str, typer.Option(help="Named mean; the benchmark's own when left out.")]
+Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the class colours.")]
+ResizeThermal = Annotated[bool, typer.Option(help="Thermal shows the same view.")]
+Radiometric = Annotated[bool, typer.Option(help="Thermal: FLIR radiometric JPEG, as Celsius.")]
+BlackHot = Annotated[bool, typer.Option(help="In thermal, warm is dark.")]
+Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead pixels.")]
+Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,29 +156,52 @@ def _predictor(model: str, device: str, precision: Precision) -> "Predictor":
 
 @app.command()
 def predict(
-    rgb: Annotated[str, typer.Option(help="File, folder or glob of RGB images.")] = "",
-    thermal: Annotated[str, typer.Option(help="File, folder or glob of thermal images.")] = "",
+    rgb: Annotated[str, typer.Option(help="RGB: file, folder, glob or video.")] = "",
+    thermal: Annotated[str, typer.Option(help="Thermal: file, folder, glob or video.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for label maps and overlays.")] = Path("out"),
     model: Model = "mini",
     modality: Modality = Modality.both,
     overlay: Annotated[bool, typer.Option(help="Also write overlays.")] = True,
-    opacity: Annotated[float, typer.Option(min=0.0, max=1.0)] = 0.5,
+    opacity: Opacity = 0.5,
     pair: Annotated[str, typer.Option(help="Regex on the name; group 1 pairs the files.")] = "",
     allow_single: Annotated[bool, typer.Option(help="Label unpaired files alone.")] = False,
-    resize_thermal: Annotated[bool, typer.Option(help="Thermal shows the same view.")] = False,
+    resize_thermal: ResizeThermal = False,
     four_channel: Annotated[YesNo, typer.Option(help="Is a 4th channel thermal?")] = YesNo.auto,
+    radiometric: Radiometric = False,
+    black_hot: BlackHot = False,
+    repair: Repair = False,
+    clahe: Clahe = False,
     overwrite: Annotated[bool, typer.Option(help="Label again what is there.")] = False,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
     json_file: Json = "",
 ) -> int:
-    """Label pairs: files, folders or globs; either modality may be left out."""
+    """Label pairs: files, folders, globs or videos; either modality may be left out."""
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
+    from sartm.data.cameras import Camera
     from sartm.data.pairs import find_pairs
+    from sartm.data.videos import is_video
+
+    camera = Camera(radiometric, black_hot, repair)
+    if is_video(rgb) or is_video(thermal):
+        from sartm.video import VideoOptions
+
+        film = VideoOptions(
+            modality=modality.value,
+            opacity=opacity,
+            resize_thermal=resize_thermal,
+            allow_single=allow_single,
+            camera=camera,
+            clahe=clahe,
+        )
+        return _label_video(
+            rgb, thermal, out, _predictor(model, device, precision), model, film, overwrite,
+            json_file,
+        )  # fmt: skip
+    find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     from sartm.inference import PredictOptions, predict_folder
 
-    find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     options = PredictOptions(
         modality=modality.value,
         overlay=overlay,
@@ -162,6 +210,8 @@ def predict(
         four_channel=four_channel.value,
         pair_regex=pair or None,
         allow_single=allow_single,
+        camera=camera,
+        clahe=clahe,
     )
     outcome = predict_folder(
         _predictor(model, device, precision),
@@ -180,6 +230,95 @@ def predict(
         kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
         print(f"{outcome.done} label maps in {out / 'labels'}{kept}")
     return 3 if outcome.failures else 0
+
+
+@app.command()
+def video(
+    rgb: Annotated[str, typer.Option(help="Video, folder or glob of frames, or camera:N.")] = "",
+    thermal: Annotated[str, typer.Option(help="Likewise.")] = "",
+    out: Annotated[Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.")] = Path("out"),
+    model: Model = "mini",
+    modality: Modality = Modality.both,
+    one_file: Annotated[OneFile | None, typer.Option(help="RGB and thermal in --rgb.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Only each N-th frame.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to label.")] = None,
+    match: Annotated[Match, typer.Option(help="Partners; auto: time, folders by name.")] = (
+        Match.auto
+    ),
+    tolerance: Annotated[float | None, typer.Option(help="Seconds between partners.")] = None,
+    offset: Annotated[float, typer.Option(help="Seconds to add to thermal times.")] = 0.0,
+    fps: Annotated[float | None, typer.Option(help="Rate of folders of frames; 25.")] = None,
+    smooth: Annotated[float, typer.Option(help="Share kept from before, 0 to below 1.")] = 0.0,
+    labels: Annotated[bool, typer.Option(help="Also write label maps.")] = False,
+    width: Annotated[int, typer.Option(help="Of the result in pixels, at most.")] = 1920,
+    opacity: Opacity = 0.5,
+    allow_single: Annotated[bool, typer.Option(help="Label unpaired frames alone.")] = False,
+    resize_thermal: ResizeThermal = False,
+    radiometric: Radiometric = False,
+    black_hot: BlackHot = False,
+    repair: Repair = False,
+    clahe: Clahe = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace a video that exists.")] = False,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+    json_file: Json = "",
+) -> int:
+    """Label a video, frames or a live camera: the inputs beside the overlay, WebM or MP4."""
+    if not rgb and not thermal:
+        raise InputError("no input; give --rgb, --thermal or both")
+    from sartm.data.cameras import Camera
+    from sartm.video import VideoOptions
+
+    options = VideoOptions(
+        modality=modality.value,
+        opacity=opacity,
+        every=every,
+        match=match.value,
+        tolerance=tolerance,
+        offset=offset,
+        smooth=smooth,
+        one_file=None if one_file is None else one_file.value,
+        rate=fps,
+        limit=limit,
+        labels=labels,
+        width=width,
+        resize_thermal=resize_thermal,
+        allow_single=allow_single,
+        camera=Camera(radiometric, black_hot, repair),
+        clahe=clahe,
+    )
+    predictor = _predictor(model, device, precision)
+    return _label_video(rgb, thermal, out, predictor, model, options, overwrite, json_file)
+
+
+def _label_video(
+    rgb: str,
+    thermal: str,
+    out: Path,
+    predictor: "Predictor",
+    model: str,
+    options: "VideoOptions",
+    overwrite: bool,
+    json_file: str,
+) -> int:
+    from sartm.video import predict_video
+
+    outcome = predict_video(
+        predictor,
+        rgb or None,
+        thermal or None,
+        out,
+        model=model,
+        options=options,
+        overwrite=overwrite,
+    )
+    for line in outcome.complaints():
+        print(f"sartm: {line}", file=sys.stderr)
+    if json_file:
+        _print_json(json_file, json.loads(outcome.summary.read_text()))
+    if json_file != "-":
+        print(f"{outcome.frames} frames in {outcome.video}")
+    return 3 if outcome.unpaired or outcome.failed else 0
 
 
 @app.command()

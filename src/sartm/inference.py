@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from sartm.config import Modality, to_dict
+from sartm.data.cameras import Camera, enhance_display
 from sartm.data.classes import Classes
 from sartm.data.images import FourChannel, apply_thermal_rule, write_atomic, write_label
 from sartm.data.layouts import Pair
@@ -266,6 +267,10 @@ class PredictOptions:
     four_channel: FourChannel = "auto"
     pair_regex: str | None = None
     allow_single: bool = False
+    camera: Camera = field(default_factory=Camera)
+    """How thermal files are read."""
+    clahe: bool = False
+    """Local contrast of the thermal picture under an overlay; labels are the same."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +337,10 @@ def predict_folder(
 
     def read(pair: Pair) -> Sample:
         return read_pair(
-            pair, resize_thermal=options.resize_thermal, four_channel=options.four_channel
+            pair,
+            resize_thermal=options.resize_thermal,
+            four_channel=options.four_channel,
+            camera=options.camera,
         )
 
     with record, Meter("predict", len(todo)) as meter, ThreadPoolExecutor(1) as writer:
@@ -415,6 +423,9 @@ class _Record:
             if options.overlay:
                 path = self._overlay(pair.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if options.clahe and (sample.rgb is None or options.modality == "thermal"):
+                    grey = enhance_display(prediction.image[..., 0])
+                    prediction = replace(prediction, image=np.repeat(grey[..., None], 3, axis=2))
                 drawn = prediction.overlay(options.opacity)[..., ::-1]
                 _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
                 write_atomic(path, data.tobytes())

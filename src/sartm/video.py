@@ -121,6 +121,19 @@ class VideoOutcome:
     damaged: int
     """Packets of the inputs that could not be decoded."""
 
+    def complaints(self) -> list[str]:
+        """A line for each kind of frame that is missing from the result, and why."""
+        lines = [f"frame {name}: {message}" for name, message in self.failures.items()]
+        for side, count in self.unpaired.counts.items():
+            if count:
+                times = [f"{moment:.2f} s" for moment in self.unpaired.times[side][:8]]
+                shown = ", ".join(times or [Path(file).name for file in self.unpaired.files[:8]])
+                more = ", ..." if count > 8 else ""
+                lines.append(f"{count} {side} frames without a partner: {shown}{more}")
+        if self.damaged:
+            lines.append(f"{self.damaged} damaged packets of the inputs were left out")
+        return lines
+
 
 class Smoother:
     """Exponential mean of class probabilities over time, at the resolution of the logits.
