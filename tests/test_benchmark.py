@@ -1,0 +1,65 @@
+"""What `sartm bench` reports; no test states a time."""
+
+import json
+
+import pytest
+from conftest import TINY, build
+
+from sartm.benchmark import Setting, bench, change_setting
+from sartm.cli import main
+from sartm.errors import InputError
+from sartm.model.checkpoint import ModelFacts, save
+
+SMALL = Setting("drawn", height=64, width=96, precision="fp32")
+
+
+def test_a_row_holds_speed_memory_and_arithmetic():
+    result = bench(SMALL, rounds=3, device="cpu", model=build(TINY).eval(), gemm_side=128)
+    (row,) = result["rows"]
+    assert row["rounds"] == 3
+    assert row["pairs_per_second"] == pytest.approx(1e3 / row["median_ms"], rel=0.01)
+    assert row["share"] == pytest.approx(row["gflops"] / row["gemm_gflops"], abs=1e-3)
+    assert row["peak_mib"] > 50
+    assert 0 < sum(each["share"] for each in row["operators"]) <= 1.001
+    assert result["machine"]["device"] == "cpu"
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_arithmetic_is_counted_per_pair_and_grows_with_the_image():
+    model = build(TINY).eval()
+    batch = bench(
+        SMALL, change_setting(SMALL, "batch=2"), rounds=1, device="cpu", model=model, gemm_side=64
+    )
+    one, two = batch["rows"]
+    assert two["gflop"] == pytest.approx(one["gflop"], rel=1e-3)
+    assert batch["compare"]["agreement"] is None
+    large = bench(
+        change_setting(SMALL, "height=128"), rounds=1, device="cpu", model=model, gemm_side=64
+    )
+    assert large["rows"][0]["gflop"] > 1.8 * one["gflop"]
+
+
+def test_two_settings_are_compared_per_round():
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    model = build(TINY).eval()
+    changed = change_setting(SMALL, "runtime=onnx")
+    result = bench(SMALL, changed, rounds=3, device="cpu", model=model, gemm_side=64)
+    assert [row["runtime"] for row in result["rows"]] == ["torch", "onnx"]
+    assert len(result["compare"]["ratios"]) == 3
+    assert result["compare"]["agreement"] > 0.999
+
+
+def test_settings_that_do_not_exist_are_refused():
+    for text in ("runtime", "runtime=tpu", "threads=2", "batch=0", "height=8", "batch=many"):
+        with pytest.raises(InputError):
+            change_setting(SMALL, text)
+
+
+def test_the_command_ends_with_one_json_object(tmp_path, capsys):
+    save(build(TINY), tmp_path / "model", ModelFacts())
+    command = ["bench", "--model", str(tmp_path / "model"), "--size", "64x96", "--rounds", "2"]
+    assert main([*command, "--precision", "fp32", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert json.loads(lines[-1])["rows"][0]["height"] == 64
+    assert main([*command[:4], "64", *command[5:]]) == 2
+    assert "HEIGHTxWIDTH" in capsys.readouterr().err
