@@ -213,6 +213,7 @@ def test_options_that_do_not_fit_are_refused_before_work(tmp_path):
         export_model(model, tmp_path / "b", samples=[single])
 
 
+@pytest.mark.slow
 def test_an_int8_export_is_calibrated_on_pairs_of_any_size(tmp_path):
     model = build(replace(TINY, thermal=RULE)).eval()
     pairs = [draw_sample(64, 96, seed) for seed in range(3)] + [draw_sample(96, 64, 4)]
