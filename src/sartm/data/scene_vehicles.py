@@ -429,7 +429,7 @@ def _bicycle(stage: Stage, z: float) -> list[Shape]:
     shapes = [Shape(ellipse(*hub, radius + 0.02, radius + 0.02, 20), None, BIKE)
               for hub in (rear, front)]  # fmt: skip
     shapes.append(Shape(cover, None, BIKE))
-    fine = stage.pixels(1.0, z) > 35
+    fine = stage.pixels(1.0, z) > 60
     for hub in (rear, front):
         shapes.append(Shape(ring(*hub, radius + 0.02, radius - 0.02), rubber, BIKE))
         # Seen edge-on, a wheel is a bar as wide as its tyre.

@@ -605,6 +605,11 @@ def _cones(stage: Stage) -> list[Item]:
     return items
 
 
+def pair_seed(seed: int, index: int) -> int:
+    """The scene's seed of pair `index` in a data set that is written with `seed`."""
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+
+
 def write_dataset(
     root: str | Path,
     pairs: int,
@@ -634,8 +639,7 @@ def write_dataset(
         raise InputError(f"{root} exists and is not an empty folder; name a new one")
     names = []
     for index in range(pairs):
-        own = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-        scene = draw_scene(int(own), options)
+        scene = draw_scene(pair_seed(seed, index), options)
         name = f"{index:05d}{SUFFIXES[scene.condition]}"
         _write_scene(root, name, scene, options, rgb_format)
         names.append(name)
