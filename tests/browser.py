@@ -7,10 +7,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ class Browser:
         body = f"return (async function() {{ {script} }}).apply(null, arguments)"
         return self._do("POST", "/execute/sync", {"script": body, "args": arguments})
 
-    def wait(self, script: str, seconds: float = 20) -> Any:
+    def wait(self, script: str, seconds: float = 60) -> Any:
         """Until a script gives something true."""
         limit = time.monotonic() + seconds
         while not (found := self.js(script)):
@@ -158,13 +160,33 @@ class Browser:
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def downloaded(self, act: Callable[[], None]) -> Path:
-        """The file that an action downloads."""
-        before = set(self.downloads.iterdir())
+        """The file that an action downloads; it is there until the next one."""
+        for old in self.downloads.iterdir():
+            old.unlink()
         act()
-        limit = time.monotonic() + 15
+        limit = time.monotonic() + 30
         while time.monotonic() < limit:
-            new = [p for p in set(self.downloads.iterdir()) - before if p.suffix != ".crdownload"]
-            if new and new[0].stat().st_size:
+            new = [path for path in self.downloads.iterdir() if path.suffix != ".crdownload"]
+            if len(new) == 1 and new[0].stat().st_size:
                 return new[0]
             time.sleep(0.05)
         raise AssertionError("nothing was downloaded")
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """The address of an ASGI application that runs in a thread."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -63,6 +63,8 @@ View = Literal["rgb", "thermal", "fourth"]
 PNG, JPEG, ARRAY = "image/png", "image/jpeg", "application/octet-stream"
 EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}
 """Condition of a drawn scene and what people call it."""
+EXAMPLE_SIZE = (480, 640)
+"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ async def example(
 def _draw(name: str) -> dict[str, bytes]:
     from sartm.data.synthetic import SceneOptions, draw_scene
 
-    scene = draw_scene(7, SceneOptions(condition=name))
+    scene = draw_scene(7, SceneOptions(name, EXAMPLE_SIZE))
     return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}
 
 

@@ -5,7 +5,8 @@ import { History, fill, join, stroke } from "./editor.js";
 import { Colours, Pane, View } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
-const MODES = { both: "Both", rgb: "RGB", thermal: "Thermal" };
+const MODES = { both: "Both", rgb: "RGB alone", thermal: "Thermal alone" };
+const PLAIN = "picture"; // side by side there is one without classes, too
 const IGNORE_COLOUR = [255, 255, 255];
 
 const state = {
@@ -22,7 +23,6 @@ const state = {
   only: null, // class that alone is bright
   run: 0, // number of the newest request; answers of older ones are dropped
   busy: 0,
-  held: false, // space bar
   pointer: null,
 };
 const view = new View();
@@ -180,7 +180,7 @@ function drawInputs() {
   if (!state.inputs[state.base] && state.base !== "confidence") state.base = rgb ? "rgb" : "thermal";
   for (const element of [$("views"), $("panes"), $("sees")]) element.hidden = !any;
   $("empty").hidden = Boolean(any);
-  $("chips").hidden = !any || !$("cards").children.length;
+  $("chips").hidden = !any || !$("chips").children.length;
   document.body.classList.toggle("start", !any);
   const two = Boolean(rgb && thermal);
   for (const input of document.getElementsByName("mode")) {
@@ -298,6 +298,7 @@ function count(result) {
 function refresh() {
   const shown = modes();
   document.body.classList.toggle("comparing", shown.length > 1);
+  if (shown.length > 1) shown.push(PLAIN);
   while (panes.length < shown.length) panes.push(createPane());
   panes.forEach((pane, index) => {
     const mode = shown[index];
@@ -305,11 +306,13 @@ function refresh() {
     if (!mode) return;
     pane.mode = mode;
     const result = state.results.get(mode);
-    pane.base = baseOf(result);
+    pane.base = baseOf(result, shown.length > 1 && state.inputs[mode] ? mode : state.base);
     pane.colours = result?.colours ?? null;
+    pane.map = (result ?? state.results.get(shown[0]))?.map ?? null;
     pane.opacity = $("opacity").value / 100;
     pane.caption.hidden = shown.length === 1;
-    pane.canvas.setAttribute("aria-label", `Picture and classes, ${MODES[mode]}. Arrow keys move it.`);
+    const title = mode === PLAIN ? "Picture" : `Picture and classes, ${MODES[mode]}`;
+    pane.canvas.setAttribute("aria-label", `${title}. Arrow keys move it.`);
     pane.draw();
   });
   const size = panes[0]?.size?.join();
@@ -323,7 +326,7 @@ function refresh() {
     input.checked = input.value === state.base;
   }
   $("result").hidden = $("saves").hidden = !result;
-  $("edit").disabled = shown.length > 1;
+  $("edit").hidden = shown.length > 1;
   $("note").textContent = result?.json.note ?? "";
   $("note").hidden = !result?.json.note;
   setEditing(state.editing && Boolean(result) && shown.length === 1);
@@ -333,10 +336,10 @@ function refresh() {
   readout();
 }
 
-function baseOf(result) {
+function baseOf(result, base = state.base) {
   if (state.base === "confidence" && result?.bitmap) return result.bitmap;
   const { rgb, thermal } = state.inputs;
-  return (state.inputs[state.base] ?? rgb ?? thermal)?.bitmap ?? null;
+  return (state.inputs[base] ?? rgb ?? thermal)?.bitmap ?? null;
 }
 
 function current() {
@@ -353,7 +356,6 @@ function createPane() {
   $("panes").append(figure);
   const pane = new Pane(canvas, view, {
     paints: () => state.editing,
-    holds: () => state.held,
     hover: (point) => hover(point),
     leave: () => hover(null),
     begin: (point) => beginStroke(point),
@@ -379,12 +381,13 @@ function readout() {
   for (const pane of panes) {
     if (pane.figure.hidden || pane.caption.hidden) continue;
     const spot = spotAt(state.results.get(pane.mode), state.pointer);
-    pane.caption.textContent = MODES[pane.mode] + (spot ? `: ${spot.words}` : "");
+    pane.caption.textContent = (MODES[pane.mode] ?? "Picture") + (spot ? `: ${spot.words}` : "");
   }
   const result = current();
   const point = state.pointer ?? middle();
   const spot = spotAt(result, point);
   const line = $("spot");
+  line.ariaLive = state.pointer ? "off" : "polite"; // a mouse would make a reader talk without end
   if (spot) {
     const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
     swatch.style.background = `rgb(${spot.colour})`;
@@ -403,7 +406,7 @@ function readout() {
 }
 
 function waitingFor(result) {
-  if (result) return "Point at the picture";
+  if (result) return "Point at the picture to see what it is";
   if (!$("resize-row").hidden && !$("resize").checked) return "The sizes differ: see the note beside the pictures";
   return state.inputs.rgb || state.inputs.thermal ? "Labelling" : "Nothing here yet";
 }
@@ -448,7 +451,7 @@ function drawLegend() {
   $("legend").replaceChildren(...listed.map((row) => legendRow(row, chosen === row.id)));
   if (focused) $("legend").querySelector(`[data-id="${focused}"]`)?.focus();
   $("heads").hidden = shown.length === 1;
-  $("heads").replaceChildren(...modes().map((mode) => Object.assign(document.createElement("span"), { textContent: MODES[mode] })));
+  $("heads").replaceChildren(...modes().map((mode) => Object.assign(document.createElement("span"), { textContent: MODES[mode].split(" ")[0] })));
 }
 
 function legendRow(row, pressed) {
@@ -730,8 +733,7 @@ async function overlayBlob(result) {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
   context.drawImage(baseOf(result), 0, 0, width, height);
-  context.globalAlpha = $("opacity").value / 100;
-  context.drawImage(result.colours.canvas, 0, 0);
+  result.colours.drawOn(context, $("opacity").value / 100);
   return canvas.convertToBlob({ type: "image/png" });
 }
 
@@ -769,7 +771,7 @@ function setOpacity(value) {
   localStorage.setItem("opacity", $("opacity").value);
 }
 
-let strongest = 55;
+let strongest = 60;
 
 function toggleOverlay() {
   const value = Number($("opacity").value);
@@ -838,7 +840,7 @@ function onKey(event) {
   } else if (onCanvas && key === " ") {
     event.preventDefault();
     dab();
-  } else if (KEYS[key] && !event.altKey && !/^(SELECT|TEXTAREA)$|password/.test(document.activeElement.tagName)) {
+  } else if (KEYS[key] && !event.altKey && document.activeElement?.tagName !== "SELECT") {
     KEYS[key]();
   }
 }
@@ -936,16 +938,16 @@ function switchTheme() {
 
 async function showExamples() {
   const list = await (await ask("/v1/examples")).json();
-  const chips = [Object.assign(document.createElement("span"), { textContent: "Drawn scenes" })];
-  const cards = await Promise.all(list.map((one) => exampleCard(one)));
+  const chips = [Object.assign(document.createElement("span"), { textContent: "Try" })];
   for (const one of list) {
+    $("cards").append(await exampleCard(one)); // one by one: others may ask in between
+    $("scenes").hidden = false;
     const chip = Object.assign(document.createElement("button"), { type: "button", textContent: one.title });
     chip.addEventListener("click", () => openExample(one));
     chips.push(chip);
   }
-  $("cards").replaceChildren(...cards);
   $("chips").replaceChildren(...chips);
-  $("scenes").hidden = false;
+  $("chips").hidden = document.body.classList.contains("start");
 }
 
 async function exampleCard(one) {
@@ -984,7 +986,7 @@ async function start() {
     sessionStorage.setItem("token", token);
     history.replaceState(null, "", location.pathname);
   }
-  $("opacity").value = localStorage.getItem("opacity") ?? 55;
+  $("opacity").value = localStorage.getItem("opacity") ?? 60;
   document.body.classList.add("start");
   wire();
   await attempt(async () => {
@@ -993,8 +995,8 @@ async function start() {
     $("model").replaceChildren(...answer.models.map((one) => new Option(one.name, one.name)));
     if (answer.annotation) await openFolder();
   });
-  await showExamples().catch(() => undefined); // a page without examples is still a page
   document.documentElement.dataset.ready = "yes";
+  await showExamples().catch(() => undefined); // a page without examples is still a page
 }
 
 start();

@@ -41,10 +41,17 @@ function section(method, path, operation, parts) {
   for (const [kind, body] of Object.entries(operation.requestBody?.content ?? {})) {
     card.append(make("h3", `Body: ${kind}`), table(fieldsOf(body.schema, parts)));
   }
-  const answers = Object.entries(operation.responses).map(([code, one]) => [
-    code, Object.keys(one.content ?? {}).join(", "), one.description,
-  ]);
-  card.append(make("h3", "Answers"), table(answers));
+  const { 200: good, ...problems } = operation.responses;
+  const kinds = Object.entries(good.content ?? {}).map(([kind, one]) => {
+    const name = typeOf(one.schema, parts);
+    return [kind, name === "string" ? "" : name, ""];
+  });
+  card.append(make("h3", "Answer"), table(kinds));
+  if (kinds.some(([kind]) => kind === "application/json")) {
+    const schema = good.content["application/json"].schema;
+    card.append(table(fieldsOf(schema.items ?? schema, parts)));
+  }
+  card.append(make("p", `Problems: ${Object.keys(problems).join(", ")}`, "note"));
   return card;
 }
 
@@ -55,9 +62,18 @@ document.documentElement.dataset.theme = saved ?? (dark ? "dark" : "light");
 const schema = await (await fetch("/openapi.json")).json();
 const intro = make("p", `${schema.info.description} With a token: the header Authorization: Bearer TOKEN.`);
 const example = make("pre", `curl -F rgb=@rgb.png -F thermal=@thermal.png ${location.origin}/v1/segment -o labels.png\ncurl -F rgb=@rgb.png -F output=json ${location.origin}/v1/segment`);
+const reasons = {};
+for (const operations of Object.values(schema.paths)) {
+  for (const operation of Object.values(operations)) {
+    for (const [code, one] of Object.entries(operation.responses)) if (code !== "200") reasons[code] = one.description;
+  }
+}
+const problems = make("section", "", "card");
+problems.append(make("h2", "Problems"), table(Object.entries(reasons).map(([code, words]) => [code, "", words])));
 text.replaceChildren(make("h1", "REST API"), intro, example);
 for (const [path, operations] of Object.entries(schema.paths)) {
   for (const [method, operation] of Object.entries(operations)) {
     text.append(section(method, path, operation, schema.components.schemas));
   }
 }
+text.append(problems);

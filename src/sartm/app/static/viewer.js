@@ -58,22 +58,35 @@ export class Colours {
   constructor(map) {
     this.map = map;
     const [height, width] = map.size;
-    this.canvas = Object.assign(document.createElement("canvas"), { width, height });
-    this.context = this.canvas.getContext("2d");
-    this.pixels = this.context.createImageData(width, height);
-    this.words = new Uint32Array(this.pixels.data.buffer);
+    this.layers = [1, 2].map(() => {
+      const canvas = new OffscreenCanvas(width, height);
+      const context = canvas.getContext("2d");
+      const pixels = context.createImageData(width, height);
+      return { canvas, context, pixels, words: new Uint32Array(pixels.data.buffer) };
+    });
+  }
+
+  /** Areas as faint as asked for, their borders bright: dark colours must show in the dark. */
+  drawOn(context, opacity) {
+    const [areas, borders] = this.layers;
+    for (const [layer, alpha] of [[areas, opacity], [borders, Math.min(1, 1.7 * opacity)]]) {
+      context.globalAlpha = alpha;
+      context.drawImage(layer.canvas, 0, 0);
+    }
+    context.globalAlpha = 1;
   }
 
   /** Paint the colours anew; `only` dims every other class. */
   paint(table, only = null, where = null) {
     const [height, width] = this.map.size;
     const { labels } = this.map;
+    const [areas, borders] = this.layers;
     const inner = new Map();
     const edge = new Map();
     for (const { id, colour, rest } of table) {
-      const dim = only !== null && only !== id;
-      inner.set(id, rest && only !== id ? 0 : pack(colour, dim ? 45 : 255));
-      edge.set(id, rest ? 0 : pack(colour.map((c) => Math.round(c + (255 - c) * 0.55)), dim ? 45 : 255));
+      const alpha = only !== null && only !== id ? 45 : 255;
+      inner.set(id, rest && only !== id ? 0 : pack(colour, alpha));
+      edge.set(id, rest ? 0 : pack(colour.map((c) => Math.round(c + (255 - c) * 0.6)), alpha));
     }
     const [left, top, right, bottom] = where
       ? [Math.max(0, where[0] - 1), Math.max(0, where[1] - 1), Math.min(width, where[2] + 1), Math.min(height, where[3] + 1)]
@@ -87,10 +100,13 @@ export class Colours {
           (y > 0 && labels[i - width] !== id) ||
           (x < width - 1 && labels[i + 1] !== id) ||
           (y < height - 1 && labels[i + width] !== id);
-        this.words[i] = (border ? edge : inner).get(id) ?? 0;
+        areas.words[i] = inner.get(id) ?? 0;
+        borders.words[i] = border ? edge.get(id) ?? 0 : 0;
       }
     }
-    this.context.putImageData(this.pixels, 0, 0, left, top, right - left, bottom - top);
+    for (const { context, pixels } of this.layers) {
+      context.putImageData(pixels, 0, 0, left, top, right - left, bottom - top);
+    }
   }
 }
 
@@ -106,6 +122,7 @@ export class Pane {
     this.hooks = hooks;
     this.base = null;
     this.colours = null;
+    this.map = null;
     this.opacity = 0.55;
     this.ring = null; // brush outline: {x, y, radius} in picture coordinates
     this.fingers = new Map();
@@ -125,7 +142,7 @@ export class Pane {
   }
 
   get size() {
-    if (this.colours) return this.colours.map.size;
+    if (this.map) return this.map.size;
     return this.base ? [this.base.height, this.base.width] : null;
   }
 
@@ -158,11 +175,7 @@ export class Pane {
     context.imageSmoothingEnabled = ratio * scale < 2;
     context.imageSmoothingQuality = "high";
     if (this.base) context.drawImage(this.base, 0, 0, width, height);
-    if (this.colours && this.opacity > 0) {
-      context.globalAlpha = this.opacity;
-      context.drawImage(this.colours.canvas, 0, 0);
-      context.globalAlpha = 1;
-    }
+    if (this.colours && this.opacity > 0) this.colours.drawOn(context, this.opacity);
     if (this.ring) {
       context.lineWidth = 1.5 / scale;
       for (const [style, grow] of [["#000a", 1 / scale], ["#fff", 0]]) {
@@ -204,7 +217,7 @@ export class Pane {
     if (!this.size) return;
     this.fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
     this.canvas.setPointerCapture(event.pointerId);
-    const moves = event.button !== 0 || event.altKey || event.shiftKey || this.hooks.holds();
+    const moves = event.button !== 0 || event.altKey || event.shiftKey;
     if (this.fingers.size === 1 && this.hooks.paints() && !moves) {
       this.drawing = true;
       this.hooks.begin(this.view.at(event.offsetX, event.offsetY));
