@@ -1,6 +1,7 @@
 """Drawn scenes: the same pixels for a seed, exact labels, and the physics users rely on."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,14 @@ from sartm.data.classes import MFNET
 from sartm.data.images import read_label, read_rgb, read_thermal
 from sartm.data.layouts import open_layout
 from sartm.data.scene_sensors import misalign
-from sartm.data.synthetic import Scene, SceneOptions, draw_scene, pair_seed, write_dataset
+from sartm.data.synthetic import (
+    SUFFIXES,
+    Scene,
+    SceneOptions,
+    draw_scene,
+    pair_seed,
+    write_dataset,
+)  # fmt: skip
 from sartm.errors import InputError
 
 SMALL = SceneOptions(size=(120, 160))
