@@ -503,9 +503,19 @@ class _Run:
             results=results,
             training_images=inherited | self.images,
             text=None if self.table is None else to_dict(self.table),
-            recipe=to_dict(self.config),
+            recipe=to_dict(self._shareable_config()),
         )
         save(self.parts.validated(), self.out / "best", facts)
+
+    def _shareable_config(self) -> TrainConfig:
+        """The configuration for a model's file, which must not tell where things lie here."""
+        config = self.config
+        return replace(
+            config,
+            data=self.splits.train.name,
+            init=Path(config.init).name,
+            encoder=self.parts.model.encoder_source,
+        )
 
     def _save(self, step: int) -> None:
         if step == self.saved:
