@@ -159,7 +159,8 @@ def test_random_damage_costs_a_message_and_never_a_crash(tmp_path):
             outcomes.add("read" if np.isfinite(read_radiometric(path)).all() else "not finite")
         except InputError as error:
             outcomes.add("named" if str(path) in str(error) else "which file?")
-    assert outcomes == {"read", "named"}
+    assert "named" in outcomes
+    assert outcomes <= {"read", "named"}
 
 
 def test_a_pair_and_a_data_set_in_celsius_read_radiometric_files(tmp_path):

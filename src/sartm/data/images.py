@@ -593,9 +593,20 @@ def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
         scan = data.find(b"\xff\xda")  # an EXIF thumbnail has an end marker too, before this one
         whole = data.rfind(b"\xff\xd9") > scan
     else:
-        whole = kind != "png" or data.rfind(b"IEND") > 0
+        whole = kind != "png" or _ends(data)
     if not whole:
         raise InputError(f"{path}: the file is cut off ({len(data)} bytes); copy it again")
+
+
+def _ends(png: bytes) -> bool:
+    """Whether every chunk up to IEND fits into the file; decoders make room for what one claims."""
+    place = 8
+    while place + 12 <= len(png):
+        length, kind = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
+        place += 12 + length
+        if kind == b"IEND":
+            return place <= len(png)
+    return False
 
 
 def _damaged(path: File, header: _Header) -> InputError:
