@@ -1,6 +1,7 @@
 """Exported models compute what PyTorch computes, are taken as models, and refuse what is wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -214,6 +215,10 @@ def test_options_that_do_not_fit_are_refused_before_work(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "SARTM_TEST_INT8" not in os.environ,
+    reason="NNCF's analysis of the graph took over five minutes; set SARTM_TEST_INT8=1 to run it",
+)
 def test_an_int8_export_is_calibrated_on_pairs_of_any_size(tmp_path):
     model = build(replace(TINY, thermal=RULE)).eval()
     pairs = [draw_sample(64, 96, seed) for seed in range(3)] + [draw_sample(96, 64, 4)]
