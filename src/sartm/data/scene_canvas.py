@@ -179,14 +179,18 @@ class Canvas:
         if first_column >= last_column or first_row >= last_row:
             return
         height, width = sprite.shape
-        rows = (np.arange(first_row, last_row) - top) * height // (bottom - top)
-        columns = (np.arange(first_column, last_column) - left) * width // (right - left)
-        levels = sprite.take(rows, axis=0).take(columns, axis=1)
-        painted = levels > 0
-        window = np.s_[first_row:last_row, first_column:last_column]
+        # The part of the sprite that is in the picture, whole pixels of it.
+        across, down = width / (right - left), height / (bottom - top)
+        seen = sprite[
+            int((first_row - top) * down) : math.ceil((last_row - top) * down),
+            int((first_column - left) * across) : math.ceil((last_column - left) * across),
+        ]
+        shape = (last_column - first_column, last_row - first_row)
+        levels = cv2.resize(seen, shape, interpolation=cv2.INTER_NEAREST)
+        window = self.parts[first_row:last_row, first_column:last_column]
         parts = levels.astype(np.uint16)
         parts += np.uint16(first - 1)
-        np.copyto(self.parts[window], parts, where=painted)
+        np.copyto(window, parts, where=levels > 0)
 
     def table(self) -> Array:
         """All parts, (parts, 12) float32."""

@@ -203,7 +203,7 @@ def _rider_from_ahead(outfit: _Outfit, view: str, motor: bool) -> list[Shape]:
                    (0.12, seat + 0.56), (-0.12, seat + 0.56), (-0.21, seat + 0.45))  # fmt: skip
     shapes.append(Shape(torso, outfit.top, PERSON))
     factor = np.array((1.72, 1.72), np.float32)
-    lower = np.array((0.0, seat + 0.85 - 1.72), np.float32)
+    lower = np.array((0.0, seat + 0.77 - 1.72), np.float32)
     for shape in _head(outfit, view, long_hair=False):
         shapes.append(Shape(shape.outline * factor + lower, shape.part, PERSON))
     return shapes

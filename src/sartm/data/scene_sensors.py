@@ -32,6 +32,8 @@ from sartm.data.scene_canvas import (
 )  # fmt: skip
 
 Bytes = npt.NDArray[np.uint8]
+SHARPEST = 0.42
+"""Least blur in pixels: parts have hard edges, which no optics shows."""
 LAMP_RANGE = 9.0
 """Metres at which a street lamp's light has fallen to about a half."""
 
@@ -159,28 +161,24 @@ def _ground_light(stage: Stage, ground: npt.NDArray[np.bool_], clouds: Array) ->
 def light_scene(stage: Stage, fields: Fields, lights: Lights, weather: Weather) -> Array:
     """Linear light (H, W, 3) that reaches the RGB camera, not yet exposed."""
     table, parts = fields.table, fields.parts
-    colours = table[:, RED : RED + 3]
-    if lights.lamps or lights.headlights:
-        scene = np.ascontiguousarray(colours).take(parts, axis=0)
-        scene *= _light_map(stage, fields, lights)
-    else:
-        scene = (colours * np.array(lights.ambient, np.float32)).take(parts, axis=0)
-    scene *= cv2.merge([fields.shade] * 3)
+    planes = _light_map(stage, fields, lights)
     shining = table[:, GLOW : GLOW + 3].any(axis=1)
-    if shining.any():
-        rows, columns = np.nonzero(shining.take(parts))
-        glow = table[parts[rows, columns], GLOW : GLOW + 3]
-        scene[rows, columns] += (
-            glow * (1 + 0.3 * fields.clouds[rows, columns]).clip(0.2, 2)[:, None]
-        )
+    lit = np.flatnonzero(shining.take(parts)) if shining.any() else np.empty(0, np.intp)
+    flicker = (1 + 0.3 * fields.clouds.take(lit)).clip(0.2, 2)
+    for channel, plane in enumerate(planes):
+        plane *= fields.shade
+        plane *= _look_up(table, RED + channel, parts)
+        plane.reshape(-1)[lit] += table[:, GLOW + channel].take(parts.take(lit)) * flicker
     if math.isfinite(weather.visibility):
-        _add_fog(stage, fields, lights, weather, scene)
-    return scene
+        _add_fog(stage, fields, lights, weather, planes)
+    return floats(cv2.merge(planes))
 
 
-def _light_map(stage: Stage, fields: Fields, lights: Lights) -> Array:
-    """All light (H, W, 3), computed at a quarter of the resolution."""
+def _light_map(stage: Stage, fields: Fields, lights: Lights) -> list[Array]:
+    """Light on each pixel as three planes (H, W), from a quarter of the resolution."""
     height, width = fields.depth.shape
+    if not lights.lamps and not lights.headlights:
+        return [np.full((height, width), ambient, np.float32) for ambient in lights.ambient]
     camera = stage.camera
     depth = fields.depth[::4, ::4]
     small_h, small_w = depth.shape
@@ -199,19 +197,25 @@ def _light_map(stage: Stage, fields: Fields, lights: Lights) -> Array:
     beam = np.exp(-((columns / 0.38) ** 2)) * np.exp(-np.clip(-rows - 0.01, 0, 1) / 0.05)
     beam = beam * lights.headlights / (1 + (depth / 12) ** 2)
     tints = zip(lights.ambient, (1.0, 0.93, 0.8), (1.0, 0.96, 0.86), strict=True)
-    small = [lamp_light * lamp + beam * own + ambient for ambient, lamp, own in tints]
-    return floats(cv2.resize(cv2.merge(small).astype(np.float32), (width, height)))
+    return [
+        floats(cv2.resize(floats(lamp_light * lamp + beam * own + ambient), (width, height)))
+        for ambient, lamp, own in tints
+    ]
 
 
-def _add_fog(stage: Stage, fields: Fields, lights: Lights, weather: Weather, scene: Array) -> None:
+def _add_fog(
+    stage: Stage, fields: Fields, lights: Lights, weather: Weather, planes: list[Array]
+) -> None:
     """Mix the light with that of the fog, in place; Koschmieder's law."""
-    clear = np.asarray(cv2.exp(fields.depth * np.float32(-3.9 / weather.visibility)))
-    veil = np.array(lights.ambient, np.float32) * np.float32(stage.uniform(0.3, 0.6))
-    if lights.lamps or lights.headlights:
-        veil += np.float32(0.25) * scene[::8, ::8].mean(axis=(0, 1))
-    scene -= veil
-    scene *= cv2.merge([clear] * 3)
-    scene += veil
+    clear = cv2.exp(fields.depth * np.float32(-3.9 / weather.visibility))
+    share = stage.uniform(0.3, 0.6)
+    for plane, ambient in zip(planes, lights.ambient, strict=True):
+        veil = ambient * share
+        if lights.lamps or lights.headlights:
+            veil += 0.25 * float(plane[::8, ::8].mean())
+        plane -= np.float32(veil)
+        plane *= clear
+        plane += np.float32(veil)
 
 
 def smoke_opacity(stage: Stage, fields: Fields, weather: Weather) -> Array:
@@ -306,9 +310,9 @@ def take_rgb(rng: np.random.Generator, camera: RgbCamera, exposed: Array) -> Byt
     np.minimum(exposed, np.float32(1.2), out=exposed)
     tones = cv2.sqrt(np.maximum(exposed, np.float32(0), out=exposed))
     picture = np.asarray(cv2.convertScaleAbs(tones, alpha=240))
-    if camera.blur * scale > 0.2:
-        picture = cv2.GaussianBlur(picture, (0, 0), camera.blur * scale)
-    elif camera.blur < 0:
+    if camera.blur >= 0:
+        picture = cv2.GaussianBlur(picture, (0, 0), max(camera.blur * scale, SHARPEST))
+    else:
         soft = cv2.GaussianBlur(picture, (0, 0), max(scale, 0.4))
         picture = cv2.addWeighted(picture, 1 - camera.blur, soft, camera.blur, 0)
     levels = cv2.transform(picture, _colour_matrix(camera))
@@ -420,8 +424,7 @@ def radiate(
     if smoke is not None:
         heat = climate.air + stage.uniform(0, 6)
         celsius += smoke * np.float32(weather.thermal_share) * (np.float32(heat) - celsius)
-    sigma = camera.blur * height / 480
-    return np.asarray(cv2.GaussianBlur(celsius, (0, 0), sigma) if sigma > 0.2 else celsius)
+    return floats(cv2.GaussianBlur(celsius, (0, 0), max(camera.blur * height / 480, SHARPEST)))
 
 
 def misalign(rng: np.random.Generator, celsius: Array, pixels: float) -> Array:
@@ -455,7 +458,7 @@ def add_thermal_noise(rng: np.random.Generator, celsius: Array, camera: ThermalC
 
 def show_thermal(climate: Climate, celsius: Array, camera: ThermalCamera) -> Bytes:
     """Celsius (H, W) to the camera's 8-bit display."""
-    sample = celsius[::3, ::3]
+    sample = np.ascontiguousarray(celsius[::4, ::4])
     if camera.display == "linear":
         low, high = climate.air - camera.low, climate.air + camera.high
     else:

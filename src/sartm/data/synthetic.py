@@ -299,7 +299,7 @@ def _weather(rng: np.random.Generator, condition: str) -> Weather:
         return Weather(visibility=visibility, thermal_share=float(rng.uniform(0.05, 0.3)))
     if condition == "smoke":
         return Weather(plumes=int(rng.integers(2, 6)), thermal_share=float(rng.uniform(0.02, 0.2)))
-    if rng.random() < 0.4:
+    if rng.random() < 0.2:
         return Weather(visibility=float(np.exp(rng.uniform(math.log(400), math.log(4000)))))
     return Weather()
 
