@@ -149,7 +149,7 @@ class Browser:
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone,
         )  # fmt: skip
-        self.cdp("Emulation.setTouchEmulationEnabled", enabled=phone)
+        self.cdp("Emulation.setTouchEmulationEnabled", enabled=phone, maxTouchPoints=5)
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._do("GET", "/screenshot")))

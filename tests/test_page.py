@@ -128,6 +128,14 @@ def place(browser: Browser, size: tuple[int, int], x: float, y: float) -> tuple[
     )
 
 
+def paint(browser: Browser, index: int) -> None:
+    browser.js(
+        "const s = document.getElementById('paint'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('change'))",
+        index,
+    )
+
+
 def labels_of(browser: Browser) -> np.ndarray:
     return read_label(browser.downloaded(lambda: browser.click("#get-labels")))
 
@@ -208,8 +216,7 @@ def test_a_region_is_corrected_undone_and_saved(page, work):
     size = before.shape
     page.click("#edit")
     page.js("const s = document.getElementById('size'); s.value = 15;")
-    page.js("const s = document.getElementById('paint'); s.value = 7;"
-            "s.dispatchEvent(new Event('change'))")  # fmt: skip
+    paint(page, 7)
     line = [(100, 80), (160, 80), (160, 140)]
     page.drag(*(place(page, size, x, y) for x, y in line))
     after = labels_of(page)
@@ -229,8 +236,7 @@ def test_a_region_is_corrected_undone_and_saved(page, work):
     np.testing.assert_array_equal(labels_of(page), after)
 
     page.click("input[name=tool][value=fill]")
-    page.js("const s = document.getElementById('paint'); s.value = 5;"
-            "s.dispatchEvent(new Event('change'))")  # fmt: skip
+    paint(page, 5)
     page.drag(place(page, size, 130, 80), place(page, size, 130, 80))
     filled = after.copy()
     reach = np.zeros((size[0] + 2, size[1] + 2), np.uint8)
@@ -291,7 +297,7 @@ def test_wheel_and_drag_move_the_picture_under_the_pointer(page, work):
         "{deltaY: -600, clientX: x, clientY: y, bubbles: true, cancelable: true}))",
         *spot,
     )
-    page.drag((spot[0] + 1, spot[1]), button=False)
+    page.drag((spot[0] + 50, spot[1]), spot, button=False)
     assert page.js(SEEN).endswith(" at 50, 40")
     page.drag(spot, (spot[0] + 90, spot[1] + 30))
     assert page.js(SEEN).endswith(" at 50, 40")
@@ -394,7 +400,7 @@ def test_fingers_paint_and_pinch(page, work):
     page.resize(390, 844, phone=True)
     page.click("#edit")
     page.js("window.scrollTo(0, 0)")
-    page.wait("return document.querySelector('.painting')")
+    paint(page, 7)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
         fingers = [{"x": x, "y": y, "id": index} for index, (x, y) in enumerate(points)]
@@ -404,10 +410,12 @@ def test_fingers_paint_and_pinch(page, work):
     touch("touchStart", start)
     touch("touchMove", end)
     touch("touchEnd")
+    page.wait("return !document.getElementById('undo').disabled")
     changed = labels_of(page) != before
     assert changed.sum() > 200
     scale = "return parseInt(document.getElementById('scale').textContent)"
     fitted = page.js(scale)
+    page.js("window.scrollTo(0, 0)")  # to save, the page was scrolled down
     left, top, width, height = frame(page)
     x, y = left + width / 2, top + height / 2
     touch("touchStart", (x - 30, y))
@@ -457,10 +465,10 @@ def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors
     with serving(app) as address:
         window.resize(1280, 860)
         window.go(address)
+        window.complaints()
         window.wait(title + ready.format("one"))
         size = before.shape
-        window.js("const s = document.getElementById('paint'); s.value = 7;"
-                  "s.dispatchEvent(new Event('change'))")  # fmt: skip
+        paint(window, 7)
         window.drag(place(window, size, 100, 80), place(window, size, 160, 80))
         window.click("#save")
         window.wait(title + ready.format("two"))
@@ -481,7 +489,7 @@ def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors
         window.press("s")  # a prediction that is right is kept as it is
         window.wait("return !document.getElementById('saved').hidden")
         np.testing.assert_array_equal(read_label(tmp_path / "labels" / "two.png"), before)
-    assert window.complaints() == []
+        assert window.complaints() == []
 
 
 def test_the_description_of_the_api_can_be_read(window, address):

@@ -326,6 +326,7 @@ async def annotation_info(request: Request, service: Using) -> AnnotationInfo:
                 index=index,
                 name=pair.name,
                 saved=target.is_file(),
+                labelled=target.is_file() or bool(pair.label and pair.label.is_file()),
                 rgb=pair.rgb is not None or pair.four_channel is not None,
                 thermal=pair.thermal is not None or pair.four_channel is not None,
             )

@@ -107,7 +107,8 @@ class AnnotationPair(BaseModel):
 
     index: int
     name: str
-    saved: bool = Field(description="Its label file exists.")
+    saved: bool = Field(description="The file its label is saved to exists.")
+    labelled: bool = Field(description="It has a label to begin with, saved or of the data set.")
     rgb: bool
     thermal: bool
 

@@ -18,6 +18,7 @@ const state = {
   mode: "both",
   base: "rgb",
   tool: "brush",
+  wish: false, // to correct, as soon as there is one map to correct
   editing: false,
   paint: 1,
   only: null, // class that alone is bright
@@ -329,7 +330,7 @@ function refresh() {
   $("edit").hidden = shown.length > 1;
   $("note").textContent = result?.json.note ?? "";
   $("note").hidden = !result?.json.note;
-  setEditing(state.editing && Boolean(result) && shown.length === 1);
+  showEditing(state.wish && Boolean(result) && shown.length === 1);
   drawLegend();
   drawHistory();
   drawFolder();
@@ -504,6 +505,11 @@ function setMode(mode) {
 let pen = null; // the stroke in the making: {before, last, changed}
 
 function setEditing(on) {
+  state.wish = on;
+  showEditing(on && Boolean(current()) && state.mode !== "compare");
+}
+
+function showEditing(on) {
   const changes = on !== state.editing;
   state.editing = on;
   $("tools").hidden = !on;
@@ -637,22 +643,12 @@ async function step(index) {
     state.folder = { classes: info.classes, ignore: info.ignore, info, index };
     state.inputs = shown;
     state.results.clear();
-    state.saved = pair.saved || (await hasLabel(index)) ? await savedResult(index) : null;
-    state.editing = true;
+    state.saved = pair.labelled ? await savedResult(index) : null;
+    state.wish = true;
     state.mode = "both";
     drawInputs();
     await label();
   });
-}
-
-async function hasLabel(index) {
-  try {
-    await ask(`/v1/annotation/${index}/label`);
-    return true;
-  } catch (error) {
-    if (error.status === 404) return false;
-    throw error;
-  }
 }
 
 async function savedResult(index) {
@@ -676,7 +672,7 @@ async function save() {
   });
   if (!done) return;
   result.unsaved = false;
-  info.pairs[index].saved = true;
+  Object.assign(info.pairs[index], { saved: true, labelled: true });
   say(`Saved ${info.pairs[index].name}`, true);
   drawFolder();
   if (index + 1 < info.pairs.length) await step(index + 1);
@@ -691,7 +687,7 @@ function leaveFolder() {
   if (!state.folder) return;
   state.folder = null;
   state.inputs = { rgb: null, thermal: null };
-  state.editing = false;
+  state.wish = false;
 }
 
 function drawFolder() {
@@ -806,7 +802,7 @@ const KEYS = {
   "=": () => zoomBy(1.4),
   "-": () => zoomBy(1 / 1.4),
   0: () => panes[0]?.fit(),
-  c: () => current() && state.mode !== "compare" && setEditing(!state.editing),
+  c: () => current() && setEditing(!state.editing),
   b: () => setTool("brush"),
   e: () => setTool("eraser"),
   f: () => setTool("fill"),

@@ -230,7 +230,6 @@ export class Pane {
 
   #move(event) {
     if (!this.size) return;
-    const point = this.view.at(event.offsetX, event.offsetY);
     const before = this.fingers.get(event.pointerId);
     if (before && this.drawing) {
       const passed = event.getCoalescedEvents?.() ?? [];
@@ -244,7 +243,7 @@ export class Pane {
       this.#pinch(event, before);
     }
     if (before) this.fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
-    this.hooks.hover(point);
+    this.hooks.hover(this.view.at(event.offsetX, event.offsetY));
   }
 
   #pinch(event, before) {
