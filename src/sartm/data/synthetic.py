@@ -318,10 +318,10 @@ def _rgb_camera(rng: np.random.Generator, condition: str, light: str) -> RgbCame
         saturation=float(rng.uniform(0.5, 1.15)),
         contrast=float(rng.uniform(-0.15, 0.7)),
         blur=float(rng.uniform(-0.6, 0) if sharp < 0.15 else rng.uniform(0.45, 1.5)),
-        bloom=float(rng.uniform(0.3, 1.0)) if light != "day" else 0.3,
+        bloom=max(0.0, float(rng.uniform(-0.3, 0.4) if light == "day" else rng.uniform(0.3, 1.0))),
         noise=float(rng.uniform(0.5, 5.0) if dark else rng.uniform(0.3, 2.5)),
         vignette=max(0.0, float(rng.uniform(-0.4, 0.45))),
-        quality=int(rng.integers(40, 96)) if rng.random() < 0.5 else 0,
+        quality=int(rng.integers(40, 96)) if rng.random() < 0.35 else 0,
     )
 
 
@@ -640,7 +640,7 @@ def write_dataset(
     names = []
     for index in range(pairs):
         scene = draw_scene(pair_seed(seed, index), options)
-        name = f"{index:05d}{SUFFIXES[scene.condition]}"
+        name = f"drawn{index:05d}{SUFFIXES[scene.condition]}"
         _write_scene(root, name, scene, options, rgb_format)
         names.append(name)
     split = pairs - round(pairs * validation)
