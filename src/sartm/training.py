@@ -501,7 +501,7 @@ class _Run:
             seed=self.config.seed,
             steps=step,
             results=results,
-            training_images=inherited | self.images,
+            training_images=_join_images(inherited, self.images),
             text=None if self.table is None else to_dict(self.table),
             recipe=to_dict(self._shareable_config()),
         )
@@ -530,6 +530,15 @@ class _Run:
             }
             write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
         self.accelerator.wait_for_everyone()
+
+
+def _join_images(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """Hashes by name of both; another image under a name that is taken keeps its hash too."""
+    taken = {name for name in before if name in now and before[name] != now[name]}
+    renamed = {
+        f"{name}#{before[name][:8]}" if name in taken else name: before[name] for name in before
+    }
+    return renamed | now
 
 
 def _accelerator(precision: str, device: str) -> Accelerator:
