@@ -185,6 +185,7 @@ def serve(app: FastAPI, host: str, port: int) -> None:
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        listener.listen()  # from here on nobody is refused
     except OSError as error:
         raise InputError(
             f"cannot listen on {host} port {port}: {error.strerror}; choose another --port or "
