@@ -67,6 +67,7 @@ class Browser:
         wanted = {
             "browserName": "chrome",
             "goog:chromeOptions": options,
+            "unhandledPromptBehavior": "accept",
             "goog:loggingPrefs": {"browser": "ALL"},
         }
         answer = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
@@ -138,6 +139,12 @@ class Browser:
 
     def _act(self, actions: list[dict[str, Any]]) -> None:
         self._do("POST", "/actions", {"actions": actions})
+
+    def dismiss(self) -> str:
+        """Say no to the question that is open; returns it."""
+        text = str(self._do("GET", "/alert/text"))
+        self._do("POST", "/alert/dismiss", {})
+        return text
 
     def cdp(self, command: str, **parameters: Any) -> Any:
         body = {"cmd": command, "params": parameters}

@@ -470,6 +470,8 @@ def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors
         size = before.shape
         paint(window, 7)
         window.drag(place(window, size, 100, 80), place(window, size, 160, 80))
+        window.press("n")
+        assert "not saved" in window.dismiss()
         window.click("#save")
         window.wait(title + ready.format("two"))
         saved = read_label(tmp_path / "labels" / "one.png")

@@ -22,7 +22,8 @@ const state = {
   editing: false,
   paint: 1,
   only: null, // class that alone is bright
-  run: 0, // number of the newest request; answers of older ones are dropped
+  model: "",
+  run: 0, // number of the newest choice; answers to older ones are dropped
   busy: 0,
   pointer: null,
 };
@@ -148,18 +149,25 @@ async function place(files, kind = null) {
 
 /** Take new pictures (null removes one) and label them. */
 async function choose(chosen) {
+  const run = ++state.run;
   await attempt(async () => {
+    const shown = await showAll(chosen);
+    if (run !== state.run) return;
     if (state.inputs.thermal?.inside) state.inputs.thermal = null;
-    const shown = {};
-    for (const [kind, file] of Object.entries(chosen)) {
-      shown[kind] = file && { file, name: file.name, bitmap: await show(file, kind) };
-    }
     Object.assign(state.inputs, shown);
     state.results.clear();
     state.saved = null;
     drawInputs();
     await label();
   });
+}
+
+async function showAll(chosen) {
+  const shown = {};
+  for (const [kind, file] of Object.entries(chosen)) {
+    shown[kind] = file && { file, name: file.name, bitmap: await show(file, kind) };
+  }
+  return shown;
 }
 
 function drawInputs() {
@@ -194,7 +202,7 @@ function drawInputs() {
 // --- labelling -----------------------------------------------------------------------------------
 
 function classTable() {
-  if (state.folder) return state.folder.info;
+  if (state.folder) return state.folder;
   const model = state.models.find((one) => one.name === $("model").value) ?? state.models[0];
   return { classes: model.classes, ignore: model.ignore };
 }
@@ -595,7 +603,7 @@ function cancelStroke() {
 
 function noteEdit(result) {
   result.edited = result.history.done.length > 0;
-  result.unsaved = true;
+  result.unsaved = result.edited || Boolean(state.folder); // undone, it differs from its file
   count(result);
   drawLegend();
   drawHistory();
@@ -630,20 +638,21 @@ async function openFolder() {
 async function step(index) {
   const info = state.listed;
   if (!info || index < 0 || index >= info.pairs.length || !mayLeave()) return;
+  const run = ++state.run;
   await attempt(async () => {
     const pair = info.pairs[index];
     const chosen = { rgb: null, thermal: null };
     for (const kind of ["rgb", "thermal"]) {
       if (pair[kind]) chosen[kind] = await fetchFile(`/v1/annotation/${index}/${kind}`, pair.name);
     }
-    const shown = {};
-    for (const [kind, file] of Object.entries(chosen)) {
-      shown[kind] = file && { file, name: pair.name, bitmap: await show(file, kind) };
-    }
-    state.folder = { classes: info.classes, ignore: info.ignore, info, index };
+    const shown = await showAll(chosen);
+    const saved = pair.labelled ? await savedResult(index) : null;
+    if (run !== state.run) return;
+    state.folder = { classes: info.classes, ignore: info.ignore, index };
+    state.at = index;
     state.inputs = shown;
     state.results.clear();
-    state.saved = pair.labelled ? await savedResult(index) : null;
+    state.saved = saved;
     state.wish = true;
     state.mode = "both";
     drawInputs();
@@ -651,9 +660,14 @@ async function step(index) {
   });
 }
 
+/** To the next pair, or back to the one that was left for something else. */
+function goOn() {
+  step(state.folder ? state.folder.index + 1 : state.at);
+}
+
 async function savedResult(index) {
   const json = await (await ask(`/v1/annotation/${index}/label`)).json();
-  return createResult({ ...json, note: "", modalities: [] }, state.folder.info);
+  return createResult({ ...json, note: "", modalities: [] }, state.listed);
 }
 
 async function fetchFile(path, name) {
@@ -664,7 +678,8 @@ async function fetchFile(path, name) {
 async function save() {
   const result = current();
   if (!state.folder || !result) return;
-  const { index, info } = state.folder;
+  const { index } = state.folder;
+  const info = state.listed;
   const done = await attempt(async () => {
     const body = await encodePng(result.map.labels, result.map.size);
     await ask(`/v1/annotation/${index}/label`, { method: "PUT", body });
@@ -679,8 +694,8 @@ async function save() {
 }
 
 function mayLeave() {
-  const unsaved = state.folder && [...state.results.values()].some((one) => one.unsaved);
-  return !unsaved || window.confirm("Leave this pair without saving its label?");
+  const unsaved = [...state.results.values()].some((one) => one.unsaved);
+  return !unsaved || window.confirm("What you corrected is not saved. Go on without it?");
 }
 
 function leaveFolder() {
@@ -720,6 +735,7 @@ function download(blob, name) {
 }
 
 async function labelBlob(result) {
+  result.unsaved &&= Boolean(state.folder); // a folder's labels belong into the folder
   if (result.png && !result.edited) return new Blob([result.png], { type: "image/png" });
   return encodePng(result.map.labels, result.map.size);
 }
@@ -812,7 +828,7 @@ const KEYS = {
     setPaint(ids[(ids.indexOf(state.paint) + 1) % ids.length]);
   },
   p: () => state.folder && step(state.folder.index - 1),
-  n: () => state.listed && step((state.folder?.index ?? -1) + 1),
+  n: goOn,
   s: save,
   "?": () => $("keys").showModal(),
 };
@@ -850,7 +866,7 @@ function wire() {
     in: () => zoomBy(1.4), out: () => zoomBy(1 / 1.4), fit: () => panes[0].fit(),
     undo: () => travel("undo"), redo: () => travel("redo"),
     edit: () => setEditing(!state.editing),
-    previous: () => step(state.folder.index - 1), next: () => step((state.folder?.index ?? -1) + 1), save,
+    previous: () => step(state.folder.index - 1), next: goOn, save,
     help: () => $("keys").showModal(), theme: switchTheme, browse: () => browse(null),
     "get-labels": async () => download(await labelBlob(current()), `${stem()}_labels.png`),
     "get-overlay": async () => download(await overlayBlob(current()), `${stem()}_overlay.png`),
@@ -862,7 +878,11 @@ function wire() {
   $("paint").addEventListener("change", () => setPaint(Number($("paint").value)));
   $("resize").addEventListener("change", () => (state.results.clear(), label()));
   $("model").addEventListener("change", () => {
-    if (!mayLeave()) return;
+    if (!mayLeave()) {
+      $("model").value = state.model;
+      return;
+    }
+    state.model = $("model").value;
     state.results.clear();
     state.saved = null;
     label();
@@ -874,7 +894,7 @@ function wire() {
   for (const kind of ["rgb", "thermal"]) wireSlot(kind);
   wireDrops();
   window.addEventListener("beforeunload", (event) => {
-    if (state.folder && current()?.unsaved) event.preventDefault();
+    if ([...state.results.values()].some((one) => one.unsaved)) event.preventDefault();
   });
 }
 
@@ -989,6 +1009,7 @@ async function start() {
     const answer = await (await ask("/v1/models")).json();
     state.models = answer.models;
     $("model").replaceChildren(...answer.models.map((one) => new Option(one.name, one.name)));
+    state.model = $("model").value;
     if (answer.annotation) await openFolder();
   });
   document.documentElement.dataset.ready = "yes";
