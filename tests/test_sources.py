@@ -343,6 +343,8 @@ def hub(monkeypatch):
     }
     with hub_server.serve(hub_server.Hub(REPOSITORY, files)) as served:
         monkeypatch.setenv("HF_ENDPOINT", served.url)
+        # the suite runs offline; this server is on loopback
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         yield served
 
@@ -417,6 +419,7 @@ def test_a_repository_without_weights_says_so(hub, cache):
 
 def test_no_server_gives_the_command_for_a_machine_with_network(cache, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(InputError) as error:
         get_weights("sam2.1-hiera-tiny", cache=cache)
     message = str(error.value)
