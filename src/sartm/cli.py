@@ -8,7 +8,7 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 import typer
@@ -21,7 +21,7 @@ from sartm.errors import InputError
 if TYPE_CHECKING:
     from sartm.data.inspection import GroupStats
     from sartm.evaluation import Views
-    from sartm.inference import Predictor
+    from sartm.inference import Homography, Predictor
     from sartm.report import Report
     from sartm.video import VideoOptions
 
@@ -171,6 +171,9 @@ def predict(
     black_hot: BlackHot = False,
     repair: Repair = False,
     clahe: Clahe = False,
+    align: Annotated[
+        str, typer.Option(help="Thermal onto RGB first: a calibration (JSON), or auto.")
+    ] = "",
     overwrite: Annotated[bool, typer.Option(help="Label again what is there.")] = False,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -185,6 +188,8 @@ def predict(
 
     camera = Camera(radiometric, black_hot, repair)
     if is_video(rgb) or is_video(thermal):
+        if align:
+            raise InputError("--align is for images; take the video's frames as two folders")
         from sartm.video import VideoOptions
 
         film = VideoOptions(
@@ -212,6 +217,7 @@ def predict(
         allow_single=allow_single,
         camera=camera,
         clahe=clahe,
+        align=_alignment(align),
     )
     outcome = predict_folder(
         _predictor(model, device, precision),
@@ -230,6 +236,17 @@ def predict(
         kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
         print(f"{outcome.done} label maps in {out / 'labels'}{kept}")
     return 3 if outcome.failures else 0
+
+
+def _alignment(value: str) -> "Homography | Literal['auto'] | None":
+    """--align: nothing, auto, or the homography of a file."""
+    from sartm.data.calibration import read_calibration
+
+    if not value:
+        return None
+    if value == "auto":
+        return "auto"
+    return tuple(map(tuple, read_calibration(Path(value)).tolist()))
 
 
 @app.command()

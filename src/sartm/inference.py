@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from sartm.data.classes import Classes
 from sartm.data.images import FourChannel, apply_thermal_rule, write_atomic, write_label
 from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, find_pairs, read_ahead, read_pair
+from sartm.data.registration import align_thermal
 from sartm.errors import InputError
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
@@ -256,6 +257,9 @@ def _as_array(source: Image.Image | Array | str | Path | None) -> Array | None:
     return None if source is None else np.asarray(source)
 
 
+Homography = tuple[tuple[float, ...], ...]
+
+
 @dataclass(frozen=True)
 class PredictOptions:
     """What `predict_folder` does beside labelling; part of what makes two runs the same."""
@@ -271,6 +275,8 @@ class PredictOptions:
     """How thermal files are read."""
     clahe: bool = False
     """Local contrast of the thermal picture under an overlay; labels are the same."""
+    align: Homography | Literal["auto"] | None = None
+    """Thermal pixel to RGB pixel, as rows; `auto` estimates one per pair, or fails the pair."""
 
 
 @dataclass(frozen=True)
@@ -322,6 +328,10 @@ def predict_folder(
         InputError: no input, two inputs with one name, outputs of another model or settings
             without `overwrite`, or a folder that cannot be written.
     """
+    if options.align is not None and (rgb is None or thermal is None):
+        raise InputError("--align moves thermal onto RGB; give both --rgb and --thermal")
+    if options.align is not None and options.resize_thermal:
+        raise InputError("--align and --resize-thermal exclude each other; leave one out")
     pairs, unpaired = find_pairs(rgb, thermal, options.pair_regex, options.allow_single)
     settings = to_dict(options) | {
         "rgb": None if rgb is None else str(rgb),
@@ -341,6 +351,7 @@ def predict_folder(
             resize_thermal=options.resize_thermal,
             four_channel=options.four_channel,
             camera=options.camera,
+            align=None if options.align is None else partial(record.align, pair, options.align),
         )
 
     with record, Meter("predict", len(todo)) as meter, ThreadPoolExecutor(1) as writer:
@@ -377,6 +388,7 @@ class _Record:
         self.pairs: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
         self.kept: dict[str, Any] = {}
+        self.aligned: dict[str, dict[str, Any]] = {}
         self.resumes = False
         self.spoken = time.monotonic()
         summary = out / "summary.json"
@@ -408,6 +420,19 @@ class _Record:
 
     def _overlay(self, name: str) -> Path:
         return self.out / "overlays" / f"{name}.jpg"
+
+    def align(
+        self, pair: Pair, how: Homography | Literal["auto"], rgb: Array, thermal: Array
+    ) -> Array:
+        """Thermal on the pixels of RGB; how it came there is kept for the pair's entry."""
+        given = None if how == "auto" else np.array(how, np.float64)
+        found = align_thermal(rgb, thermal, given, f"pair {pair.name!r}")
+        self.aligned[pair.name] = {
+            "homography": found.homography.tolist(),
+            "quality": None if found.quality is None else round(found.quality, 4),
+            "seen": round(found.seen, 4),
+        }
+        return found.image
 
     def write(
         self,
@@ -445,6 +470,8 @@ class _Record:
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
+        if pair.name in self.aligned:
+            entry["alignment"] = self.aligned.pop(pair.name)
         if sample.note:
             log.warning("%s: %s", pair.name, sample.note)
             entry["note"] = sample.note

@@ -15,6 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.data.calibration import (
+    apply_alignment,
+    read_calibration,
+    write_calibration,
+    write_comparison,
+)
 from sartm.data.classes import Classes
 from sartm.data.images import (
     read_four_channel,
@@ -28,14 +34,7 @@ from sartm.data.images import (
 from sartm.data.inspection import over_all
 from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.pairs import check_ids, read_pair
-from sartm.data.registration import (
-    apply_alignment,
-    estimate_alignment,
-    estimate_rig_alignment,
-    read_calibration,
-    write_calibration,
-    write_comparison,
-)
+from sartm.data.registration import estimate_alignment, estimate_rig_alignment
 from sartm.errors import InputError
 
 Array = npt.NDArray[Any]

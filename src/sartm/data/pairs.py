@@ -161,23 +161,27 @@ def read_pair(
     four_channel: FourChannel = "no",
     camera: Camera = Camera(),
     max_pixels: int = MAX_PIXELS,
+    align: Callable[[Array, Array], Array] | None = None,
 ) -> Sample:
     """Read and check everything that belongs to a pair.
 
     `four_channel` says what a 4th channel of an RGB image without thermal partner is, `camera` how
-    thermal is read. With `classes` the label is read too, and its ids are checked.
+    thermal is read. `align` makes of RGB (H, W, 3) and thermal of any size the thermal image
+    (H, W). With `classes` the label is read too, and its ids are checked.
 
     Raises:
         InputError: an unreadable file, sizes that differ (thermal is fitted to the size of RGB with
             `resize_thermal`), or label ids outside the class table.
     """
     rgb, thermal, note = _read_images(pair, four_channel, camera, max_pixels)
+    if align is not None and rgb is not None and thermal is not None:
+        thermal = align(rgb, thermal)
     if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
         if not resize_thermal:
             raise InputError(
                 f"pair {pair.name!r}: RGB is {_size(rgb)} but thermal is {_size(thermal)}. If both "
                 f"show the same field of view pass --resize-thermal; if not, register the cameras "
-                f"first: sartm data align"
+                f"first: sartm data align, or predict with --align auto"
             )
         thermal = fit_thermal(thermal, rgb.shape[:2])
     label = None
