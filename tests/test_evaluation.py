@@ -1,6 +1,7 @@
 """Scores a user can trust: what is labelled, how it is counted, and what is said instead."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -166,6 +167,29 @@ def test_every_view_gives_a_map_of_the_original_size(
     labels = label_sample(predictor, sample, views=views)
     assert labels.shape == (50, 71)
     assert (labels == 4).all()
+
+
+def test_report_json_says_how_each_pair_was_seen(
+    model: str, mfnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model", model, "--data", str(mfnet), "--out", str(tmp_path / "out")]
+
+    def seen(*more: str) -> tuple[object, str]:
+        assert main([*words, *more]) == 0
+        page = (tmp_path / "out/report.md").read_text()
+        return json.loads((tmp_path / "out/report.json").read_text())["views"], page
+
+    whole, page = seen()
+    assert whole == {"window": None, "stride": None, "scales": [1.0], "flip": False}
+    assert "views: the whole image\n" in page
+    views, page = seen("--window", "32x48", "--scales", "1,1.5", "--flip")
+    assert views == {"window": [32, 48], "stride": 21, "scales": [1.0, 1.5], "flip": True}
+    assert "windows of 32x48, a new one every 21 pixels; scales 1, 1.5; with mirror images" in page
+    labels = tmp_path / "labels"
+    shutil.copytree(mfnet / "labels", labels)
+    args = ["score", "--predictions", labels, "--data", mfnet, "--out", tmp_path / "scored"]
+    assert main([str(word) for word in args]) == 0
+    assert "views" not in json.loads((tmp_path / "scored/report.json").read_text())
 
 
 def test_a_mirrored_pair_gets_the_mirrored_map(predictor: Predictor) -> None:
@@ -408,7 +432,7 @@ def test_published_figures_are_shown_for_the_same_protocol_only(
     page = (tmp_path / "with/report.md").read_text()
     assert "SpatialSeg" in page  # an MFNet figure under mfnet-9
     assert "other images, so not comparable" in page
-    from sartm.report import load_published
+    from sartm.report.published import load_published
 
     elsewhere = {row.system for row in load_published().rows if row.protocol != "mfnet-9"}
     here = {row.system for row in load_published().rows if row.protocol == "mfnet-9"}

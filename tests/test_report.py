@@ -13,17 +13,11 @@ import pytest
 from sartm.data.classes import FMB, MFNET, PST900, Classes
 from sartm.errors import InputError
 from sartm.metrics import PROTOCOLS, ConfusionMatrix
-from sartm.report import (
-    Comparison,
-    build_report,
-    compare,
-    draw_pair,
-    load_published,
-    to_html,
-    to_json,
-    to_markdown,
-    write_report,
-)
+from sartm.report.files import to_json, to_markdown, write_report
+from sartm.report.page import to_html
+from sartm.report.pictures import draw_pair
+from sartm.report.published import Comparison, compare, load_published
+from sartm.report.scores import build_report
 
 HOSTILE = "</style><script src=https://evil.example/x.js>|`*_[x](y)\n# \"'&\x00\u202e\udc80"
 KEYS = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sartm.data.inspection import GroupStats
     from sartm.evaluation import Views
     from sartm.inference import Homography, Predictor
-    from sartm.report import Report
+    from sartm.report.scores import Report
     from sartm.video import VideoOptions
 
 app = typer.Typer(
@@ -411,8 +411,9 @@ def evaluate(
     """Score a model on a split: report.json, report.md, report.html."""
     from sartm.data.pairs import PairDataset
     from sartm.evaluation import evaluate_with_pictures
-    from sartm.report import compare as compare_published
-    from sartm.report import load_published, write_report
+    from sartm.report.files import write_report
+    from sartm.report.published import compare as compare_published
+    from sartm.report.published import load_published
     from sartm.robustness import choose_conditions, measure_robustness
 
     views = _views(window, stride, scales, flip)
@@ -477,7 +478,7 @@ def score(
     """Score label maps made by anyone, by any model."""
     from sartm.data.pairs import PairDataset
     from sartm.evaluation import score as run_score
-    from sartm.report import write_report
+    from sartm.report.files import write_report
 
     dataset = PairDataset.open(data, split)
     report = run_score(
@@ -492,7 +493,7 @@ def score(
 
 
 def _print_report(report: "Report", out: Path, json_file: str) -> None:
-    from sartm.report import to_json
+    from sartm.report.files import to_json
 
     if json_file:
         _print_json(json_file, json.loads(to_json(report)))
@@ -887,7 +888,7 @@ def list_known(json_file: Json = "") -> int:
     """What can be loaded by name: bundled models and SAM 2's encoders."""
     from dataclasses import asdict
 
-    from sartm.model.sources import list_weights
+    from sartm.model.hub import list_weights
 
     rows = list_weights()
     _print_json(json_file, [asdict(row) for row in rows])
@@ -907,7 +908,7 @@ def get(
     verify: Annotated[bool, typer.Option(help="Also check files that are cached.")] = False,
 ) -> int:
     """Fetch weights into the hub's cache: resumed when cut off, checked by SHA-256."""
-    from sartm.model.sources import get_weights
+    from sartm.model.hub import get_weights
 
     print(get_weights(name, revision=revision or None, verify=verify))
     return 0

@@ -18,7 +18,9 @@ from sartm.inference import Prediction, Predictor
 from sartm.metrics import ConfusionMatrix, Counts, best_and_worst, means
 from sartm.model.checkpoint import load
 from sartm.progress import Meter
-from sartm.report import build_report, draw_pair, write_report
+from sartm.report.files import write_report
+from sartm.report.pictures import draw_pair
+from sartm.report.scores import build_report
 
 Image = npt.NDArray[np.uint8]
 

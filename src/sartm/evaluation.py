@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.config import Modality
+from sartm.config import Modality, to_dict
 from sartm.data.classes import MFNET
 from sartm.data.images import apply_thermal_rule, image_size, read_label
 from sartm.data.layouts import Pair
@@ -20,7 +20,8 @@ from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ah
 from sartm.errors import InputError
 from sartm.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
 from sartm.progress import Meter
-from sartm.report import Cell, PairPictures, Report, build_report, draw_pair
+from sartm.report.pictures import PairPictures, draw_pair
+from sartm.report.scores import Cell, Report, build_report
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,12 @@ class Views:
         if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
             raise InputError(f"scales are {list(self.scales)}; give one or more from 0.1 to 4")
 
+    def step(self) -> int | None:
+        """The stride in use, the default filled in; None without a window."""
+        if self.window is None:
+            return None
+        return self.stride or max(1, 2 * min(self.window) // 3)
+
 
 def label_sample(
     predictor: "Predictor", sample: Sample, modality: Modality = "both", views: Views = Views()
@@ -103,7 +110,7 @@ def _mean_of_windows(
     from sartm.model.sartm import resize_logits
 
     height, width = (min(pair) for pair in zip(views.window or size, size, strict=True))
-    stride = views.stride or max(1, 2 * min(height, width) // 3)
+    stride = views.step() or 1  # of a whole image there is one window
     total = torch.zeros((len(predictor.classes), *size))
     seen = torch.zeros(size)
     for top in _starts(size[0], height, stride):
@@ -266,6 +273,7 @@ def evaluate_with_pictures(
         which=protocol,
         contaminated=contaminated,
         selected_on=None if facts is None else facts.selected_on,
+        views=to_dict(views) | {"stride": views.step()},
         robustness=robustness,
     )
     pictures = [
@@ -374,6 +382,7 @@ class _Tally:
         which: str | None,
         contaminated: Sequence[str] = (),
         selected_on: str | None = None,
+        views: Mapping[str, Any] | None = None,
         robustness: Sequence[Mapping[str, Cell]] = (),
     ) -> Report:
         report = build_report(
@@ -392,6 +401,7 @@ class _Tally:
             },
             contaminated=contaminated,
             selected_on=selected_on,
+            views=views,
             robustness=robustness,
             samples=1000 if self.each else 0,
         )

@@ -26,7 +26,7 @@ from sartm.evaluation import Views, judge
 from sartm.inference import Predictor, fingerprint
 from sartm.metrics import PROTOCOLS, Counts, choose_protocols, percent, protocol_means
 from sartm.progress import Meter
-from sartm.report import Cell
+from sartm.report.scores import Cell
 
 Array = npt.NDArray[Any]
 Change = Callable[[Sample, float, np.random.Generator], Sample]

@@ -1,0 +1,1 @@
+"""One evaluation, from counts to report.json, report.md and report.html."""
