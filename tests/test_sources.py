@@ -17,19 +17,14 @@ from small_weights import SMALL, hub_weights, meta_weights, pair, small_model
 
 from sartm.config import FusionConfig, ModelConfig
 from sartm.errors import InputError
+from sartm.model import hub as weights_hub
 from sartm.model import sources
 from sartm.model.checkpoint import ModelFacts, build, convert_weights, load
 from sartm.model.checkpoint import save as save_model
+from sartm.model.hub import get_weights, list_weights
 from sartm.model.sam2 import ENCODERS
 from sartm.model.sartm import SARTM, count_parameters
-from sartm.model.sources import (
-    IGNORED,
-    get_weights,
-    is_sam2,
-    list_weights,
-    load_encoder,
-    read_weights,
-)
+from sartm.model.sources import IGNORED, is_sam2, load_encoder, read_weights
 
 REPOSITORY = "facebook/sam2.1-hiera-test"
 
@@ -473,7 +468,7 @@ def test_our_own_models_come_from_the_hub_too(hub, cache, tmp_path, monkeypatch)
 
 def test_the_list_describes_bundled_models(cache, tmp_path, monkeypatch):
     save_model(small_model(), tmp_path / "own", ModelFacts(licence="Only for research."))
-    monkeypatch.setattr(sources, "bundled_models", lambda: {"own": tmp_path / "own"})
+    monkeypatch.setattr(weights_hub, "bundled_models", lambda: {"own": tmp_path / "own"})
     first = list_weights(cache)[0]
     count = sum(value.numel() for value in small_model().state_dict().values())
     assert (first.name, first.size, first.parameters) == ("own", "test", count)

@@ -24,7 +24,7 @@ from sartm.app.worker import Worker
 from sartm.errors import InputError
 from sartm.inference import Precision, Predictor
 from sartm.model.checkpoint import load
-from sartm.model.sources import bundled_models
+from sartm.model.hub import bundled_models
 
 log = logging.getLogger("sartm")
 

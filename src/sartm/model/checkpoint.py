@@ -25,19 +25,14 @@ from sartm import __version__
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.data.classes import Classes
 from sartm.errors import InputError
+from sartm.model.hub import CARD, CONFIG, WEIGHTS, bundled_models, get_weights, is_hub_id
 from sartm.model.released import CANVAS, Released, released_config, released_state, to_default_model
 from sartm.model.sartm import SARTM
 from sartm.model.sources import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
     Weights,
-    bundled_models,
     fill,
     fill_encoder,
-    get_weights,
     is_encoder,
-    is_hub_id,
     read_safetensors,
     read_weights,
 )
