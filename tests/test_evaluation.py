@@ -358,6 +358,32 @@ def test_memory_does_not_grow_with_the_pairs(
     assert {name: part.pairs for name, part in report.subsets.items()} == {"day": 200, "night": 200}
 
 
+def test_a_pair_costs_its_paths_and_a_few_counts(tmp_path: Path) -> None:
+    """From opening to the report with intervals; 9,000 pairs more are then below 20 MB."""
+    peaks = []
+    encoded = cv2.imencode(".png", np.arange(64, dtype=np.uint8).reshape(8, 8) % 9)[1].tobytes()
+    (tmp_path / "maps").mkdir()
+    for pairs in (300, 900):
+        names = [f"{index:06d}{'DN'[index % 2]}" for index in range(pairs)]
+        for name in names:
+            (tmp_path / "maps" / f"{name}.png").write_bytes(encoded)
+        (tmp_path / "all.txt").write_text("\n".join(names))
+        files = "".join(f"{kind} = 'maps/{{name}}.png'\n" for kind in ("rgb", "thermal", "label"))
+        (tmp_path / "dataset.toml").write_text(
+            f"name = 'many'\nclasses = {list(MFNET.names)}\n[files]\n{files}"
+            f"[splits]\nall = 'all.txt'\n[subsets]\nday = 'D$'\nnight = 'N$'\n"
+        )
+        tracemalloc.start()
+        try:
+            report = score(tmp_path / "maps", PairDataset.open(tmp_path, "all"))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert report.pairs == pairs
+        assert report.intervals
+    assert (peaks[1] - peaks[0]) / 600 < 2200
+
+
 def test_real_labels_score_100_in_seconds() -> None:
     root = SHARED / "data/msrs268"
     if not root.is_dir():

@@ -74,6 +74,10 @@ BENCHMARKS = {
 """Class table and means of each benchmark; the first mean is the one to put in a headline."""
 
 
+_WEIGHTS = 250_000
+"""Weights of pairs drawn at a time by the bootstrap, which bounds its memory to a few MiB."""
+
+
 class ConfusionMatrix:
     """Pixels per (truth, prediction), summed over a split; exact, as the counts are integers."""
 
@@ -81,7 +85,7 @@ class ConfusionMatrix:
         self.counts: Counts = np.zeros((classes, classes), np.int64)
         """(K, K), rows are the ground truth, columns the prediction."""
         if counts is not None:
-            self.counts += counts
+            self.counts += counts.astype(np.int64, copy=False)
 
     def update(
         self, prediction: NDArray[np.integer], label: NDArray[np.integer], ignore: int = 255
@@ -264,7 +268,7 @@ def bootstrap(
     pairs = len(counts)
     random = np.random.default_rng(seed)
     scores = []
-    chunk = max(1, 2_000_000 // max(pairs, 1))  # bounds the memory of the drawn weights
+    chunk = max(1, _WEIGHTS // max(pairs, 1))
     for start in range(0, samples if pairs else 0, chunk):
         size = min(chunk, samples - start)
         weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
@@ -334,8 +338,11 @@ def _mean(values: Fractions) -> Fractions:
 def _resampled(weights: Fractions, counts: Counts, protocol: Protocol) -> Fractions:
     """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn."""
     classes = counts.shape[-1]
-    # float64 is exact below 2**53 pixels and lets BLAS do the sum.
-    total = weights @ counts.reshape(len(counts), -1).astype(float)
+    total = np.zeros((len(weights), classes**2))
+    for start in range(0, len(counts), 1000):  # a part at a time: no float copy of all counts
+        some = counts[start : start + 1000]
+        # float64 is exact below 2**53 pixels and lets BLAS do the sum.
+        total += weights[:, start : start + 1000] @ some.reshape(len(some), -1).astype(float)
     return protocol_means(total.reshape(-1, classes, classes), protocol)[0]
 
 

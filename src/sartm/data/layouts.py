@@ -16,7 +16,7 @@ from sartm.errors import InputError
 ThermalUnit = Literal["display", "counts", "celsius"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Where one RGB-thermal pair lies; what is None does not exist."""
 
