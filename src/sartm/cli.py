@@ -19,6 +19,7 @@ from rich.table import Table
 from sartm.errors import InputError
 
 if TYPE_CHECKING:
+    from sartm.data.classes import Classes
     from sartm.data.inspection import GroupStats
     from sartm.evaluation import Views
     from sartm.inference import Homography, Predictor
@@ -83,6 +84,15 @@ class Match(StrEnum):
 
 
 Model = Annotated[str, typer.Option("--model", help="Bundled name, folder, hub id or file.")]
+Encoder = Annotated[
+    str, typer.Option(help="SAM 2 under a model of adapters: file, folder or hub id.")
+]
+ClassNames = Annotated[
+    str, typer.Option(help="Of released weights: mfnet, pst900, fmb, cityscapes, a data set, .txt.")
+]
+Canvas = Annotated[
+    int | None, typer.Option(help="Side of the square that released weights pad to; 1280.")
+]
 Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto takes bf16 where it is fast.")]
@@ -147,11 +157,42 @@ def _print_json(target: str, content: Any) -> None:
             ) from None
 
 
-def _predictor(model: str, device: str, precision: Precision) -> "Predictor":
+def _predictor(
+    model: str,
+    encoder: str,
+    classes: str,
+    canvas: int | None,
+    device: str,
+    precision: Precision,
+) -> "Predictor":
     from sartm.inference import Predictor
     from sartm.model.checkpoint import load
 
-    return Predictor(load(model), device=device, precision=precision.value)
+    loaded = load(model, encoder=encoder or None, classes=_class_table(classes), canvas=canvas)
+    return Predictor(loaded, device=device, precision=precision.value)
+
+
+def _class_table(name: str) -> "Classes | None":
+    """What --classes names: a table, those of a data set, or the lines of a .txt."""
+    from sartm.data.classes import TABLES, Classes
+    from sartm.data.layouts import open_layout
+
+    if not name:
+        return None
+    if name in TABLES:
+        return TABLES[name]
+    if not Path(name).exists():
+        raise InputError(
+            f"no class table {name!r}; choose one of {', '.join(TABLES)}, or give a data set or a "
+            f".txt with a name on each line"
+        )
+    if Path(name).suffix.lower() != ".txt":
+        return open_layout(name).classes
+    try:
+        lines = Path(name).read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the names of classes in {name}: {error}") from None
+    return Classes(tuple(line.strip() for line in lines if line.strip()))
 
 
 @app.command()
@@ -160,6 +201,9 @@ def predict(
     thermal: Annotated[str, typer.Option(help="Thermal: file, folder, glob or video.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for label maps and overlays.")] = Path("out"),
     model: Model = "mini",
+    encoder: Encoder = "",
+    classes: ClassNames = "",
+    canvas: Canvas = None,
     modality: Modality = Modality.both,
     overlay: Annotated[bool, typer.Option(help="Also write overlays.")] = True,
     opacity: Opacity = 0.5,
@@ -200,10 +244,8 @@ def predict(
             camera=camera,
             clahe=clahe,
         )
-        return _label_video(
-            rgb, thermal, out, _predictor(model, device, precision), model, film, overwrite,
-            json_file,
-        )  # fmt: skip
+        predictor = _predictor(model, encoder, classes, canvas, device, precision)
+        return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
     find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     from sartm.inference import PredictOptions, predict_folder
 
@@ -220,7 +262,7 @@ def predict(
         align=_alignment(align),
     )
     outcome = predict_folder(
-        _predictor(model, device, precision),
+        _predictor(model, encoder, classes, canvas, device, precision),
         rgb or None,
         thermal or None,
         out,
@@ -255,6 +297,9 @@ def video(
     thermal: Annotated[str, typer.Option(help="Likewise.")] = "",
     out: Annotated[Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.")] = Path("out"),
     model: Model = "mini",
+    encoder: Encoder = "",
+    classes: ClassNames = "",
+    canvas: Canvas = None,
     modality: Modality = Modality.both,
     one_file: Annotated[OneFile | None, typer.Option(help="RGB and thermal in --rgb.")] = None,
     every: Annotated[int, typer.Option(min=1, help="Only each N-th frame.")] = 1,
@@ -304,7 +349,7 @@ def video(
         camera=Camera(radiometric, black_hot, repair),
         clahe=clahe,
     )
-    predictor = _predictor(model, device, precision)
+    predictor = _predictor(model, encoder, classes, canvas, device, precision)
     return _label_video(rgb, thermal, out, predictor, model, options, overwrite, json_file)
 
 
@@ -390,6 +435,9 @@ def train(
 def evaluate(
     data: Data,
     model: Model = "mini",
+    encoder: Encoder = "",
+    classes: ClassNames = "",
+    canvas: Canvas = None,
     split: Split = "val",
     protocol: Protocol = "",
     modality: Modality = Modality.both,
@@ -411,6 +459,7 @@ def evaluate(
     """Score a model on a split: report.json, report.md, report.html."""
     from sartm.data.pairs import PairDataset
     from sartm.evaluation import evaluate_with_pictures
+    from sartm.model.released import is_unnamed
     from sartm.report.files import write_report
     from sartm.report.published import compare as compare_published
     from sartm.report.published import load_published
@@ -420,7 +469,12 @@ def evaluate(
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality.value) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
-    predictor = _predictor(model, device, precision)
+    predictor = _predictor(model, encoder, classes, canvas, device, precision)
+    if is_unnamed(predictor.classes) and predictor.classes.names != dataset.classes.names:
+        raise InputError(
+            f"{model} does not name its {len(predictor.classes)} classes; if they are this data "
+            f"set's, add --classes {data} (or pst900, mfnet, fmb)"
+        )
     rows = []
     if wanted:
         rows = measure_robustness(
@@ -615,6 +669,9 @@ def export(
     format: Annotated[ExportFormat, typer.Option("--format", help="Kind of file.")],
     out: Annotated[Path, typer.Option(help="Folder for the file, config.json and README.md.")],
     model: Model = "mini",
+    encoder: Encoder = "",
+    classes: ClassNames = "",
+    canvas: Canvas = None,
     modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = Modality.both,
     int8: Annotated[bool, typer.Option("--int8", help="8-bit, measured on --data.")] = False,
     data: Annotated[str, typer.Option("--data", help="Your pairs, for comparison and int8.")] = "",
@@ -630,7 +687,7 @@ def export(
     from sartm.model.sartm import SARTM
 
     sides = _sides(size, "--size") if size else None
-    loaded = load(model)
+    loaded = load(model, encoder=encoder or None, classes=_class_table(classes), canvas=canvas)
     if not isinstance(loaded, SARTM):
         raise InputError(f"{model} is an export already; give the model it was made from")
     result = export_model(
@@ -918,25 +975,24 @@ def get(
 def convert_model(
     source: Annotated[str, typer.Argument(help="Anything --model takes.")],
     out: Annotated[Path, typer.Option(help="Folder of the converted model.")],
-    classes: Annotated[str, typer.Option(help="mfnet, pst900, fmb, cityscapes.")] = "",
-    canvas: Annotated[int, typer.Option(help="Side of the square released models pad to.")] = 1280,
-    encoder: Annotated[str, typer.Option(help="SAM 2 weights of a model of adapters.")] = "",
-    half: Annotated[bool, typer.Option(help="Write float16.")] = False,
+    encoder: Encoder = "",
+    classes: ClassNames = "",
+    canvas: Canvas = None,
+    full: Annotated[bool, typer.Option("--full", help="Put the encoder into adapters.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write float16.")] = False,
 ) -> int:
-    """Write any weights as a self-contained model folder."""
+    """Write any weights as a model folder; only adapters need more than it, unless --full."""
     import torch
 
-    from sartm.data.classes import TABLES
     from sartm.model.checkpoint import convert_weights
 
-    if classes and classes not in TABLES:
-        raise InputError(f"no class table {classes!r}; choose one of {', '.join(TABLES)}")
     model = convert_weights(
         source,
         out,
-        classes=TABLES[classes] if classes else None,
+        classes=_class_table(classes),
         canvas=canvas,
         encoder=encoder or None,
+        full=full,
         dtype=torch.float16 if half else torch.float32,
     )
     print(f"{out}: {model.config.size}, {len(model.config.classes)} classes")

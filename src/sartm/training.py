@@ -292,10 +292,10 @@ def train(
     splits = _open_splits(config)
     statistics = measure(splits.train, config)
     config = _settle(config, splits.train, statistics)
-    source = load_for_training(config.init) if config.init else None
-    if source is not None:  # released weights bring batch norms with fixed statistics
-        fusion = replace(config.model.fusion, norm=source.config.fusion.norm)
-        config = replace(config, model=replace(config.model, fusion=fusion))
+    source = None
+    if config.init:
+        source = load_for_training(config.init, classes=config.model.classes)
+        config = _take_over(config, source)
     table = text_similarity(config.model.classes, config.text_encoder or None)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
@@ -648,6 +648,19 @@ def _settle(config: TrainConfig, train: PairDataset, statistics: TrainingStatist
             std=round(statistics.thermal_std, 5),
         )
     model = replace(config.model, classes=train.classes, thermal=thermal)
+    return replace(config, model=model)
+
+
+def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
+    """What a model that is started from decides beside its weights.
+
+    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1].
+    """
+    model, released = config.model, source.config.fusion.norm == "batch"
+    model = replace(model, fusion=replace(model.fusion, norm=source.config.fusion.norm))
+    if released and config.thermal == "auto":
+        before = source.config.thermal
+        model = replace(model, thermal=replace(model.thermal, mean=before.mean, std=before.std))
     return replace(config, model=model)
 
 

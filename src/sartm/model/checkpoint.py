@@ -25,8 +25,25 @@ from sartm import __version__
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.data.classes import Classes
 from sartm.errors import InputError
-from sartm.model.hub import CARD, CONFIG, WEIGHTS, bundled_models, get_weights, is_hub_id
-from sartm.model.released import CANVAS, Released, released_config, released_state, to_default_model
+from sartm.model.hub import (
+    CARD,
+    CONFIG,
+    SAM2_NAMES,
+    WEIGHTS,
+    bundled_models,
+    get_weights,
+    is_hub_id,
+)
+from sartm.model.released import (
+    CANVAS,
+    Released,
+    is_ignored,
+    is_unnamed,
+    name_classes,
+    released_config,
+    released_state,
+    to_default_model,
+)
 from sartm.model.sartm import SARTM
 from sartm.model.sources import (
     Weights,
@@ -35,6 +52,7 @@ from sartm.model.sources import (
     is_encoder,
     read_safetensors,
     read_weights,
+    summarise,
 )
 
 if TYPE_CHECKING:
@@ -121,7 +139,8 @@ def save(
         dtype: float32 or float16, of the file; the model itself stays as it is.
 
     Raises:
-        InputError: the folder holds something else, or cannot be written.
+        InputError: the folder holds something else, or cannot be written; a weight is too large
+            for float16.
     """
     target = Path(folder)
     state = model.state_dict()
@@ -134,6 +153,7 @@ def save(
         for key, value in state.items()
         if full or not is_encoder(key)
     }
+    _require_range(tensors, dtype, target)
     kind: Literal["sartm", "released"] = "released" if released else "sartm"
     weights: Literal["full", "adapters"] = "full" if full else "adapters"
     content = ModelFile(FORMAT, __version__, weights, model.config, facts, kind)
@@ -155,6 +175,18 @@ def save(
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_range(tensors: Mapping[str, Tensor], dtype: torch.dtype, target: Path) -> None:
+    """Refuse to write numbers that became infinite on the way to float16."""
+    if dtype == torch.float32:
+        return
+    large = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if large:
+        raise InputError(
+            f"cannot write {target} in {str(dtype).removeprefix('torch.')}: {large[0]} holds "
+            f"numbers beyond its range; write float32, without --half"
+        )
 
 
 def require_replaceable(folder: Path, parts: Collection[str]) -> None:
@@ -202,7 +234,7 @@ def load(
     *,
     encoder: str | Path | None = None,
     classes: Classes | None = None,
-    canvas: int = CANVAS,
+    canvas: int | None = None,
 ) -> "SARTM | ExportedModel":
     """A model ready to predict, in eval mode on the CPU in float32.
 
@@ -213,19 +245,20 @@ def load(
         encoder: SAM 2 weights for a model that was saved as adapters; by default those it names.
         classes: names for the classes of a .pth, or those of the new heads; other models know
             theirs.
-        canvas: side in pixels of the square that a .pth pads its inputs to.
+        canvas: side in pixels of the square that a released model pads its inputs to; 1280, or
+            what it was converted with, when None.
 
     Raises:
         InputError: nothing is there, or it is not whole, of a later format, or not what its
-            config.json says. Nothing is half-loaded.
+            config.json says; an argument that this kind of model has no use for. Nothing is
+            half-loaded.
     """
     from sartm.model.exported import find_export, open_export  # it needs this module's facts
 
     path = _locate(source)
     exported = find_export(path)
     if exported is not None:
-        if classes is not None:
-            raise InputError(f"{source} has its own classes; leave --classes out")
+        _refuse(f"{source} is an export, which is complete", encoder, classes, canvas)
         return open_export(exported)
     return _load_weights(path, str(source), encoder, classes, canvas)
 
@@ -235,17 +268,30 @@ def _load_weights(
     source: str,
     encoder: str | Path | None,
     classes: Classes | None,
-    canvas: int,
+    canvas: int | None,
 ) -> SARTM:
     """`load` of anything but an export."""
     if path.is_dir() and is_model_folder(path):
-        if classes is not None:
-            raise InputError(f"{source} has its own classes in {CONFIG}; leave --classes out")
-        return load_folder(path, encoder)
+        return load_folder(path, encoder, classes, canvas)
     weights = read_weights(path)
     if weights.kind == "released":
-        return _build_released(weights, classes, canvas)
+        _refuse(f"{source} is a released SARTM with an encoder of its own", encoder=encoder)
+        return _build_released(weights, classes, CANVAS if canvas is None else canvas)
+    _refuse(f"{source} is {weights.kind} itself and takes any size", encoder=encoder, canvas=canvas)
     return _build_on_sam2(weights, classes, source)
+
+
+def _refuse(
+    why: str,
+    encoder: str | Path | None = None,
+    classes: Classes | None = None,
+    canvas: int | None = None,
+) -> None:
+    """Raise InputError if any of what `load` may be given is given where it means nothing."""
+    options = {"--encoder": encoder, "--classes": classes, "--canvas": canvas}
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"{why}; leave {' and '.join(given)} out")
 
 
 def _locate(source: str | Path) -> Path:
@@ -268,29 +314,56 @@ def is_model_folder(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and "model_type" not in _read_json(folder / CONFIG)
 
 
-def load_folder(folder: Path, encoder: str | Path | None = None) -> SARTM:
+def load_folder(
+    folder: Path,
+    encoder: str | Path | None = None,
+    classes: Classes | None = None,
+    canvas: int | None = None,
+) -> SARTM:
     """The model in a folder that `save` wrote; arguments and errors as `load`."""
     content = read_config(folder)
-    tensors = read_safetensors(folder / WEIGHTS)
+    config = _adjust(content, classes, canvas, folder)
+    tensors, facts = read_safetensors(folder / WEIGHTS), content.facts
     if content.weights == "adapters":
-        tensors |= _read_encoder(content.facts, encoder, folder)
+        tensors |= _read_encoder(content, encoder, folder)
+        if encoder is not None and not is_hub_id(facts.encoder):
+            facts = replace(facts, encoder=str(encoder))  # where it lies now
     elif encoder is not None:
         log.warning("%s is complete; the encoder %s is not used", folder, encoder)
-    model = build(content.model, str(folder / CONFIG), content.kind)
+    model = build(config, str(folder / CONFIG), content.kind)
     fill(model, tensors, str(folder / WEIGHTS))
-    model.facts, model.encoder_source = content.facts, content.facts.encoder
+    model.facts, model.encoder_source = facts, facts.encoder
     return model.eval()
 
 
-def _read_encoder(facts: ModelFacts, encoder: str | Path | None, folder: Path) -> dict[str, Tensor]:
+def _adjust(
+    content: ModelFile, classes: Classes | None, canvas: int | None, folder: Path
+) -> ModelConfig:
+    """A folder's configuration with what may be added to it: to released weights only."""
+    config = content.model
+    if classes is not None:
+        if not is_unnamed(config.classes):
+            _refuse(f"{folder} has its own classes in {CONFIG}", classes=classes)
+        config = replace(config, classes=name_classes(len(config.classes), classes, str(folder)))
+    if canvas is not None:
+        if content.kind != "released":
+            _refuse(f"{folder} is no released SARTM and takes images of any size", canvas=canvas)
+        config = replace(config, fusion=replace(config.fusion, crop=(canvas, canvas)))
+    return config
+
+
+def _read_encoder(
+    content: ModelFile, encoder: str | Path | None, folder: Path
+) -> dict[str, Tensor]:
     """Trunk and neck that adapters belong to, by name; InputError unless they are the very same."""
+    facts = content.facts
     source = encoder or facts.encoder
     try:
         weights = read_weights(source)
     except InputError as error:
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder}, which is not to be had: "
-            f"{error}\nGive its file with encoder= or --encoder"
+            f"{error}\n{_ways_to_encoder(content)}"
         ) from None
     found = {key: value for key, value in weights.tensors.items() if is_encoder(key)}
     digest = hash_encoder(found)
@@ -303,11 +376,37 @@ def _read_encoder(facts: ModelFacts, encoder: str | Path | None, folder: Path) -
     return found
 
 
+def _ways_to_encoder(content: ModelFile) -> str:
+    """The commands that bring the encoder of adapters."""
+    name, size = content.facts.encoder, content.model.size
+    if is_hub_id(name):
+        return f"Fetch it with `sartm weights get {name}`, or give its file with --encoder"
+    ids = [known for known, (_, of) in SAM2_NAMES.items() if of == size]
+    if not ids:
+        return "Give its file with --encoder"
+    return (
+        f"Give its file with --encoder, or if it is SAM 2.1's: `sartm weights get {ids[0]}` and "
+        f"--encoder {ids[0]} (SAM 2's: {ids[1]})"
+    )
+
+
 def _build_released(weights: Weights, classes: Classes | None, canvas: int) -> Released:
     state = released_state(weights.tensors, weights.where)
     config = released_config(state, weights.size, classes, canvas, weights.where)
     model = build(config, weights.where, "released")
     fill(model, state, weights.where)
+    ignored = [key for key in weights.tensors if is_ignored(key)]
+    log.info(
+        "%s is a released SARTM on SAM 2 %s, %d classes, LoRA of 3 x rank %d: %d weights loaded; "
+        "%d ignored: %s",
+        weights.where,
+        weights.size,
+        len(config.classes),
+        config.lora.rank // 3,
+        len(weights.tensors) - len(ignored),
+        len(ignored),
+        summarise(ignored),
+    )
     model.facts = ModelFacts(
         name=Path(weights.where).stem,
         selected_on="test",
@@ -344,24 +443,38 @@ def convert_weights(
     out: str | Path,
     *,
     classes: Classes | None = None,
-    canvas: int = CANVAS,
+    canvas: int | None = None,
     encoder: str | Path | None = None,
+    full: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SARTM:
-    """Write any weights that `load` takes as a self-contained model folder of ours.
+    """Write any weights that `load` takes as a model folder of ours.
 
-    Arguments and errors as `load` and `save`. Returns the model.
+    Arguments and errors as `load` and `save`. What was adapters stays so unless `full`; weights of
+    other kinds become a folder that needs nothing else. Returns the model.
     """
     model = _with_weights(load(source, encoder=encoder, classes=classes, canvas=canvas), source)
-    save(model, out, model.facts or ModelFacts(), full=True, dtype=dtype)
+    path = _locate(source)
+    full = full or not (path.is_dir() and is_model_folder(path))
+    save(model, out, model.facts or ModelFacts(), full=full, dtype=dtype)
     return model
 
 
-def load_for_training(source: str | Path, *, encoder: str | Path | None = None) -> SARTM:
-    """What `train --init` starts from: `load`, a released model as a default one."""
-    model = _with_weights(load(source, encoder=encoder), source)
+def load_for_training(source: str | Path, *, classes: Classes | None = None) -> SARTM:
+    """What `train --init` starts from: `load`, a released model as a default one.
+
+    Args:
+        source: anything with weights.
+        classes: of the data set; a released model of as many takes their names if it has none, so
+            that its heads are kept.
+    """
+    model = _with_weights(load(source), source)
     if not isinstance(model, Released):
         return model
+    known = model.config.classes
+    if classes is not None and is_unnamed(known) and len(known) == len(classes):
+        log.info("%s names no classes: its %d are taken for the data's", source, len(classes))
+        model.config = replace(model.config, classes=classes)
     started = to_default_model(model)
     started.facts = model.facts
     return started

@@ -91,7 +91,7 @@ class Released(SARTM):
             if max(height, width) > side:
                 raise InputError(
                     f"{height}x{width} is larger than the canvas {side}x{side} of this released "
-                    f"model; raise it with `sartm weights convert ... --canvas`, or resize"
+                    f"model; raise it with --canvas (a multiple of 32), or resize"
                 )
             padded = F.pad(image, (0, side - width, 0, side - height)).expand(-1, 3, -1, -1)
             images.append((padded - self.rgb_mean) / self.rgb_std if image is rgb else padded)
@@ -157,6 +157,11 @@ def is_released(tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
+def is_ignored(key: str) -> bool:
+    """Whether a released weight is left out; a counter is what frozen statistics do without."""
+    return key.startswith(IGNORED) or key.endswith(".num_batches_tracked")
+
+
 def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """A released state dict under our names, adapters and hypernetworks not yet joined.
 
@@ -164,8 +169,8 @@ def rename(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """
     renamed, strange = {}, []
     for key, value in tensors.items():
-        if key.startswith(IGNORED) or key.endswith(".num_batches_tracked"):
-            continue  # the second: a counter that frozen statistics do without
+        if is_ignored(key):
+            continue
         for pattern, name in NAMES:
             if re.fullmatch(pattern, key):
                 renamed[re.sub(pattern, name, key)] = value
@@ -270,20 +275,11 @@ def released_config(
         where: the file, for messages.
     """
     count = len(take(state, "sam_mask_decoder.mask_tokens.weight", where)) - 1
-    if classes is None:
-        if count < 2:
-            raise InputError(f"{where} has {count} classes; a segmenter needs 2 at least")
-        classes = Classes(tuple(f"class {index}" for index in range(count)))
-    if len(classes) != count:
-        raise InputError(
-            f"{where} has {count} classes but {len(classes)} names were given; leave --classes "
-            f"out, or name the data set it was trained on"
-        )
     down = take(state, "image_encoder.trunk.blocks.0.attn.qkv.lora_down", where)
     mlp = take(state, "sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight", where)
     rank = down.shape[1] // 2
     return ModelConfig(
-        classes=classes,
+        classes=name_classes(count, classes, where),
         size=size,  # type: ignore[arg-type]
         width=released_width(state, where),
         thermal=ThermalRule("uint8", mean=0.0, std=1.0),
@@ -292,6 +288,25 @@ def released_config(
         decoder=DecoderConfig(mlp_dim=len(mlp)),
         decode="per_modality",
     )
+
+
+def name_classes(count: int, classes: Classes | None, where: str) -> Classes:
+    """`classes` if there are `count`; "class 0", "class 1", ... when None: a .pth has no names."""
+    if count < 2:
+        raise InputError(f"{where} has {count} classes; a segmenter needs 2 at least")
+    if classes is None:
+        return Classes(tuple(f"class {index}" for index in range(count)))
+    if len(classes) != count:
+        raise InputError(
+            f"{where} has {count} classes but {len(classes)} names were given; leave --classes "
+            f"out, or name the data set it was trained on"
+        )
+    return classes
+
+
+def is_unnamed(classes: Classes) -> bool:
+    """Whether a class table holds only what `name_classes` makes up."""
+    return classes.names == tuple(f"class {index}" for index in range(len(classes)))
 
 
 @torch.no_grad()
