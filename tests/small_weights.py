@@ -1,4 +1,4 @@
-"""Small models and weights for the tests of model files: SAM 2 of size `test` as others write it.
+"""Small models and weights for the tests of model files: size `test`, as others write them.
 
 Values are a function of the name and shape, so that files made on one machine fit the next one.
 """
@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import torch
+from golden import released_name
 from torch import Tensor
 
 from sartm.config import DecoderConfig, FusionConfig, ModelConfig
@@ -95,6 +96,68 @@ def hub_weights(meta: dict[str, Tensor]) -> dict[str, Tensor]:
     shared = renamed["prompt_encoder.shared_embedding.positional_embedding"]
     renamed["shared_image_embedding.positional_embedding"] = shared.clone()
     return renamed
+
+
+def small_released(classes: int = 5, rank: int = 2) -> dict[str, Tensor]:
+    """A released model of size `test`: a state dict with the authors' names."""
+    tensors = {}
+    for key, value in meta_weights().items():
+        tensors[released_name(key)] = value
+    home = "sam.sam_mask_decoder."
+    rows = classes + 1
+    tensors[f"{home}mask_tokens.weight"] = values("tokens", (rows, 32))
+    del tensors["sam.sam_mask_decoder.iou_prediction_head.layers.0.weight"]
+    heads = {f"output_hypernetworks_mlps.{k}": 4 for k in range(rows)}
+    heads |= {"iou_prediction_head": rows, "pred_obj_score_head": 1}
+    for head, outputs in heads.items():
+        for layer, width in enumerate((32, 32, outputs)):
+            key = f"{home}{head}.layers.{layer}"
+            tensors[f"{key}.weight"] = values(key, (width, 32))
+            tensors[f"{key}.bias"] = values(f"{key}.bias", (width,))
+    tensors[f"{home}pred_obj_score_head.layers.2.bias"] = torch.full((1,), 4.0)
+    for key in [key for key in tensors if key.endswith("qkv.qkv.weight")]:
+        block = key.removesuffix("qkv.weight")
+        inputs = tensors[key].shape[1]
+        for which in "qv":
+            for suffix in ("", "2", "3"):
+                a, b = (f"{block}linear_{kind}_{which}{suffix}.weight" for kind in "ab")
+                tensors[a], tensors[b] = values(a, (rank, inputs)), values(b, (inputs, rank))
+    return tensors | fusion_weights() | {"model_clip.logit_scale": torch.tensor(4.6)}
+
+
+def fusion_weights() -> dict[str, Tensor]:
+    tensors = {}
+
+    def linear(key, outputs, *inputs, bias=True):
+        tensors[f"{key}.weight"] = values(key, (outputs, *inputs))
+        if bias:
+            tensors[f"{key}.bias"] = values(f"{key}.bias", (outputs,))
+
+    def norm(key, channels, batch):
+        linear(key, channels)
+        if batch:
+            tensors[f"{key}.running_mean"] = values(f"{key}.mean", (channels,))
+            tensors[f"{key}.running_var"] = values(f"{key}.var", (channels,)).abs() + 0.5
+            tensors[f"{key}.num_batches_tracked"] = torch.tensor(9)
+
+    for level, c in enumerate((4, 8, 32)):
+        frm, ffm = f"FRMs.{level}", f"FFMs.{level}"
+        linear(f"{frm}.channel_weights.mlp.0", 4 * c, 4 * c)
+        linear(f"{frm}.channel_weights.mlp.2", 2 * c, 4 * c)
+        linear(f"{frm}.spatial_weights.mlp.0", c, 2 * c, 1, 1)
+        linear(f"{frm}.spatial_weights.mlp.2", 2, c, 1, 1)
+        for one in "12":
+            linear(f"{ffm}.cross.channel_proj{one}", 2 * c, c)
+            linear(f"{ffm}.cross.cross_attn.kv{one}", 2 * c, c, bias=False)
+            linear(f"{ffm}.cross.end_proj{one}", c, 2 * c)
+            norm(f"{ffm}.cross.norm{one}", c, batch=False)
+        linear(f"{ffm}.channel_emb.residual", c, 2 * c, 1, 1, bias=False)
+        linear(f"{ffm}.channel_emb.channel_embed.0", c, 2 * c, 1, 1)
+        linear(f"{ffm}.channel_emb.channel_embed.1", c, 1, 3, 3)
+        linear(f"{ffm}.channel_emb.channel_embed.3", c, c, 1, 1)
+        norm(f"{ffm}.channel_emb.channel_embed.4", c, batch=True)
+        norm(f"{ffm}.channel_emb.norm", c, batch=True)
+    return tensors
 
 
 def pair(height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:

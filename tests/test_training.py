@@ -1,5 +1,6 @@
 """Training learns, is the same twice, and survives what happens to long runs."""
 
+import copy
 import json
 import logging
 import math
@@ -25,19 +26,24 @@ from conftest import TINY
 from golden import listing, needed
 from PIL import Image
 from safetensors.torch import load_file
+from small_weights import meta_weights, small_released
 
 import sartm.training
+from sartm.cli import main
 from sartm.config import FusionConfig, to_dict
 from sartm.data import synthetic
 from sartm.data.augmentation import AugmentationConfig
 from sartm.data.classes import MFNET
+from sartm.data.images import read_label
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation import confusion_of
 from sartm.inference import Prediction, Predictor
 from sartm.losses import LossConfig
 from sartm.metrics import ConfusionMatrix, means
-from sartm.model.checkpoint import load
+from sartm.model.checkpoint import load, save
+from sartm.model.lora import AdaptedQKV
+from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.recipes import OptimConfig, TrainConfig
 from sartm.runs import latest_checkpoint
@@ -675,3 +681,88 @@ def test_a_model_is_started_from_and_heads_of_other_classes_are_new(tiny_model):
     wider = SARTM(replace(tiny_model.config, width=64))
     with pytest.raises(InputError, match="cannot start from this model"):
         start_from(wider, tiny_model)
+
+
+def test_heads_of_another_number_are_refused_though_their_shapes_are_the_same(tiny_model):
+    other = SARTM(replace(tiny_model.config, decoder=replace(TINY.decoder, heads=8)))
+    with pytest.raises(InputError, match=r"4 heads.*--set model\.decoder\.heads=4"):
+        start_from(other, tiny_model)
+
+
+def test_training_goes_on_from_released_weights(six, tmp_path):
+    file, lr = tmp_path / "released.pth", 1e-3
+    torch.save({"model_state_dict": small_released(len(MFNET))}, file)
+    model = replace(
+        TINY, decoder=replace(TINY.decoder, heads=8), fusion=FusionConfig(crop=(32, 64))
+    )
+    optim = replace(short(six).optim, lr=lr, warmup_epochs=0, ema=0.0)
+    train(
+        short(six, init=str(file), model=model, optim=optim),
+        tmp_path / "run",
+        limits=Limits(steps=2),
+        device="cpu",
+    )
+    before, after = load(file, classes=MFNET, canvas=128), load(tmp_path / "run" / "best")
+    assert isinstance(before, Released)
+    assert not isinstance(after, Released)
+    assert after.config.classes.names == MFNET.names
+    assert (after.config.thermal.mean, after.config.thermal.std) == (0, 1)  # as it was trained
+    file.unlink()  # the encoder is in the model
+    theirs, ours = before.state_dict(), load(tmp_path / "run" / "best").state_dict()
+    for name, module in before.named_modules():
+        if isinstance(module, AdaptedQKV):  # adapters are folded into an encoder that is frozen
+            theirs[f"{name}.weight"] = module.merged().weight[0]
+    learned = 0
+    for name, value in theirs.items():
+        if ".lora_" in name or name not in ours:
+            continue
+        if "mask_tokens" in name or "output_hypernetworks" in name:
+            value = value[1:]  # token 0 means no class
+        if name.startswith(("image_encoder.", "sam_prompt_encoder.")) or "running_" in name:
+            assert torch.equal(ours[name], value), name
+        else:  # two steps of AdamW from there
+            assert (ours[name] - value).abs().max() < 3 * lr, name
+            learned += int(not torch.equal(ours[name], value))
+    assert learned > 50
+    scene = draw_scene(0)
+    labels = Predictor(after, device="cpu")(scene["rgb"], scene["thermal"]).labels
+    assert labels.shape == SIZE
+
+
+def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(
+    six, tmp_path, monkeypatch
+):
+    file = tmp_path / "sam2.pt"
+    torch.save({"model": meta_weights()}, file)
+    kept = {}
+
+    def keep(model, *arguments):
+        kept["model"] = copy.deepcopy(model).eval()
+        save(model, *arguments)
+
+    monkeypatch.setattr(sartm.training, "save", keep)
+    model = replace(TINY, fusion=FusionConfig(crop=(32, 64)))
+    run = tmp_path / "run"
+    train(short(six, model=model, encoder=str(file)), run, limits=Limits(steps=9), device="cpu")
+    stored = load_file(run / "best" / "model.safetensors")
+    assert any(".lora_up" in name and value.any() for name, value in stored.items())
+    assert not [n for n in stored if n.startswith("image_encoder.") and ".lora_" not in n]
+    trained, loaded = (
+        Predictor(each, device="cpu", precision="fp32")
+        for each in (kept["model"], load(run / "best"))
+    )
+    expected = {}
+    for index in range(3):
+        scene = draw_scene(index)
+        expected[index] = trained(scene["rgb"], scene["thermal"]).labels
+        assert np.array_equal(loaded(scene["rgb"], scene["thermal"]).labels, expected[index])
+        assert np.array_equal(loaded(scene["rgb"], None).labels, trained(scene["rgb"], None).labels)
+    assert len(np.unique(expected[0])) > 1
+    moved = file.rename(tmp_path / "moved.pt")
+    inputs = ["--rgb", str(six / "rgb"), "--thermal", str(six / "thermal"), "--device", "cpu"]
+    words = ["predict", *inputs, "--model", str(run / "best"), "--precision", "fp32"]
+    assert main([*words, "--out", str(tmp_path / "lost")]) == 2
+    assert main([*words, "--out", str(tmp_path / "out"), "--encoder", str(moved)]) == 0
+    for index, labels in expected.items():
+        found = read_label(tmp_path / "out" / "labels" / f"{index:03d}.png", MFNET.ignore)
+        assert np.array_equal(found, labels)

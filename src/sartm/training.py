@@ -699,8 +699,14 @@ def _build(
 def start_from(model: SARTM, source: SARTM) -> None:
     """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
 
-    Raises InputError where the encoder or decoder is of another size.
+    Raises InputError where the encoder or decoder is of another size or number of heads.
     """
+    heads = source.config.decoder.heads
+    if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
+        raise InputError(
+            f"cannot start from this model: its decoder has {heads} heads, here "
+            f"{model.config.decoder.heads}; use --set model.decoder.heads={heads}"
+        )
     ours, theirs = model.state_dict(), source.state_dict()
     same_classes = model.config.classes.names == source.config.classes.names
     new = []
