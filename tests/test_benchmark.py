@@ -1,8 +1,13 @@
 """What `sartm bench` reports; no test states a time."""
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
+import golden
 import pytest
+import torch
 from conftest import TINY, build
 
 from sartm.benchmark import Setting, bench, change_setting
@@ -63,3 +68,24 @@ def test_the_command_ends_with_one_json_object(tmp_path, capsys):
     assert json.loads(lines[-1])["rows"][0]["height"] == 64
     assert main([*command[:4], "64", *command[5:]]) == 2
     assert "HEIGHTxWIDTH" in capsys.readouterr().err
+
+
+@golden.needed
+def test_the_denominator_of_speed_claims_computes_what_the_authors_do():
+    path = Path(__file__).parents[1] / "benchmarks" / "released_model.py"
+    spec = importlib.util.spec_from_file_location("released_model", path)
+    released = importlib.util.module_from_spec(spec)
+    sys.modules["released_model"] = released
+    spec.loader.exec_module(released)
+    model = released.ReleasedModel("tiny").eval()
+    state = golden.filled(golden.listing("sartm_released_keys_tiny.json"), ("sam.memory",))
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert {name.split(".")[0] for name in missing} == {"lift0", "lift1", "predict"}
+    with torch.inference_mode():
+        result = model(*golden.inputs())
+    found = {f"backbone_fpn_{k}": value for k, value in enumerate(result.levels)}
+    found |= {f"fused_released_{k}": value for k, value in enumerate(result.fused)}
+    found |= {"low_res_masks": result.masks, "m_output": result.m_output}
+    for name, value in found.items():
+        taken = golden.taken(f"lora/{name}", value)
+        torch.testing.assert_close(taken, golden.stored(f"lora/{name}"), atol=1e-3, rtol=0)

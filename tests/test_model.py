@@ -336,6 +336,20 @@ def test_merged_in_bf16_predicts_nearly_the_same(tiny_model, pair):
     assert (fast.float() - exact).abs().mean() < 0.03 * exact.std()
 
 
+def test_merged_in_bf16_rounds_weights_but_not_what_images_and_positions_are_measured_by(
+    tiny_model,
+):
+    """Rounding these shifts every input: the error would be systematic, not noise."""
+    fast = tiny_model.merged(torch.bfloat16)
+    assert fast.no_mem_embed.dtype == torch.bfloat16
+    for constant in ("rgb_mean", "rgb_std"):
+        assert torch.equal(getattr(fast, constant), getattr(tiny_model, constant))
+    exact, rounded = (
+        m.sam_prompt_encoder.pe_layer(30, 40, torch.bfloat16) for m in (tiny_model, fast)
+    )
+    assert torch.equal(exact, rounded)
+
+
 # Budget
 
 

@@ -448,7 +448,7 @@ class PositionCode(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
         self.codes: dict[tuple[int, int], Tensor] | None = None
 
-    def forward(self, height: int, width: int) -> Tensor:
+    def forward(self, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(1, height * width, D) code of ((x + 0.5) / width, (y + 0.5) / height)."""
         if self.codes is not None and (height, width) in self.codes:
             return self.codes[height, width]
@@ -457,7 +457,7 @@ class PositionCode(nn.Module):
         x = (torch.arange(width, device=matrix.device, dtype=torch.float32) + 0.5) / width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
         phase = 2 * math.pi * ((2 * grid - 1) @ matrix.float())
-        code = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(0, 1)[None].to(matrix.dtype)
+        code = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(0, 1)[None].to(dtype)
         if self.codes is not None:
             self.codes[height, width] = code
         return code

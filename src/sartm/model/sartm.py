@@ -154,8 +154,9 @@ class SARTM(nn.Module):
     def decode(self, levels: Levels) -> Tensor:
         """(B, K, h/4, w/4) logits of the mask decoder."""
         prompts = self.sam_prompt_encoder
-        code = prompts.pe_layer(*levels.sfm.shape[2:])
-        logits: Tensor = self.sam_mask_decoder(levels, prompts.dense(), code)
+        dense = prompts.dense()
+        code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
+        logits: Tensor = self.sam_mask_decoder(levels, dense, code)
         return logits
 
     def forward(
@@ -210,11 +211,15 @@ class SARTM(nn.Module):
     def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
         """A copy for inference: adapters folded in, codes cached per size, no gradients.
 
-        Tensors that do not change are shared with this model; `dtype` converts the weights.
+        Tensors that do not change are shared with this model; `dtype` converts the weights, not
+        what images are standardised by and positions are coded by.
         """
         shared: dict[int, object] = {}
+        code = self.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        exact = {id(tensor) for tensor in (self.rgb_mean, self.rgb_std, code)}
         for tensor in (*self.parameters(), *self.buffers()):
-            moved = tensor.detach().to(dtype or tensor.dtype)
+            kind = tensor.dtype if dtype is None or id(tensor) in exact else dtype
+            moved = tensor.detach().to(kind)
             is_parameter = isinstance(tensor, nn.Parameter)
             shared[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
         for module in self.modules():
