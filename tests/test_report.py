@@ -120,6 +120,33 @@ def test_robustness_rows_survive_numpy_and_nan():
     ]
 
 
+def test_robustness_has_a_row_per_condition_and_one_chart_of_all():
+    def rows(name, scores, mean, worst):
+        found = [(str(step), {"severity": step, "miou": miou}) for step, miou in scores]
+        found += [("mean", {"severity": "mean", "miou": mean, "drop": 40 - mean})]
+        found += [("worst", {"severity": "worst", "miou": worst, "drop": 40 - worst})]
+        return [{"condition": name, "protocol": "mfnet-9", **row} for _, row in found]
+
+    conditions = [
+        {"condition": "clean", "severity": None, "miou": 40.0, "drop": 0.0},
+        {"condition": "rgb-missing", "severity": None, "miou": 11.5, "drop": 28.5},
+        *rows("rgb-fog", [(1, 38.0), (2, 31.0)], 34.5, 31.0),
+        *rows("misregistered", [(5, 39.0), (20, 21.0)], 30.0, 21.0),
+    ]
+    report = a_report(robustness=conditions)
+    lines = to_markdown(report).splitlines()
+    assert "| condition | mean | worst | lost | 1 | 2 |" in lines
+    assert "| rgb-missing | 11.50 | 11.50 | 28.50 |  |  |" in lines
+    assert "| rgb-fog | 34.50 | 31.00 | 5.50 | 38.00 | 31.00 |" in lines
+    assert "| misregistered (5, 20) | 30.00 | 21.00 | 10.00 | 39.00 | 21.00 |" in lines
+    labels = [svg["aria-label"] for svg in Page(to_html(report)).named("svg")]
+    (chart,) = [label for label in labels if "rgb-missing" in label]
+    assert "undamaged 40.0" in chart
+    assert "misregistered 30.00, worst 21.00" in chart
+    assert any("38.0 at 1, 31.0 at 2" in label for label in labels)
+    assert ">40</text>" in to_html(report)  # the axis ends near the best score, not at 100
+
+
 def test_a_split_without_pairs_is_refused():
     with pytest.raises(InputError, match="no labelled pair"):
         a_report(pairs=0)

@@ -17,7 +17,7 @@ from sartm.report.scores import Report
 from sartm.report.tables import (
     Table,
     class_table,
-    clean,
+    clean_text,
     comparison_notes,
     confusion_table,
     describe_selection,
@@ -92,7 +92,7 @@ def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
         blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
         blocks += [f"* {_md(text)}" for text in comparison_notes(comparison)]
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
-    blocks.append(f"## Command\n\n{fence}sh\n{clean(report.command)}\n{fence}")
+    blocks.append(f"## Command\n\n{fence}sh\n{clean_text(report.command)}\n{fence}")
     blocks.append(_md(describe_versions(report)))
     return "\n\n".join(blocks) + "\n"
 
@@ -106,7 +106,7 @@ def _markdown_table(table: Table) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    text = html.escape(clean(text), quote=False)
+    text = html.escape(clean_text(text), quote=False)
     text = re.sub(r"([\\|*\[\]`~])", r"\\\1", text)
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word `_` is no markup
     return re.sub(r"\s*\n\s*", " ", text)

@@ -1,9 +1,10 @@
 """report.html: one self-contained page for phone, desk and paper."""
 
+import re
 from collections.abc import Sequence
 
 from sartm.data.classes import Colour
-from sartm.report.charts import bars, curves, escape, heat_map, scroll
+from sartm.report.charts import bars, curves, escape, heat_map, robustness_chart, scroll
 from sartm.report.pictures import Image, PairPictures, data_uri
 from sartm.report.published import Comparison
 from sartm.report.scores import Report
@@ -61,12 +62,14 @@ vertical-align:middle;padding:.6rem .3rem;border:0;margin:0 auto;white-space:now
 border-radius:.15em;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;padding:0;list-style:none;font-size:.875rem}
 svg{display:block;width:100%;height:auto}svg text{fill:var(--text);font:12px system-ui,sans-serif}
-svg .soft{fill:var(--soft)}svg .grid{stroke:var(--line)}
+svg .soft{fill:var(--soft);font-size:11px}svg .grid{stroke:var(--line)}
 svg .bar{fill:var(--bar)}svg .track{fill:var(--box);stroke:var(--line)}
+svg .range{stroke:var(--bar);stroke-width:2;opacity:.5}svg .end{stroke:var(--bar);stroke-width:2}
 svg .curve{fill:none;stroke:var(--bar);stroke-width:2}svg .clean{stroke:var(--soft);
 stroke-dasharray:4 3}
-.bars{max-width:36rem}.small{display:grid;gap:1rem;
-grid-template-columns:repeat(auto-fill,minmax(min(15rem,100%),1fr));margin:1rem 0}
+.bars{max-width:36rem}.chart{max-width:36rem;margin:0 0 1rem}.nb{white-space:nowrap}
+.small{display:grid;gap:1rem;
+grid-template-columns:repeat(auto-fill,minmax(min(15rem,46%),1fr));margin:1rem 0}
 .small figure{margin:0;border:1px solid var(--line);border-radius:.5rem;padding:.5rem}
 .pair{margin:1rem 0;padding:0}
 .pair>div{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(9.5rem,46%),1fr));
@@ -112,7 +115,8 @@ def to_html(
         parts.append(_section("Subsets", _html_table(subsets)))
     robustness = robustness_table(report)
     if robustness is not None:
-        parts.append(_section("Robustness", curves(report) + _html_table(robustness)))
+        charts = robustness_chart(report) + curves(report)
+        parts.append(_section("Robustness", charts + _html_table(robustness)))
     parts.append(_section("Confusion", heat_map(report)))
     for group in ("best", "worst"):
         chosen = [picture for picture in pictures if picture["group"] == group]
@@ -148,8 +152,13 @@ def _banners(report: Report) -> str:
 def _cards(report: Report) -> str:
     values = [(f"mIoU % ({name})", number(mean["miou"])) for name, mean in report.means.items()]
     values += [("pixel accuracy %", number(report.pixel_accuracy)), ("pairs", str(report.pairs))]
-    items = "".join(f"<li><b>{escape(value)}</b> {escape(term)}</li>" for term, value in values)
+    items = "".join(f"<li><b>{escape(value)}</b> {_unbroken(term)}</li>" for term, value in values)
     return f'<ul class="cards">{items}</ul>'
+
+
+def _unbroken(text: str) -> str:
+    """Escaped, with names such as mfnet-9 kept on one line."""
+    return re.sub(r"\S*-\S*", r'<span class="nb">\g<0></span>', escape(text))
 
 
 def _details(report: Report) -> str:
@@ -165,7 +174,7 @@ def _html_table(table: Table, palette: Sequence[Colour] = ()) -> str:
         for number, wide in zip(numeric_columns(table), _widths(table), strict=True)
     ]
     head = "".join(
-        f'<th scope="col"{style}>{escape(cell).replace(" %", "&nbsp;%")}</th>'
+        f'<th scope="col"{style}>{_unbroken(cell).replace(" %", "&nbsp;%")}</th>'
         for style, cell in zip(styles, table.head, strict=True)
     )
     body = []

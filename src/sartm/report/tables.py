@@ -72,14 +72,78 @@ def subset_table(report: Report) -> Table | None:
     return Table("Subsets", head, tuple(rows))
 
 
+@dataclass(frozen=True)
+class ConditionScores:
+    """What the rows of a report say about one bad condition; mean IoU in percent."""
+
+    name: str
+    steps: tuple[tuple[float, float | None], ...]
+    """Severity and score, mildest first; empty where there is only one strength."""
+    mean: float | None
+    worst: float | None
+    drop: float | None
+    """Points that the mean lies below the undamaged pairs; None where that is not known."""
+
+
+def group_robustness(report: Report) -> list[ConditionScores]:
+    """The rows of a report by condition, in their order."""
+    groups: dict[str, list[dict[str, Cell]]] = {}
+    for row in report.robustness:
+        groups.setdefault(str(row["condition"]), []).append(row)
+    found = []
+    for name, rows in groups.items():
+        steps = [
+            (float(severity), _score(row, "miou"))
+            for row in rows
+            if isinstance(severity := row.get("severity"), int | float)
+        ]
+        rest = {str(row.get("severity")): row for row in rows}
+        middle = rest.get("mean", rest.get("None", {}))
+        worst = rest.get("worst", rest.get("None", {}))
+        found.append(
+            ConditionScores(
+                name,
+                tuple(sorted(steps, key=lambda step: step[0])),
+                _score(middle, "miou"),
+                _score(worst, "miou"),
+                _score(middle or worst, "drop"),
+            )
+        )
+    return found
+
+
+def _score(row: Mapping[str, Cell], key: str) -> float | None:
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
 def robustness_table(report: Report) -> Table | None:
-    """The rows of the bad conditions; None where they were not measured."""
-    if not report.robustness:
+    """A row per bad condition, a column per severity; None where they were not measured."""
+    conditions = group_robustness(report)
+    if not conditions:
         return None
-    keys = list(dict.fromkeys(key for row in report.robustness for key in row))
-    units = {"miou": "mIoU %", "macc": "mAcc %"}
-    rows = [tuple(_cell(row.get(key), key in units) for key in keys) for row in report.robustness]
-    return Table("Robustness", tuple(units.get(key, key) for key in keys), tuple(rows))
+    most = max(len(one.steps) for one in conditions)
+    if not most:
+        simple = tuple((one.name, number(one.mean)) for one in conditions)
+        return Table("Robustness", ("condition", "mIoU %"), simple)
+    rows = []
+    for one in conditions:
+        steps = [severity for severity, _ in one.steps]
+        plain = steps == list(range(1, len(steps) + 1))
+        name = one.name if plain else f"{one.name} ({', '.join(f'{step:g}' for step in steps)})"
+        scores = [number(score) for _, score in one.steps] + [""] * (most - len(steps))
+        ends = number(one.mean), number(one.worst)
+        rows.append((name, *ends, number(one.drop), *scores))
+    protocols = {str(row["protocol"]) for row in report.robustness if row.get("protocol")}
+    of = f" ({', '.join(sorted(protocols))})" if protocols else ""
+    return Table(
+        "Robustness",
+        ("condition", "mean", "worst", "lost", *(str(step) for step in range(1, most + 1))),
+        tuple(rows),
+        f"mIoU %{of} by severity, mildest first; in brackets the severities where they are "
+        f"quantities of their own. Lost: points that the mean lies below the undamaged pairs. "
+        f"report.json has every number.",
+    )
 
 
 def confusion_table(report: Report) -> Table:
@@ -206,13 +270,6 @@ def number(value: float | int | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-def _cell(value: Cell, percent: bool) -> str:
-    if value is None:
-        return NONE
-    decimals = isinstance(value, float) if not percent else not isinstance(value, str)
-    return f"{value:.2f}" if decimals else str(value)
-
-
 def _share(count: int, total: int) -> str:
     if not total:
         return NONE
@@ -229,7 +286,7 @@ def numeric_columns(table: Table) -> list[bool]:
     ] or [False] * len(table.head)
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Text without control or direction characters and without what UTF-8 cannot hold."""
     text = str(text).encode("utf-8", "replace").decode("utf-8")
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
