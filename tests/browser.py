@@ -167,17 +167,21 @@ class Browser:
         return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def downloaded(self, act: Callable[[], None]) -> Path:
-        """The file that an action downloads; it is there until the next one."""
+        """The file that an action downloads; it is there until the next one.
+
+        While it is written, Chromium keeps it under a hidden or `.crdownload` name.
+        """
         for old in self.downloads.iterdir():
             old.unlink()
         act()
         limit = time.monotonic() + 30
         while time.monotonic() < limit:
-            new = [path for path in self.downloads.iterdir() if path.suffix != ".crdownload"]
-            if len(new) == 1 and new[0].stat().st_size:
-                return new[0]
+            names = [path.name for path in self.downloads.iterdir()]
+            if len(names) == 1 and not names[0].startswith(".") and "crdownload" not in names[0]:
+                return self.downloads / names[0]
             time.sleep(0.05)
-        raise AssertionError("nothing was downloaded")
+        focus = self.js("return document.activeElement.outerHTML.slice(0, 200)")
+        raise AssertionError(f"nothing was downloaded; there is {names}, the focus is on {focus}")
 
 
 @contextmanager

@@ -30,6 +30,12 @@ LABELLED = """
     return document.querySelectorAll('#legend li').length && document.getElementById('busy').hidden
 """
 READY = "return document.documentElement.dataset.ready"
+PLACES = """
+    return [...document.querySelectorAll('button, select')].filter(e => e.offsetParent).map(e => {
+        const r = e.getBoundingClientRect();
+        return [e.id || e.textContent, r.x, r.y, r.width, r.height];
+    })
+"""
 SEEN = "return document.getElementById('spot').textContent"
 
 
@@ -424,6 +430,35 @@ def test_fingers_paint_and_pinch(page, work):
     touch("touchEnd")
     page.wait(f"{scale} > {1.8 * fitted}")
     assert ((labels_of(page) != before) == changed).all()  # a pinch paints nothing
+
+
+def test_nothing_moves_when_the_drawn_scenes_arrive(window, address, work):
+    """Otherwise a click meant for one button meets another, or none."""
+    hold = """
+        const real = window.fetch;
+        const held = new Promise(done => { window.release = done; });
+        window.fetch = async (path, ...rest) => {
+            if (/examples.+(rgb|thermal)$/.test(path)) await held;
+            return real(path, ...rest);
+        };
+    """
+    script = window.cdp("Page.addScriptToEvaluateOnNewDocument", source=hold)["identifier"]
+    arrived = "return document.querySelectorAll('#cards img').length === 8"
+    try:
+        window.resize(1280, 860)
+        for labelled in (False, True):
+            window.go("about:blank")
+            open_page(window, address)
+            if labelled:
+                choose(window, work / "rgb.jpg", work / "thermal.jpg")
+                window.wait(LABELLED)
+            before = window.js(PLACES)
+            window.js("window.release()")
+            window.wait(arrived, 120)
+            assert window.js(PLACES) == before
+            assert len(before) > 8
+    finally:
+        window.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
 def test_a_drawn_scene_is_one_click_away(window, address):

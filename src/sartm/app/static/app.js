@@ -953,32 +953,38 @@ function switchTheme() {
   localStorage.setItem("theme", name);
 }
 
-async function showExamples() {
+/** The names are there at once, with room for the pictures: nothing moves under a finger later. */
+async function listExamples() {
   const list = await (await ask("/v1/examples")).json();
   const chips = [Object.assign(document.createElement("span"), { textContent: "Try" })];
   for (const one of list) {
-    $("cards").append(await exampleCard(one)); // one by one: others may ask in between
-    $("scenes").hidden = false;
+    $("cards").append(exampleCard(one));
     const chip = Object.assign(document.createElement("button"), { type: "button", textContent: one.title });
     chip.addEventListener("click", () => openExample(one));
     chips.push(chip);
   }
+  $("scenes").hidden = !list.length;
   $("chips").replaceChildren(...chips);
   $("chips").hidden = document.body.classList.contains("start");
 }
 
-async function exampleCard(one) {
+function exampleCard(one) {
   const button = Object.assign(document.createElement("button"), { type: "button", className: "scene" });
   button.dataset.name = one.name;
-  for (const kind of ["rgb", "thermal"]) {
-    const file = await fetchFile(`/v1/examples/${one.name}/${kind}`, one.name);
-    button.append(Object.assign(document.createElement("img"), { src: URL.createObjectURL(file), alt: "" }));
-  }
   button.append(Object.assign(document.createElement("span"), { textContent: one.title }));
   button.addEventListener("click", () => openExample(one));
   const item = document.createElement("li");
   item.append(button);
   return item;
+}
+
+async function drawExamples() {
+  for (const button of document.querySelectorAll("#cards button")) {
+    for (const kind of ["thermal", "rgb"]) { // one by one: others may ask in between
+      const file = await fetchFile(`/v1/examples/${button.dataset.name}/${kind}`, button.dataset.name);
+      button.prepend(Object.assign(document.createElement("img"), { src: URL.createObjectURL(file), alt: "" }));
+    }
+  }
 }
 
 async function openExample(one) {
@@ -1011,10 +1017,11 @@ async function start() {
     state.models = answer.models;
     $("model").replaceChildren(...answer.models.map((one) => new Option(one.name, one.name)));
     state.model = $("model").value;
+    await listExamples().catch(() => undefined); // a page without examples is still a page
     if (answer.annotation) await openFolder();
   });
   document.documentElement.dataset.ready = "yes";
-  await showExamples().catch(() => undefined); // a page without examples is still a page
+  await drawExamples().catch(() => undefined);
 }
 
 start();
