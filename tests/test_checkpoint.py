@@ -17,7 +17,7 @@ from sartm.data.classes import PST900, Classes
 from sartm.errors import InputError
 from sartm.inference import label_map
 from sartm.model import checkpoint
-from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.model.checkpoint import ModelFacts, convert_weights, load, save
 from sartm.model.sartm import SARTM
 from sartm.model.sources import fill, load_encoder
 
@@ -120,6 +120,61 @@ def test_adapters_find_their_encoder_where_the_user_says(adapted, encoder, tmp_p
         load(tmp_path / "adapters")
     assert str(encoder) in str(error.value)
     assert same_weights(adapted, load(tmp_path / "adapters", encoder=moved))
+
+
+def test_adapters_of_a_published_size_say_how_to_get_their_encoder(adapted, folder, tmp_path):
+    save(adapted, tmp_path / "adapters", FACTS)
+
+    def tiny(values):
+        values["model"]["size"] = "tiny"
+        values["facts"]["encoder"] = str(tmp_path / "gone.pt")
+
+    reconfigure(tmp_path / "adapters", tiny)
+    with pytest.raises(InputError) as error:
+        load(tmp_path / "adapters")
+    assert "`sartm weights get facebook/sam2.1-hiera-tiny`" in str(error.value)
+    assert "--encoder facebook/sam2.1-hiera-tiny" in str(error.value)
+
+    def hub(values):
+        values["facts"]["encoder"] = "facebook/sam2-hiera-tiny"
+
+    reconfigure(tmp_path / "adapters", hub)
+    with pytest.raises(InputError, match=r"`sartm weights get facebook/sam2-hiera-tiny`"):
+        load(tmp_path / "adapters")
+
+
+def test_adapters_stay_adapters_when_converted_unless_full_is_asked_for(adapted, encoder, tmp_path):
+    save(adapted, tmp_path / "adapters", FACTS)
+    moved = encoder.rename(tmp_path / "moved.pt")
+    for full in (False, True):
+        out = tmp_path / f"full {full}"
+        convert_weights(tmp_path / "adapters", out, encoder=moved, full=full)
+        assert json.loads((out / "config.json").read_text())["weights"] == (
+            "full" if full else "adapters"
+        )
+        assert same_weights(adapted, load(out))  # knows where its encoder lies now
+    moved.unlink()
+    assert same_weights(adapted, load(tmp_path / "full True"))
+
+
+def test_numbers_beyond_float16_are_not_written_as_infinity(tmp_path):
+    model = small_model()
+    with torch.no_grad():
+        model.auxiliary_head.predict.bias[0] = 1e6
+    with pytest.raises(InputError, match=r"float16: auxiliary_head\.predict\.bias.*--half"):
+        save(model, tmp_path / "m", FACTS, dtype=torch.float16)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [{"encoder": "x.pt"}, {"canvas": 640}], ids=str)
+def test_what_means_nothing_to_sam2_itself_is_refused(given, encoder):
+    with pytest.raises(InputError, match=rf"SAM 2\.1 itself.*leave --{next(iter(given))} out"):
+        load(encoder, **given)
+
+
+def test_a_canvas_is_for_released_weights(folder):
+    with pytest.raises(InputError, match=r"no released SARTM.*leave --canvas out"):
+        load(folder, canvas=640)
 
 
 def test_adapters_refuse_another_encoder(adapted, tmp_path):

@@ -1,13 +1,18 @@
 """The authors' checkpoints: their arithmetic to the last digits, and a start for training."""
 
 import dataclasses
+import json
+import logging
 
+import cv2
 import golden
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from small_weights import pair, small_model, small_released
 
+from sartm.cli import main
 from sartm.config import FusionConfig, LoRAConfig, ModelConfig
 from sartm.data.classes import MFNET, PST900
 from sartm.errors import InputError
@@ -315,6 +320,78 @@ def test_converting_gives_a_folder_that_loads_as_the_same_model(file, tmp_path):
         )
     card = (tmp_path / "out" / "README.md").read_text()
     assert "without a licence" in card
+
+
+def test_a_converted_model_without_names_takes_them_and_another_canvas(file, tmp_path):
+    convert_weights(file, tmp_path / "out", canvas=128)
+    assert load(tmp_path / "out").config.classes.names[0] == "class 0"
+    model = load(tmp_path / "out", classes=PST900, canvas=160)
+    assert model.config.classes == PST900
+    assert model.predict_logits(*pair(64, 160)).shape == (1, 5, 40, 40)
+    with pytest.raises(InputError, match="5 classes but 9 names"):
+        load(tmp_path / "out", classes=MFNET)
+    convert_weights(file, tmp_path / "named", classes=PST900, canvas=128)
+    with pytest.raises(InputError, match="its own classes"):
+        load(tmp_path / "named", classes=PST900)
+    with pytest.raises(InputError, match="leave --encoder out"):
+        load(file, encoder="sam2.pt", canvas=128)
+
+
+def test_the_log_says_what_of_a_released_file_is_loaded_and_ignored(file, caplog):
+    with caplog.at_level(logging.INFO, "sartm"):
+        load(file, canvas=128)
+    total = len(small_released())
+    ignored = sum(key.startswith(names.IGNORED) or "num_batches" in key for key in small_released())
+    assert f"LoRA of 3 x rank 2: {total - ignored} weights loaded; {ignored} ignored" in caplog.text
+    assert "model_clip.logit_scale (1)" in caplog.text
+    assert "sam.memory_attention" in caplog.text
+
+
+def test_a_released_file_gives_its_heads_to_a_data_set_of_as_many_classes(file):
+    assert load_for_training(file, classes=PST900).config.classes == PST900
+    assert load_for_training(file, classes=MFNET).config.classes.names[0] == "class 0"
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A labelled pair whose five classes have PST900's names."""
+    for kind in ("rgb", "thermal", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    rgb, thermal = pair(60, 100)
+    cv2.imwrite(str(tmp_path / "data/rgb/a.png"), (rgb[0] * 255).permute(1, 2, 0).byte().numpy())
+    cv2.imwrite(str(tmp_path / "data/thermal/a.png"), (thermal[0, 0] * 255).byte().numpy())
+    label = np.arange(60 * 100, dtype=np.uint8).reshape(60, 100) % 5
+    cv2.imwrite(str(tmp_path / "data/labels/a.png"), label)
+    (tmp_path / "data" / "a.txt").write_text("a\n")
+    (tmp_path / "data" / "dataset.toml").write_text(
+        f"name = 'drawn'\nclasses = {list(PST900.names)}\n[files]\nrgb = 'rgb/{{name}}.png'\n"
+        "thermal = 'thermal/{name}.png'\nlabel = 'labels/{name}.png'\n[splits]\nval = 'a.txt'\n"
+    )
+    return tmp_path / "data"
+
+
+def test_predict_and_evaluate_take_the_authors_file_with_names_and_canvas(
+    file, scenes, tmp_path, capsys
+):
+    inputs = ["--rgb", str(scenes / "rgb"), "--thermal", str(scenes / "thermal")]
+    model = ["--model", str(file), "--device", "cpu"]
+    out = tmp_path / "out"
+    (tmp_path / "names.txt").write_text("\n".join(PST900.names) + "\n")
+    for classes in ("pst900", str(scenes), str(tmp_path / "names.txt")):
+        words = [*model, "--canvas", "128", "--classes", classes]
+        assert main(["predict", *inputs, *words, "--out", str(out), "--overwrite"]) == 0
+        shares = json.loads((out / "summary.json").read_text())["pairs"]["a"]["shares"]
+        assert set(shares) <= set(PST900.names)
+    words = ["evaluate", "--data", str(scenes), *model, "--canvas", "128"]
+    assert main([*words, "--classes", "pst900", "--out", str(tmp_path / "report")]) == 0
+    capsys.readouterr()
+    assert main([*words, "--out", str(tmp_path / "report")]) == 2
+    assert "does not name its 5 classes" in capsys.readouterr().err
+    for wrong, said in (("mfnet", "5 classes but 9 names"), ("pst", "no class table 'pst'")):
+        assert main([*words, "--classes", wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["predict", *inputs, *model, "--canvas", "96", "--out", str(tmp_path / "o")]) == 2
+    assert "canvas 96x96" in capsys.readouterr().err
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
 """SAM 2 from Meta and the hub: recognised, loaded exactly, fetched whole, and nothing executed."""
 
+import argparse
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,8 +15,9 @@ import hub_server
 import pytest
 import torch
 from safetensors.torch import save, save_file
-from small_weights import SMALL, hub_weights, meta_weights, pair, small_model
+from small_weights import SMALL, hub_weights, meta_weights, pair, small_model, small_released
 
+from sartm.cli import main
 from sartm.config import FusionConfig, ModelConfig
 from sartm.errors import InputError
 from sartm.model import hub as weights_hub
@@ -325,6 +328,68 @@ def test_a_broken_file_is_named_with_what_is_wrong(spoil, words, tmp_path):
     assert str(path) in str(error.value)
 
 
+def spoil_released(change):
+    def write(path):
+        tensors = small_released()
+        change(tensors)
+        torch.save(tensors, path)
+
+    return write
+
+
+def spoil_folder(change, name):
+    def write(path):
+        save_model(small_model(), path, ModelFacts())
+        change(path / name)
+
+    return write
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_cut(path):
+    torch.save(small_released(), path)
+    cut(path)
+
+
+TOKENS = "sam.sam_mask_decoder.mask_tokens.weight"
+LATER = '{"format": 99, "something": "new"}'
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda p: torch.save({"model": Trap(p.parent / "ran")}, p), "refused: it asks for"),
+        (lambda p: torch.save({"args": argparse.Namespace(), "model": {}}, p), "argparse"),
+        (write_cut, "damaged or cut off"),
+        (spoil_released(lambda t: t[TOKENS].fill_(float("nan"))), "NaN or infinite"),
+        (spoil_released(lambda t: t.update({TOKENS: torch.zeros(6, 31)})), "does not fit"),
+        (spoil_folder(cut, "model.safetensors"), "damaged or cut off"),
+        (spoil_folder(lambda p: p.write_text(LATER), "config.json"), "format 99.*upgrade"),
+        (spoil_folder(lambda p: p.unlink(), "model.safetensors"), "is missing"),
+    ],
+    ids=["malicious", "objects", "cut", "nan", "shape", "cut-ours", "later", "no-weights"],
+)
+def test_a_bad_model_is_two_lines_and_exit_2_for_every_command(write, words, tmp_path, capsys):
+    path = tmp_path / "model.pth"
+    write(path)
+    before = sorted(tmp_path.rglob("*"))
+    data = Path(__file__).parent  # never reached
+    for command in (
+        ["export", "--format", "onnx", "--model", str(path), "--out", str(tmp_path / "out")],
+        ["weights", "convert", str(path), "--out", str(tmp_path / "out")],
+        ["video", "--rgb", str(data), "--model", str(path), "--out", str(tmp_path / "out")],
+    ):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert re.search(words, said)
+        assert said.count("\n") <= 2
+        assert "Traceback" not in said
+    assert sorted(tmp_path.rglob("*")) == before  # nothing ran, nothing was written
+
+
 # Fetching, against a real server
 
 
@@ -374,6 +439,29 @@ def test_a_cut_connection_is_resumed_where_it_broke(hub, cache, monkeypatch):
     first, second = hub.sent("model.safetensors")
     assert not first
     assert int(second.removeprefix("bytes=").rstrip("-")) > 0
+
+
+def test_the_commands_get_convert_and_say_what_to_do_offline(hub, cache, tmp_path):
+    environment = os.environ | {"HF_HOME": str(cache)}
+
+    def run(*words, offline="0"):
+        return subprocess.run(
+            [sys.executable, "-m", "sartm", "weights", *words],
+            env=environment | {"HF_HUB_OFFLINE": offline},
+            capture_output=True,
+            text=True,
+        )
+
+    done = run("get", REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "model.safetensors").is_file()
+    assert "HTTP" not in done.stderr
+    done = run("convert", REPOSITORY, "--out", str(tmp_path / "ours"), offline="1")
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "ours").config.size == "test"
+    done = run("get", "facebook/sam2-hiera-large", offline="1")
+    assert done.returncode == 2
+    assert "run `sartm weights get facebook/sam2-hiera-large`" in done.stderr.replace("\n", " ")
 
 
 def test_a_damaged_file_is_refused_and_not_kept(hub, cache):

@@ -118,8 +118,9 @@ def main(argv: list[str] | None = None) -> int:
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
     logging.getLogger("sartm").setLevel(logging.INFO)
-    for noisy in ("httpx", "huggingface_hub", "accelerate"):
+    for noisy in ("httpx", "httpx2", "huggingface_hub", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     try:
         status = app(argv, standalone_mode=False)
     except InputError as error:
@@ -833,10 +834,11 @@ def stats(
     json_file: Json = "",
 ) -> int:
     """Count class shares per split and subset, and the range of thermal values."""
+    from sartm.config import to_dict
     from sartm.data.inspection import stats_dataset
 
     result = stats_dataset(dataset, out)
-    _print_json(json_file, result.to_dict())
+    _print_json(json_file, to_dict(result))
     if json_file != "-":
         for whole in (group for group in result.groups if not group.subset):
             _print_stats([group for group in result.groups if group.split == whole.split])
@@ -873,10 +875,11 @@ def convert(
     json_file: Json = "",
 ) -> int:
     """Write a data set in another layout: every pixel the same, or a refusal."""
+    from sartm.config import to_dict
     from sartm.data.conversion import convert_dataset
 
     result = convert_dataset(dataset, to.value, out, lossy)
-    _print_json(json_file, result.to_dict())
+    _print_json(json_file, to_dict(result))
     if json_file != "-":
         print(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
         for lost in result.lost:
@@ -895,10 +898,11 @@ def align(
     json_file: Json = "",
 ) -> int:
     """Move the thermal images onto the RGB images; pictures show before and after."""
+    from sartm.config import to_dict
     from sartm.data.conversion import align_dataset
 
     result = align_dataset(dataset, out, per_pair=per_pair, calibration=calibration)
-    _print_json(json_file, result.to_dict())
+    _print_json(json_file, to_dict(result))
     if json_file != "-":
         known = [pair.quality for pair in result.pairs.values() if pair.quality is not None]
         quality = f", quality {min(known):.2f} or better" if known else ""
