@@ -428,20 +428,13 @@ def _as_type(values: Array, like: Array) -> Array:
     return np.asarray(values.astype(like.dtype))
 
 
-def _on_rgb(damage: Damage) -> Change:
+def _on(kind: Literal["rgb", "thermal"], damage: Damage) -> Change:
     def change(sample: Sample, strength: float, random: np.random.Generator) -> Sample:
-        if sample.rgb is None:
+        image = sample.rgb if kind == "rgb" else sample.thermal
+        if image is None:
             return sample
-        return replace(sample, rgb=damage(sample.rgb, strength, random))
-
-    return change
-
-
-def _on_thermal(damage: Damage) -> Change:
-    def change(sample: Sample, strength: float, random: np.random.Generator) -> Sample:
-        if sample.thermal is None:
-            return sample
-        return replace(sample, thermal=damage(sample.thermal, strength, random))
+        damaged = damage(image, strength, random)
+        return replace(sample, rgb=damaged) if kind == "rgb" else replace(sample, thermal=damaged)
 
     return change
 
@@ -455,65 +448,43 @@ def _without_thermal(sample: Sample, _: float, __: np.random.Generator) -> Sampl
 
 
 _COVERED = (0.05, 0.1, 0.2, 0.3, 0.45)
+_Row = tuple[str, tuple[float, ...], str, Damage]
+_RGB: tuple[_Row, ...] = (
+    ("dark", (-1, -2, -3, -4, -5), "stops of exposure", _expose),
+    ("overexposed", (0.5, 1, 1.5, 2, 3), "stops of exposure", _expose),
+    ("noise", (8, 16, 24, 40, 60), "standard deviation in grey levels of 255", _add_rgb_noise),
+    ("motion-blur", (5, 9, 15, 21, 31), "length of the path in pixels", _blur_by_motion),
+    ("fog", (0.5, 1, 1.5, 2.2, 3), "optical depth at the horizon", _add_fog),
+    ("rain", (0.001, 0.003, 0.006, 0.012, 0.02), "share of pixels with a drop", _add_rain),
+    ("occluded", _COVERED, "share of the image behind mud", _soil_rgb),
+)  # fmt: skip
+_THERMAL: tuple[_Row, ...] = (
+    ("noise", (0.05, 0.1, 0.15, 0.25, 0.4),
+     "standard deviation as a share of the image's range", _add_thermal_noise),
+    ("low-contrast", (0.6, 0.4, 0.25, 0.15, 0.08), "what is left of the contrast", _lower_contrast),
+    ("dead-columns", (0.01, 0.02, 0.05, 0.1, 0.2), "share of columns", _kill_columns),
+    ("inverted", (1,), "black-hot instead of white-hot", _invert),
+    ("banding", (0.05, 0.1, 0.2, 0.3, 0.5),
+     "standard deviation of rows as a share of the image's range", _add_bands),
+    ("occluded", _COVERED, "share of the image behind mud", _soil_thermal),
+)  # fmt: skip
 CONDITIONS = {
     one.name: one
     for one in (
         Condition("rgb-missing", "both", (1,), "no RGB image", _without_rgb),
         Condition("thermal-missing", "both", (1,), "no thermal image", _without_thermal),
         Condition(
-            "misregistered", "both", (2, 5, 10, 20),
+            "misregistered",
+            "both",
+            (2, 5, 10, 20),
             "pixels by which the thermal image is moved, in one of four directions per pair",
-            _on_thermal(_shift), "strength",
+            _on("thermal", _shift),
+            "strength",
         ),
-        Condition(
-            "rgb-dark", "rgb", (-1, -2, -3, -4, -5), "stops of exposure", _on_rgb(_expose)
-        ),
-        Condition(
-            "rgb-overexposed", "rgb", (0.5, 1, 1.5, 2, 3), "stops of exposure", _on_rgb(_expose)
-        ),
-        Condition(
-            "rgb-noise", "rgb", (8, 16, 24, 40, 60), "standard deviation in grey levels of 255",
-            _on_rgb(_add_rgb_noise),
-        ),
-        Condition(
-            "rgb-motion-blur", "rgb", (5, 9, 15, 21, 31), "length of the path in pixels",
-            _on_rgb(_blur_by_motion),
-        ),
-        Condition(
-            "rgb-fog", "rgb", (0.5, 1, 1.5, 2.2, 3), "optical depth at the horizon",
-            _on_rgb(_add_fog),
-        ),
-        Condition(
-            "rgb-rain", "rgb", (0.001, 0.003, 0.006, 0.012, 0.02), "share of pixels with a drop",
-            _on_rgb(_add_rain),
-        ),
-        Condition(
-            "rgb-occluded", "rgb", _COVERED, "share of the image behind mud", _on_rgb(_soil_rgb)
-        ),
-        Condition(
-            "thermal-noise", "thermal", (0.05, 0.1, 0.15, 0.25, 0.4),
-            "standard deviation as a share of the image's range", _on_thermal(_add_thermal_noise),
-        ),
-        Condition(
-            "thermal-low-contrast", "thermal", (0.6, 0.4, 0.25, 0.15, 0.08),
-            "what is left of the contrast", _on_thermal(_lower_contrast),
-        ),
-        Condition(
-            "thermal-dead-columns", "thermal", (0.01, 0.02, 0.05, 0.1, 0.2), "share of columns",
-            _on_thermal(_kill_columns),
-        ),
-        Condition(
-            "thermal-inverted", "thermal", (1,), "black-hot instead of white-hot",
-            _on_thermal(_invert),
-        ),
-        Condition(
-            "thermal-banding", "thermal", (0.05, 0.1, 0.2, 0.3, 0.5),
-            "standard deviation of rows as a share of the image's range", _on_thermal(_add_bands),
-        ),
-        Condition(
-            "thermal-occluded", "thermal", _COVERED, "share of the image behind mud",
-            _on_thermal(_soil_thermal),
-        ),
+        *(Condition(f"rgb-{name}", "rgb", strengths, about, _on("rgb", damage))
+          for name, strengths, about, damage in _RGB),
+        *(Condition(f"thermal-{name}", "thermal", strengths, about, _on("thermal", damage))
+          for name, strengths, about, damage in _THERMAL),
     )
 }  # fmt: skip
 """Every condition, in the order of the table."""

@@ -1,6 +1,5 @@
 """A data set written again: in another layout without loss, or with its thermal images aligned."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.config import to_dict
 from sartm.data.calibration import (
     apply_alignment,
     read_calibration,
@@ -73,10 +73,6 @@ class Conversion:
     lost: tuple[str, ...]
     """What the new data set does not have any more; empty without `lossy`."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True)
 class AlignedPair:
@@ -101,10 +97,6 @@ class AlignedSet:
     """Pairs that are left out, since nothing reliable was found, and why."""
     comparisons: tuple[str, ...]
     """Pictures of before (above) and after (below)."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -225,7 +217,7 @@ def align_dataset(
             "per-pair" if per_pair else "calibration" if calibration else "rig"
         )
         result = AlignedSet(str(out), method, aligned, refused, pictures)
-        write_atomic(root / "alignment.json", json.dumps(result.to_dict(), indent=1).encode())
+        write_atomic(root / "alignment.json", json.dumps(to_dict(result), indent=1).encode())
     return result
 
 

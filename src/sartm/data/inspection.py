@@ -208,10 +208,6 @@ class Stats:
     failures: dict[str, str]
     """Pairs that are left out of every count, and why."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True)
 class _Heat:

@@ -82,7 +82,8 @@ padding:.6rem .9rem;font-size:.85rem;white-space:pre-wrap}
 --heat:96 165 250;--warn:#fff3d6;--edge:#a85f00}body{max-width:none;padding:0;font-size:10pt}
 .scroll{overflow:visible;border:0}table{font-size:8pt}th,td{padding:.15rem .3rem}
 th[scope=row],td.n{white-space:normal}.heat td,.mid,.wide{min-width:0}
-.bars{max-width:24rem}h2,h3{break-after:avoid}tr,figure,.banner{break-inside:avoid}
+.bars,.chart{max-width:24rem}.small{grid-template-columns:repeat(4,1fr)}
+.pair>div{grid-template-columns:repeat(5,1fr)}h2,h3{break-after:avoid}tr,figure,.banner{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
 
