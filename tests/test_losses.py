@@ -1,5 +1,8 @@
 """The loss is the one in the formulas: global means, true class means, absent classes left out."""
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import golden
@@ -9,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sartm.errors import InputError
 from sartm.losses import (
     Criterion,
     LossConfig,
@@ -16,6 +20,8 @@ from sartm.losses import (
     class_weights,
     cmkd,
     cross_entropy,
+    language_ramp,
+    lovasz,
     name_relations,
 )
 from sartm.model.sartm import Output
@@ -107,6 +113,134 @@ def test_hard_pixels_are_the_share_with_the_largest_loss():
     ours = cross_entropy(logits, label, alone, hardest=0.3)
     close(ours, losses.sort(descending=True).values[:27].mean())
     close(cross_entropy(logits, label, alone, hardest=1.0), cross_entropy(logits, label, alone))
+
+
+def on_two_ranks(loss: Callable[[int, Callable[[Tensor], Tensor]], Tensor]) -> list[Tensor]:
+    """`loss(rank, reduce)` of two ranks that wait for each other in every sum."""
+    meet, own = threading.Barrier(2, timeout=30), [torch.zeros(()), torch.zeros(())]
+
+    def run(rank: int) -> Tensor:
+        def reduce(tensor: Tensor) -> Tensor:
+            own[rank] = tensor.detach()
+            meet.wait()
+            total = tensor + own[1 - rank]
+            meet.wait()
+            return total
+
+        return loss(rank, reduce)
+
+    with ThreadPoolExecutor(2) as pool:
+        return [done.result() for done in [pool.submit(run, rank) for rank in (0, 1)]]
+
+
+def one_hard_rank() -> tuple[Tensor, Tensor]:
+    """Logits and labels of two rows, of which the second is right nearly everywhere."""
+    logits, label = torch.randn(2, K, 12, 10), torch.randint(0, K, (2, 12, 10))
+    logits[1] += 6 * F.one_hot(label[1], K).permute(2, 0, 1)
+    label[0, :2] = 255
+    return logits.requires_grad_(), label
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_hard_pixels_are_those_of_all_ranks(weighted):
+    logits, label = one_hard_rank()
+    weights = torch.rand(K) + 0.5 if weighted else None
+    whole = cross_entropy(logits, label, alone, weights, hardest=0.25)
+    (expected,) = torch.autograd.grad(whole, logits)
+    losses = F.cross_entropy(logits, label, weights, ignore_index=255, reduction="none")
+    kept = losses.flatten().topk(int(0.25 * 220))
+    amount = torch.ones(K) if weights is None else weights
+    close(whole, kept.values.sum() / amount[label.flatten()[kept.indices]].sum())
+
+    def part(rank: int, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = slice(rank, rank + 1)
+        return cross_entropy(logits[rows], label[rows], reduce, weights, hardest=0.25)
+
+    parts = on_two_ranks(part)
+    for value in parts:
+        close(value, whole)
+    close(torch.autograd.grad(parts[0], logits)[0] + torch.autograd.grad(parts[1], logits)[0],
+          expected)  # fmt: skip
+
+
+def test_hard_pixels_of_equal_loss_are_all_in_and_a_batch_without_labels_is_0():
+    logits, label = torch.zeros(1, K, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
+    close(cross_entropy(logits, label, alone, hardest=0.1), torch.tensor(K).float().log())
+    logits.requires_grad_()
+    nothing = cross_entropy(logits, torch.full_like(label, 255), alone, hardest=0.1)
+    nothing.backward()
+    assert nothing == 0
+    assert not logits.grad.any()
+
+
+def slow_lovasz(logits: Tensor, label: Tensor, ignore: int) -> Tensor:
+    """Class by class in float64, pixels sorted by error, J(n) counted for every n."""
+    keep = label.flatten() != ignore
+    truth, shares = label.flatten()[keep], logits.double().softmax(1)
+    losses = []
+    for k in truth.unique():
+        own = truth == k
+        share = shares[:, int(k)].flatten()[keep]
+        error, order = torch.where(own, 1 - share, share).sort(descending=True)
+        before, total = 0.0, torch.zeros((), dtype=torch.float64)
+        missed = added = 0
+        for e, is_own in zip(error, own[order], strict=True):
+            missed, added = missed + int(is_own), added + int(not is_own)
+            jaccard = 1 - (int(own.sum()) - missed) / (int(own.sum()) + added)
+            total = total + e * (jaccard - before)
+            before = jaccard
+        losses.append(total)
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("ignore", [255, 17])
+def test_lovasz_is_its_definition_for_the_classes_present(ignore):
+    logits, label = torch.randn(2, K, 12, 10), torch.randint(0, K - 2, (2, 12, 10))
+    logits[0] += 3 * F.one_hot(label[0], K).permute(2, 0, 1)
+    label[1, :4] = ignore
+    logits.requires_grad_()
+    ours, slow = lovasz(logits, label, alone, ignore), slow_lovasz(logits, label, ignore)
+    close(ours, slow.float(), atol=1 / 4096, rtol=0)
+    own, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (ours, slow))
+    assert (own - theirs).norm() < 0.02 * theirs.norm()
+    assert not own[1, :, :4].any()
+
+
+def test_lovasz_of_all_ranks_is_that_of_the_whole_batch():
+    logits, label = one_hard_rank()
+    whole = lovasz(logits, label, alone)
+    (expected,) = torch.autograd.grad(whole, logits)
+
+    def part(rank: int, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        return lovasz(logits[rank : rank + 1], label[rank : rank + 1], reduce)
+
+    parts = on_two_ranks(part)
+    for value in parts:
+        close(value, whole)
+    close(torch.autograd.grad(parts[0], logits)[0] + torch.autograd.grad(parts[1], logits)[0],
+          expected, atol=1e-6, rtol=1e-5)  # fmt: skip
+
+
+def test_lovasz_falls_to_0_as_predictions_get_right_and_is_0_without_labels():
+    label = torch.randint(0, K, (1, 8, 8))
+    right = F.one_hot(label, K).permute(0, 3, 1, 2).float()
+    values = [float(lovasz(scale * right, label, alone)) for scale in (0.0, 2.0, 5.0, 30.0)]
+    assert sorted(values, reverse=True) == values
+    assert values[-1] < 1e-3
+    assert lovasz(right, torch.full_like(label, 255), alone) == 0
+
+
+def test_lovasz_is_added_for_both_heads_by_its_weight():
+    output = draw(LABEL)
+    plain = criterion()(output, LABEL)
+    terms = criterion(LossConfig(lovasz=0.5, auxiliary=0.4))(output, LABEL)
+    assert "lovasz" not in plain
+    expected = plain["ce"] + 0.5 * terms["lovasz"]
+    expected = expected + 0.4 * (plain["auxiliary"] + 0.5 * terms["auxiliary_lovasz"])
+    expected = expected + 0.1 * plain["prototype"] + 0.5 * plain["cmkd"]
+    close(terms["total"], expected)
+    full = F.interpolate(output.logits, scale_factor=4.0, mode="bilinear")
+    close(terms["lovasz"], lovasz(full, LABEL, alone))
 
 
 @pytest.mark.parametrize("kind", ["sqrt", "log"])
@@ -405,6 +539,27 @@ def test_the_memory_is_part_of_the_state():
     torch.manual_seed(5)
     output = draw(LABEL)
     assert loss(output, LABEL) == other(output, LABEL)
+
+
+def test_prototypes_and_language_come_in_after_their_start():
+    assert [language_ramp(epoch, 4.0) for epoch in (0, 4, 5, 6, 8, 20)] == [0, 0, 0.25, 0.5, 1, 1]
+    assert language_ramp(0, 0.0) == 1
+    output = draw(LABEL)
+    loss = criterion()
+    loss(output, LABEL)
+    loss.remember()
+    terms = loss(output, LABEL, language=0.25)
+    rest = terms["ce"] + terms["auxiliary"]
+    close(terms["total"], rest + 0.25 * (0.1 * terms["prototype"] + 0.5 * terms["cmkd"]))
+    assert terms["cmkd"] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ohem": 1.5}, {"lovasz": -1.0}, {"language_start": -2.0}, {"language": -0.1}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match=f"loss.{next(iter(wrong))}"):
+        LossConfig(**wrong)
 
 
 def test_options_switch_terms_off():

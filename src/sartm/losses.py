@@ -1,8 +1,10 @@
-"""What training minimises: cross-entropy, class prototypes with a memory, and CMKD.
+"""What training minimises: cross-entropy, Lovasz, class prototypes with a memory, and CMKD.
 
 Shapes: B pairs, K classes, D channels, (H, W) the padded input, (h, w) = (H, W) / 16.
 All means are global: `reduce` sums a tensor over the ranks, with gradient, before any division;
-on one process it is the identity. So every rank has the same loss, that of the whole batch.
+on one process it is the identity. So every rank has the same loss, that of the whole batch. Where
+a step has several batches, cross-entropy is the mean over the pixels of all of them; what is no
+sum over pixels (the hardest share, Lovasz, prototypes, CMKD) is taken per batch and averaged.
 
 Source: SARTM, arXiv:2505.01950. The released code's prototypes are no means and its language loss
 has no signal; docs/decisions/0004 says what is different here and why.
@@ -16,12 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartm.errors import InputError
 from sartm.model.sartm import Output, resize_logits
 
 Reduce = Callable[[Tensor], Tensor]
 
 FLOOR = 0.1
 """Of CMKD: shortest difference from the centre, as a share of the prototypes' mean length."""
+
+LOVASZ_BINS = 4096
+"""Of an error in [0, 1]; the loss is off by less than one part in this many."""
 
 PRESENT = 0.25
 """A class is present in a batch when it covers this many stride-16 cells."""
@@ -43,6 +49,9 @@ class LossConfig:
     """Compare a class with itself too, as the released code does."""
     centre: bool = True
     """Subtract what all classes share, in names and in prototypes."""
+    language_start: float = 0.0
+    """Epochs before prototypes and CMKD act; they then grow linearly to their weights over as
+    many again. For networks from scratch, whose features tell nothing apart at first."""
     per_modality: bool = False
     """CMKD also on each modality's own prototypes."""
     target: Literal["names", "random"] = "names"
@@ -53,6 +62,15 @@ class LossConfig:
     """Weight pixels of a class with share p by 1/sqrt(p) or 1/ln(1.02 + p), mean 1 over pixels."""
     ohem: float = 0.0
     """Above 0: the mean is over this share of the pixels, those with the largest loss."""
+    lovasz: float = 0.0
+    """Weight of the Lovasz-softmax loss, a surrogate of the IoU of the classes in the batch."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ohem <= 1:
+            raise InputError(f"loss.ohem is a share of the pixels, 0 to 1, found {self.ohem:g}")
+        for name in ("auxiliary", "prototype", "language", "language_start", "lovasz"):
+            if getattr(self, name) < 0:
+                raise InputError(f"loss.{name} must not be negative, found {getattr(self, name):g}")
 
 
 def cross_entropy(
@@ -70,18 +88,101 @@ def cross_entropy(
         label: (B, H, W) ids; `ignore` is left out.
         reduce: sum over ranks.
         weights: (K,) pixel weights, or None for equal ones.
-        hardest: above 0, only this share of each rank's pixels, those of largest loss.
+        hardest: above 0, only this share of the pixels, those of largest loss on any rank; of
+            equal ones at the edge all.
     """
     losses = F.cross_entropy(
         logits.float(), label, weight=weights, ignore_index=ignore, reduction="none"
     )
-    counted = label != ignore
-    amount = counted.float() if weights is None else weights[label.where(counted, 0)] * counted
+    amount = pixel_weights(label, weights, ignore)
     if hardest > 0:
-        kept = max(1, int(hardest * int(counted.sum())))
-        losses, order = losses.flatten().topk(kept)
-        amount = amount.flatten()[order]
+        hard = _hardest(losses.detach(), label != ignore, hardest, reduce)
+        losses, amount = losses[hard], amount[hard]
     return reduce(losses.sum()) / reduce(amount.sum()).clamp(min=1e-6)
+
+
+def pixel_weights(label: Tensor, weights: Tensor | None, ignore: int = 255) -> Tensor:
+    """(B, H, W) how much each pixel counts in cross-entropy: its class's weight, or 0."""
+    counted = label != ignore
+    return counted.float() if weights is None else weights[label.where(counted, 0)] * counted
+
+
+def _hardest(losses: Tensor, counted: Tensor, share: float, reduce: Reduce) -> Tensor:
+    """Bool, which of the counted losses (>= 0) are among the largest `share` over all ranks.
+
+    The bits of a float that is not negative grow with it, so two histograms find the exact edge,
+    one of the upper 16 bits and one of the lower. They need sums over ranks only, where a sort
+    would have to gather every pixel.
+    """
+    bits = losses.float().view(torch.int32) & 0x7FFFFFFF  # a NaN may have the sign
+    pixels = float(reduce(counted.sum().double()))
+    high, left = _edge(bits[counted] >> 16, max(1.0, share * pixels // 1), reduce)
+    low, _ = _edge(bits[counted & (bits >> 16 == high)] & 0xFFFF, left, reduce)
+    return counted & (bits >= (high << 16 | low))
+
+
+def _edge(values: Tensor, wanted: float, reduce: Reduce) -> tuple[int, float]:
+    """The largest 16-bit value that `wanted` reach, and how many of those at it are wanted."""
+    counts = reduce(torch.bincount(values, minlength=1 << 16).double())
+    reached = counts.flip(0).cumsum(0).flip(0)
+    edge = max(0, int((reached >= wanted).sum()) - 1)
+    return edge, wanted - float(reached[edge] - counts[edge])
+
+
+def lovasz(logits: Tensor, label: Tensor, reduce: Reduce, ignore: int = 255) -> Tensor:
+    """Lovasz-softmax: for each class in the batch the convex surrogate of 1 - IoU; their mean.
+
+    With errors e of a class (1 - p at its own pixels, p elsewhere) in falling order and J(n) the
+    Jaccard loss when the first n pixels are wrong, it is sum_n e_n (J(n) - J(n - 1)). Pixels of
+    equal error may be in any order, so errors are counted in `LOVASZ_BINS` instead of sorted:
+    counts also add up over ranks.
+
+    Args:
+        logits: (B, K, H, W).
+        label: (B, H, W) ids; `ignore` is left out.
+        reduce: sum over ranks.
+
+    Source: Berman et al., arXiv:1705.08790.
+    """
+    classes = torch.arange(logits.shape[1], device=label.device)
+    shares = logits.float().softmax(1).flatten(2)  # (B, K, H W)
+    with torch.no_grad():
+        flat = label.flatten(1)[:, None]
+        own = flat == classes[:, None]
+        steps = _jaccard_steps((own.float() - shares).abs_(), own, flat == ignore, reduce)
+        present = reduce(own.sum((0, 2)).double()) > 0
+        at_zero = (steps * own).sum()  # an own pixel's error is 1 - share
+        signed = torch.where(own, -steps, steps)
+    return reduce((shares * signed).sum() + at_zero) / present.sum().clamp(min=1)
+
+
+def _jaccard_steps(errors: Tensor, own: Tensor, ignored: Tensor, reduce: Reduce) -> Tensor:
+    """(B, K, N) steps J(n) - J(n - 1) for errors (B, K, N), where own pixels are True in `own`.
+
+    In a bin that takes a class from intersection I0 and union U0 to I1 and U1, own pixels and
+    others come in turn: a step of (1 / U0 + 1 / U1) / 2 for each own pixel, of
+    (I0 + I1) / (2 U0 U1) for each other one, which add up to that of the bin.
+    """
+    last = 2 * LOVASZ_BINS  # of what is ignored
+    # falling errors are rising bins; 16 bits, or this would be the largest tensor of all
+    bins = errors.mul(-LOVASZ_BINS).add_(LOVASZ_BINS).clamp_(0, LOVASZ_BINS - 1).to(torch.int16)
+    bins = bins.mul_(2).add_(own).masked_fill_(ignored, last)
+    rows = [torch.bincount(row, minlength=last + 1) for row in bins.flatten(0, 1)]
+    counts = torch.stack(rows).view(*bins.shape[:2], -1).sum(0)
+    counts = reduce(counts[:, :last].double())
+    others, own_pixels = counts.view(len(counts), -1, 2).unbind(2)
+    total = own_pixels.sum(1, keepdim=True)
+    after = total - own_pixels.cumsum(1), total + others.cumsum(1)  # intersection, union
+    before = after[0] + own_pixels, after[1] - others
+    unions = [union.clamp(min=1) for union in (before[1], after[1])]
+    of_own = (1 / unions[0] + 1 / unions[1]) / 2
+    of_other = (before[0] + after[0]) / (2 * unions[0] * unions[1])
+    table = torch.stack([of_other, of_own], 2).flatten(1) * (total > 0)
+    table = F.pad(table, (0, 1)).float()
+    steps = torch.empty_like(errors)
+    for k, row in enumerate(table):
+        torch.take(row, bins[:, k].long(), out=steps[:, k])
+    return steps
 
 
 def class_sums(
@@ -225,6 +326,8 @@ class Criterion(nn.Module):
         label: Tensor,
         has_rgb: Tensor | None = None,
         has_thermal: Tensor | None = None,
+        share: Tensor | float = 1.0,
+        language: float = 1.0,
     ) -> dict[str, Tensor]:
         """Every term of the loss, and `total`.
 
@@ -233,24 +336,32 @@ class Criterion(nn.Module):
             label: (B, H', W') ids, `ignore` left out; H', W' before padding to multiples of 32.
             has_rgb: (B,) bool, for per-modality CMKD.
             has_thermal: (B,) bool likewise.
+            share: this batch's `pixels` over their mean in the step: the mean of cross-entropies
+                times it is that over all pixels of the step.
+            language: factor on the weights of prototypes and CMKD, see `language_ramp`.
         """
         config, size = self.config, (label.shape[1], label.shape[2])
-        logits = resize_logits(output.logits, size)
-        weights = self.weights if isinstance(self.weights, Tensor) else None
-        terms = {"ce": cross_entropy(logits, label, self.reduce, weights, config.ohem, self.ignore)}
-        total = terms["ce"]
-        if output.auxiliary is not None:
-            auxiliary = resize_logits(output.auxiliary, size)
-            terms["auxiliary"] = cross_entropy(
-                auxiliary, label, self.reduce, weights, config.ohem, self.ignore
+        terms: dict[str, Tensor] = {}
+        total = output.logits.new_zeros((), dtype=torch.float32)
+        heads = (("", 1.0, output.logits), ("auxiliary", config.auxiliary, output.auxiliary))
+        for head, weight, small in heads:
+            if small is None:
+                continue
+            logits = resize_logits(small, size)
+            own = terms[head or "ce"] = share * cross_entropy(
+                logits, label, self.reduce, self._weights(), config.ohem, self.ignore
             )
-            total = total + config.auxiliary * terms["auxiliary"]
+            if config.lovasz > 0:
+                name = f"{head}_lovasz".strip("_")
+                terms[name] = lovasz(logits, label, self.reduce, self.ignore)
+                own = own + config.lovasz * terms[name]
+            total = total + weight * own
         below, right = -size[0] % 32, -size[1] % 32
         padded = F.pad(label, (0, right, 0, below), value=self.ignore)
         prototypes, present = self._prototypes(output.fused, padded, remember=True)
         if config.memory:
             terms["prototype"] = self._prototype_term(prototypes, present)
-            total = total + config.prototype * terms["prototype"]
+            total = total + language * config.prototype * terms["prototype"]
         if self.language:
             terms["cmkd"] = self._language_term(prototypes, present, own_centre=False)
             if config.per_modality:
@@ -258,8 +369,15 @@ class Criterion(nn.Module):
                     rows = padded if has is None else padded.where(has.view(-1, 1, 1), self.ignore)
                     own, there = self._prototypes(features, rows, remember=False)
                     terms["cmkd"] = terms["cmkd"] + self._language_term(own, there, own_centre=True)
-            total = total + config.language * terms["cmkd"]
+            total = total + language * config.language * terms["cmkd"]
         return {"total": total} | terms
+
+    def pixels(self, label: Tensor) -> Tensor:
+        """What the labelled pixels (B, H, W) of all ranks weigh in cross-entropy."""
+        return self.reduce(pixel_weights(label, self._weights(), self.ignore).sum())
+
+    def _weights(self) -> Tensor | None:
+        return self.weights if isinstance(self.weights, Tensor) else None
 
     def _prototypes(self, features: Tensor, label: Tensor, remember: bool) -> tuple[Tensor, Tensor]:
         """(K, D) global masked means and which (K,) of them are present and speak."""
@@ -302,6 +420,11 @@ class Criterion(nn.Module):
         updated = 0.9 * self.memory + 0.1 * prototypes
         self.memory.copy_(torch.where(present[:, None], updated, self.memory))
         self.seen += present
+
+
+def language_ramp(epoch: float, start: float) -> float:
+    """Factor on prototypes and CMKD: 0 until epoch `start`, then linearly to 1 at 2 `start`."""
+    return 1.0 if start == 0 else min(1.0, max(0.0, epoch / start - 1))
 
 
 def class_weights(kind: str, shares: Tensor | None) -> Tensor | None:

@@ -1,9 +1,10 @@
 """Complete training configurations, one function each; `--set` overrides any value in them."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sartm.config import (
     DecoderConfig,
@@ -11,6 +12,7 @@ from sartm.config import (
     LoRAConfig,
     ModelConfig,
     from_dict,
+    to_dict,
 )
 from sartm.data.augmentation import AugmentationConfig
 from sartm.data.classes import FMB, MFNET, PST900, Classes
@@ -70,6 +72,35 @@ class TrainConfig:
     """Optimizer steps between checkpoints."""
     keep: int = 2
     """Checkpoints kept, the newest."""
+    pictures: int = 4
+    """Validation pairs drawn at every validation, always the same ones."""
+    tensorboard: bool = False
+    """Also write TensorBoard events, to the run's folder `tensorboard`."""
+
+
+MAY_CHANGE = frozenset(
+    {"data", "workers", "keep", "checkpoint_every", "pictures", "tensorboard",
+     "activation_checkpointing"}
+)  # fmt: skip
+"""What a run that is resumed may have otherwise than before: where its data lies now, and what
+does not change the weights."""
+
+
+def find_changes(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Settings that differ and matter to a run that is resumed, as "optim.lr was 0.1, now 0.2"."""
+    return [
+        f"{name} was {json.dumps(was)}, now {json.dumps(now_is)}"
+        for name, was, now_is in _compare("", to_dict(before), to_dict(now))
+        if name not in MAY_CHANGE
+    ]
+
+
+def _compare(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before:
+            yield from _compare(f"{name}.{key}".lstrip("."), before[key], now[key])
+    elif before != now:
+        yield name, before, now
 
 
 def mini(classes: Classes = MFNET) -> TrainConfig:

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,18 @@ class Checkpoint:
     step: int
     tensors: dict[str, Tensor]
     state: dict[str, Any]
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn an OSError of writing `what`, such as a full disk, into an InputError with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {what}: {error.strerror}. The last good checkpoint is kept; make room "
+            f"and continue with --resume"
+        ) from None
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -51,19 +65,17 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(f"checkpoint {target}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            write_durably(temporary / "training.safetensors", data)
+            write_durably(temporary / "state.json", json.dumps(state, indent=1).encode())
+            shutil.rmtree(target, ignore_errors=True)  # damaged, or the run would have resumed it
+            temporary.rename(target)
+    except InputError:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        write_durably(temporary / "training.safetensors", data)
-        write_durably(temporary / "state.json", json.dumps(state, indent=1).encode())
-        shutil.rmtree(target, ignore_errors=True)  # was damaged, or the run would have resumed it
-        temporary.rename(target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(
-            f"cannot write checkpoint {target}: {error.strerror}. The last good one is kept; make "
-            f"room and continue with --resume"
-        ) from None
+        raise
     _sync_folder(folder)
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

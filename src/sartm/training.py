@@ -4,14 +4,17 @@ Randomness comes from (seed, epoch, pair), never from a worker or rank; with ato
 run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
 """
 
+import hashlib
 import json
 import logging
 import math
 import os
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,27 +29,30 @@ from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from sartm.config import to_dict
+from sartm.config import ThermalRule, to_dict
 from sartm.data.augmentation import Batch, TrainingSet, collate
 from sartm.data.images import apply_thermal_rule
 from sartm.data.layouts import open_layout
-from sartm.data.pairs import PairDataset, pixel_hash
+from sartm.data.pairs import PairDataset, Sample, pixel_hash
 from sartm.errors import InputError
-from sartm.evaluation import confusion_of
+from sartm.evaluation import judge
 from sartm.inference import Precision, Predictor, choose_device, fast_precision
 from sartm.language import TextTable, takes_part, text_similarity
-from sartm.losses import Criterion
-from sartm.metrics import ConfusionMatrix, means
+from sartm.losses import Criterion, language_ramp
+from sartm.metrics import ConfusionMatrix, means, percent
 from sartm.model.checkpoint import ModelFacts, load_for_training, save
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
-from sartm.recipes import OptimConfig, TrainConfig
+from sartm.recipes import OptimConfig, TrainConfig, find_changes, load_recipe
+from sartm.report.pictures import PairPictures, draw_pair
+from sartm.report.run import draw_sheet, learning_curves, write_run_page, write_sheet
 from sartm.runs import (
     Checkpoint,
     latest_checkpoint,
     trim_metrics,
     write_checkpoint,
     write_durably,
+    writing,
 )
 
 log = logging.getLogger("sartm")
@@ -225,16 +231,24 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     config: OptimConfig,
+    language: float = 1.0,
 ) -> dict[str, float]:
-    """One optimizer step over `config.accumulate` batches; returns the mean of every loss term."""
+    """One optimizer step over `config.accumulate` batches; returns the mean of every loss term.
+
+    `language` is the factor on prototypes and CMKD, see `losses.language_ramp`.
+    """
     sums: dict[str, float] = {}
-    for index in range(config.accumulate):
-        batch = next(batches).to(accelerator.device)
+    chosen = [next(batches) for _ in range(config.accumulate)]
+    shares = _pixel_shares(criterion, chosen, accelerator.device)
+    for index, (given, share) in enumerate(zip(chosen, shares, strict=True)):
+        batch = given.to(accelerator.device)
         more = index < config.accumulate - 1
         with accelerator.no_sync(model) if more else nullcontext():
             with accelerator.autocast():
                 output = model(batch.rgb, batch.thermal, batch.has_rgb, batch.has_thermal)
-                terms = criterion(output, batch.label, batch.has_rgb, batch.has_thermal)
+                terms = criterion(
+                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language
+                )
             accelerator.backward(terms["total"] / config.accumulate)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
@@ -244,6 +258,16 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     criterion.remember()
     return {name: value / config.accumulate for name, value in sums.items()} | {"norm": float(norm)}
+
+
+def _pixel_shares(
+    criterion: Criterion, batches: list[Batch], device: torch.device
+) -> list[Tensor | float]:
+    """Labelled pixels of each batch over their mean, so that a step has one mean over pixels."""
+    if len(batches) == 1:
+        return [1.0]
+    pixels = torch.stack([criterion.pixels(batch.label.to(device)) for batch in batches])
+    return list((pixels / pixels.mean().clamp(min=1e-6)).unbind())
 
 
 @dataclass(frozen=True)
@@ -279,9 +303,23 @@ def train(
         {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}.
 
     Raises:
-        InputError: a folder that already holds a run, no usable data, a loss that is not finite, a
-            checkpoint that cannot be written, a data worker that died.
+        InputError: a folder that already holds a run, one to resume that has other settings or
+            other training pairs, no usable data, a loss that is not finite, a file that cannot be
+            written, a data worker that died, too little memory.
     """
+    with _Stop() as stop:
+        return _train(config, out, resume, limits, device, command, stop)
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    resume: bool,
+    limits: Limits,
+    device: str,
+    command: str,
+    stop: _Stop,
+) -> dict[str, Any]:
     found = latest_checkpoint(out) if resume else None
     # what `auto` measured once holds for the whole run, or a resumed one would differ
     settled = config.precision if found is None else found.state.get("precision", config.precision)
@@ -301,6 +339,7 @@ def train(
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
     parts = _build(config, table, statistics, accelerator, source)
     if found is not None:
+        _require_same_pairs(found, splits.train, out)
         _restore(parts, found, out)
     step = found.step if found else 0
     batches = StepBatches(
@@ -310,10 +349,11 @@ def train(
     run = _Run(config, out, accelerator, parts, splits, table, batches, command)
     if found is not None:
         run.best, run.seconds = found.state["best"], found.state["seconds"]
+        run.pending = bool(found.state.get("pending"))
     if accelerator.is_main_process:
-        trim_metrics(out / "metrics.jsonl", step)
-    with _Stop() as stop:
-        step = run.loop(step, end, limits.seconds, stop)
+        with writing(f"metrics.jsonl of {out}"):
+            trim_metrics(out / "metrics.jsonl", step)
+    step = run.loop(step, end, limits.seconds, stop)
     return {
         "step": step,
         "best": run.best,
@@ -350,69 +390,101 @@ class _Run:
         self.seconds = 0.0
         self.images: dict[str, str] | None = None
         self.saved = -1  # step of the last checkpoint
+        self.pending = False  # whether the validation of this step was broken off
+        self.board: Any = None  # TensorBoard's writer
 
     def loop(self, step: int, end: int, seconds: float | None, stop: _Stop) -> int:
         """Steps from `step` to `end`; returns the number done."""
         config, optim = self.config, self.config.optim
         model, optimizer = self.accelerator.prepare(self.parts.model, self.parts.optimizer)
+        if config.tensorboard and self.accelerator.is_main_process:
+            self.board = _open_board(self.out, step)
         loader = self._loader()
         begun = time.monotonic()
         before = self.seconds
+        asked = self.pending and not self._validate(step, stop)
         model.train()
         per_epoch = self.batches.steps_per_epoch
         with Meter("train", end, "steps", done=step) as meter:
             stream = iter(loader)
-            while step < end and not stop.asked:
+            while step < end and not asked:
                 rate = learning_rate(step, per_epoch, optim)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                terms = self._guarded_step(model, stream, optimizer, step)
+                with self._explained(step):
+                    terms = self._step(model, stream, optimizer, step)
                 step += 1
                 self.seconds = before + time.monotonic() - begun
                 if self.parts.average is not None:
                     self.parts.average.update_parameters(self.parts.model)
                 self._write_metrics({"step": step, "epoch": step / per_epoch, "lr": rate} | terms)
-                shown = f"epoch {step // per_epoch}/{optim.epochs}  loss {terms['total']:.3f}"
-                meter.advance(note=f"{shown}  best {self.best['present']:.1f}")
-                over = seconds is not None and time.monotonic() - begun > seconds
+                pairs = meter.rate() * self.batches.per_step * self.batches.batch_size
+                meter.advance(note=self._describe(step, rate, terms, pairs))
+                late = seconds is not None and time.monotonic() - begun > seconds
+                asked, over = self._agree(stop.asked, late)
                 every = config.validate_every * per_epoch
                 if (every and step % every == 0) or step == end or over:
-                    self._validate(step)
+                    self.pending = asked or not self._validate(step, stop)
+                    asked = asked or self.pending
                     model.train()
-                if step % config.checkpoint_every == 0 or step == end or over:
+                if step % config.checkpoint_every == 0 or step == end or over or asked:
                     self._save(step)
                 if over:
                     break
-            if stop.asked:
-                self._save(step)
-        self.accelerator.free_memory()
+        self._close(step)
         return step
 
-    def _guarded_step(
-        self, model: nn.Module, stream: Iterator[Batch], optimizer: Any, step: int
-    ) -> dict[str, float]:
-        """A step whose usual failures become messages that say what to do."""
+    def _close(self, step: int) -> None:
+        if self.board is not None:
+            self.board.close()
+        if self.accelerator.is_main_process and (self.out / "metrics.jsonl").exists():
+            self._write_page()
+        self.accelerator.free_memory()
+
+    def _agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag, True where it is on any rank: ranks that part ways wait for each other."""
+        if self.accelerator.num_processes == 1:
+            return flags
+        own = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
+        return tuple(bool(flag) for flag in self.accelerator.reduce(own))
+
+    def _describe(self, step: int, rate: float, terms: dict[str, float], pairs: float) -> str:
+        """What stands beside the progress bar."""
+        parts = " ".join(
+            f"{name} {value:.3g}" for name, value in terms.items() if name not in ("total", "norm")
+        )
+        epoch = min(step // self.batches.steps_per_epoch + 1, self.config.optim.epochs)
+        memory = _peak_memory(self.accelerator.device) / 2**20
+        return (
+            f"epoch {epoch}/{self.config.optim.epochs}  loss {terms['total']:.3f} ({parts})  "
+            f"lr {rate:.1e}  {pairs:.1f} pairs/s  {memory:.0f} MiB"
+            + (f"  best {self.best['present']:.1f}" if self.best["step"] else "")
+        )
+
+    @contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        """What usually ends a step becomes a message that says what to do."""
         try:
-            terms = train_step(
-                model, self.parts.criterion, stream, optimizer, self.accelerator, self.config.optim
-            )
-        except torch.cuda.OutOfMemoryError:
-            raise InputError(
-                f"out of GPU memory at batch size {self.config.optim.batch_size}: lower "
-                f"--set optim.batch_size (and raise optim.accumulate), --set "
-                f"augmentation.crop=[H,W], --set precision=bf16, or --set "
-                f"activation_checkpointing=true"
-            ) from None
+            yield
         except InputError as error:  # of a data worker, which puts its traceback in front
             message = str(error).split("sartm.errors.InputError: ")[-1].strip()
             raise InputError(f"{message} (at step {step + 1})") from None
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise InputError(
-                f"a data worker died at step {step + 1} (killed, or out of memory). Continue from "
-                f"the last checkpoint with --resume, with --set workers=0 if it happens again"
-            ) from None
+            message = _explain(error, step, self.config)
+            # lets go of the batches, and of the loader: it would report its dead worker once more
+            traceback.clear_frames(error.__traceback__)
+            raise InputError(message) from None
+
+    def _step(
+        self, model: nn.Module, stream: Iterator[Batch], optimizer: Any, step: int
+    ) -> dict[str, float]:
+        """A step; a loss or gradient that is no number is an InputError."""
+        config, per_epoch = self.config, self.batches.steps_per_epoch
+        ramp = language_ramp(step / per_epoch, config.loss.language_start)
+        criterion = self.parts.criterion
+        terms = train_step(
+            model, criterion, stream, optimizer, self.accelerator, config.optim, ramp
+        )
         # with fp16 a gradient that overflows is expected now and then: the scaler skips the step
         scaled = self.accelerator.scaler is not None
         wrong = [n for n in ("total", "norm") if not math.isfinite(terms[n])]
@@ -448,41 +520,89 @@ class _Run:
             batch_sampler=self.batches,
             collate_fn=collate,
             num_workers=config.workers,
-            persistent_workers=config.workers > 0,
             worker_init_fn=_leave_group,
             generator=torch.Generator().manual_seed(config.seed),  # not the model's
         )
         return self.accelerator.prepare_data_loader(loader, device_placement=False)
 
     def _write_metrics(self, line: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with (self.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line | {"seconds": round(self.seconds, 2)}) + "\n")
+        if not self.accelerator.is_main_process:
+            return
+        with writing(f"metrics.jsonl of {self.out}"), (self.out / "metrics.jsonl").open("a") as to:
+            to.write(json.dumps(line | {"seconds": round(self.seconds, 2)}) + "\n")
+        if self.board is not None:
+            for curve in learning_curves([line]):
+                self.board.add_scalar(
+                    curve.name.replace(": ", "/"), curve.values[0][1], line["step"]
+                )
 
-    def _validate(self, step: int) -> None:
-        """Score the validation split; a new best is written as a model."""
+    def _validate(self, step: int, stop: _Stop) -> bool:
+        """Score the validation split; a new best is written as a model.
+
+        Returns whether it was done: being told to stop breaks it off, without a trace.
+        """
         if self.splits.val is None:
             self._keep(step, {})
-            return
+            return True
+        with self._explained(step - 1):
+            found = self._count(self.splits.val, stop)
+        if found is None:
+            return False
+        matrix, pictures = found
+        scores = means(matrix, self.splits.val.classes)
+        present = scores["present"]["miou"] or 0.0
+        names = self.splits.val.classes.names
+        each = {name: percent(iou) for name, iou in zip(names, matrix.iou(), strict=True)}
+        self._write_metrics({"step": step, "val": scores, "iou": each})
+        if present > self.best["present"]:
+            self.best = {"present": present, "step": step, "means": scores}
+            self._keep(step, self.best)
+        self._show(step, pictures)
+        return True
+
+    def _count(
+        self, val: PairDataset, stop: _Stop
+    ) -> tuple[ConfusionMatrix, list[PairPictures]] | None:
+        """Counts of the whole split over all ranks, and pictures of its fixed pairs on this one."""
         predictor = Predictor(
             self.parts.validated(),
             device=str(self.accelerator.device),
             precision=_precision_of(self.accelerator),
         )
-        val = self.splits.val
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        for _, counts in confusion_of(predictor, val, range(rank, len(val), ranks)):
+        own = range(rank, len(val), ranks)
+        shown = {len(own) * i // self.config.pictures for i in range(self.config.pictures)}
+        pictures = []
+        for place, (sample, labels, counts) in enumerate(judge(predictor, val, own)):
+            if stop.asked:
+                break
             matrix.counts += counts
+            if place in shown and self.accelerator.is_main_process:
+                pictures.append(_picture(sample, labels, val, self.config.model.thermal))
+        if self._agree(stop.asked)[0]:
+            return None
         if ranks > 1:
-            own = torch.from_numpy(matrix.counts).to(self.accelerator.device)
-            matrix.counts = self.accelerator.reduce(own).cpu().numpy()
-        scores = means(matrix, val.classes)
-        present = scores["present"]["miou"] or 0.0
-        self._write_metrics({"step": step, "val": scores})
-        if present > self.best["present"]:
-            self.best = {"present": present, "step": step, "means": scores}
-            self._keep(step, self.best)
+            all_counts = torch.from_numpy(matrix.counts).to(self.accelerator.device)
+            matrix.counts = self.accelerator.reduce(all_counts).cpu().numpy()
+        return matrix, pictures
+
+    def _show(self, step: int, pictures: list[PairPictures]) -> None:
+        """Pictures of this validation, and the page as it stands."""
+        if not self.accelerator.is_main_process:
+            return
+        if pictures:
+            sheet = draw_sheet(pictures)
+            with writing(f"the pictures of {self.out}"):
+                write_sheet(self.out, step, sheet)
+            if self.board is not None:
+                self.board.add_image("validation", sheet, step, dataformats="HWC")
+        self._write_page()
+
+    def _write_page(self) -> None:
+        with writing(f"the report of {self.out}"):
+            title = f"Training {self.config.recipe} on {self.splits.train.name}"
+            write_run_page(self.out, title, to_dict(self._shareable_config()))
 
     def _keep(self, step: int, results: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
@@ -527,6 +647,8 @@ class _Run:
                 "best": self.best,
                 "seconds": self.seconds,
                 "precision": _precision_of(self.accelerator),
+                "pending": self.pending,
+                "pairs": _fingerprint(self.splits.train),
             }
             write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
         self.accelerator.wait_for_everyone()
@@ -562,6 +684,72 @@ def _precision_of(accelerator: Accelerator) -> Precision:
     return names[accelerator.mixed_precision]
 
 
+def _explain(error: RuntimeError, step: int, config: TrainConfig) -> str:
+    """What ended a step, and what to do; other errors are bugs and are raised again."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+        return (
+            f"out of {where} at step {step + 1}, batch size {config.optim.batch_size}: continue "
+            f"with --resume --set activation_checkpointing=true, or begin anew with a lower "
+            f"--set optim.batch_size (and higher optim.accumulate), a smaller --set "
+            f"augmentation.crop=[H,W] or --set precision=bf16"
+        )
+    if "DataLoader worker" in text:
+        return (
+            f"a data worker died at step {step + 1} (killed, or out of memory). Continue from "
+            f"the last checkpoint with --resume, with --set workers=0 if it happens again"
+        )
+    raise error
+
+
+def _picture(
+    sample: Sample, labels: np.ndarray[Any, Any], val: PairDataset, rule: ThermalRule
+) -> PairPictures:
+    thermal = None
+    if sample.thermal is not None:
+        thermal = (255 * apply_thermal_rule(sample.thermal, rule, sample.name)).astype(np.uint8)
+    assert sample.label is not None
+    return draw_pair(sample.name, "best", sample.label, labels, val.classes, sample.rgb, thermal)
+
+
+def _open_board(out: Path, step: int) -> Any:
+    """TensorBoard's writer; what an earlier session wrote beyond `step` is purged."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "tensorboard=true needs the extra: pip install 'sartm[tensorboard]', or leave it out; "
+            "metrics.jsonl and report/report.html hold the same curves"
+        ) from None
+    return SummaryWriter(out / "tensorboard", purge_step=step + 1)
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the most this process had, on a GPU that of its tensors there; 0 where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _fingerprint(pairs: PairDataset) -> str:
+    """Of the names and their order: what the order of training follows from."""
+    return hashlib.sha256("\n".join(pair.name for pair in pairs.pairs).encode()).hexdigest()
+
+
+def _require_same_pairs(found: Checkpoint, train: PairDataset, out: Path) -> None:
+    if found.state.get("pairs", _fingerprint(train)) != _fingerprint(train):
+        raise InputError(
+            f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
+            f"{out} was begun. Give the split as it was, or start a new run with --init {out}/best"
+        )
+
+
 def _leave_group(worker: int) -> None:
     """Ctrl-C or a scheduler's signal to the group must not end a data worker before the parent."""
     if hasattr(os, "setpgid"):
@@ -587,6 +775,13 @@ def _claim(out: Path, config: TrainConfig, resume: bool) -> None:
     if resume:
         if not written.exists():
             raise InputError(f"nothing to resume in {out}: it has no config.json")
+        changes = find_changes(load_recipe(str(out)), config)
+        if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise InputError(
+                f"{out} was begun with another configuration: {'; '.join(changes[:3])}{more}. "
+                f"Resume without changing it, or start a new run with --out"
+            )
         return
     if written.exists():
         raise InputError(
