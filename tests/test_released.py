@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from pathlib import Path
 
 import cv2
 import golden
@@ -24,7 +25,7 @@ from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released, released_config, released_state, to_default_model
 from sartm.model.sam2 import ENCODERS, Levels
 from sartm.model.sartm import SARTM, count_parameters
-from sartm.model.sources import fill, recognise
+from sartm.model.sources import fill, is_encoder, recognise
 
 SKIP = tuple(key for key in names.IGNORED if key.startswith("sam."))
 
@@ -199,6 +200,21 @@ def test_the_table_of_parameters(size, encoder, lora):
     assert decoder - frozen == 4_230_784
     assert frozen == 264_967 + 256
     assert count_parameters(theirs)["fusion"][0] == 3_050_534
+
+
+def test_the_table_in_the_docs_is_what_the_models_have():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "weights.md").read_text()
+    table = page[page.index("| size | encoder |") :]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[:6]]
+    assert [row[0] for row in rows[2:]] == ["tiny", "small", "base_plus", "large"]
+    for size, *cells in rows[2:]:
+        model = checkpoint.build(ModelConfig(size=size), size)
+        groups = count_parameters(model)
+        names_ = ("encoder", "lora", "decoder", "fusion", "auxiliary", "codes", "total")
+        counts = [groups[name][0] for name in names_] + [groups["total"][1]]
+        assert [int(cell.replace(",", "")) for cell in cells[:-1]] == counts
+        stored = sum(v.numel() for k, v in model.state_dict().items() if not is_encoder(k))
+        assert cells[-1] == f"{4 * stored / 1e6:.1f}"
 
 
 def blocks_of(size):
