@@ -332,3 +332,12 @@ def test_a_folder_in_the_way_is_said_plainly(
     dataset = PairDataset.open(data, "val")
     with pytest.raises(InputError, match=r"robustness\.jsonl.*--out"):
         measure_robustness(predictor, dataset, tmp_path / "file", conditions=some("rgb-missing"))
+
+
+def test_the_page_lists_every_condition_as_it_is() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs/robustness.md").read_text()
+    listed = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    assert listed == [
+        f"| {one.name} | {', '.join(f'{value:g}' for value in one.strengths)} | {one.about} |"
+        for one in CONDITIONS.values()
+    ]
