@@ -15,8 +15,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import SHARED, TINY, build
-from draw_layouts import draw, flat, save, toml
+from draw_layouts import OTHER_NAMES, draw, flat, save, toml
 from PIL import Image
+from test_layouts import MFNET_LAYOUTS, OTHER_LAYOUTS
 
 from sartm import evaluation
 from sartm.cli import main
@@ -548,3 +549,39 @@ def test_the_library_says_the_same_as_the_command(network: SARTM, tmp_path: Path
     assert evaluate(network, dataset, device="cpu").pairs == 2
     with pytest.raises(InputError, match="unknown protocol"):
         evaluate(network, dataset, protocol="miou", device="cpu")
+
+
+# --- Every layout, the same numbers --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [*MFNET_LAYOUTS, "dataset.toml"])
+def test_every_layout_is_evaluated_to_the_same_numbers(
+    predictor: Predictor, tmp_path: Path, layout: str
+) -> None:
+    flat("rgb", "ther", "labels")(tmp_path / "known")
+    known, _ = evaluate_with_pictures(predictor, PairDataset.open(tmp_path / "known", "test"))
+    if layout == "dataset.toml":
+        assert main(["data", "convert", str(tmp_path / "known"), "--to", layout, "--out",
+                     str(tmp_path / "other")]) == 0  # fmt: skip
+    else:
+        MFNET_LAYOUTS[layout](tmp_path / "other")
+    found, _ = evaluate_with_pictures(predictor, PairDataset.open(tmp_path / "other", "test"))
+    assert found.confusion == known.confusion
+    assert found.means == known.means
+    assert found.subsets == known.subsets
+
+
+@pytest.mark.parametrize("layout", OTHER_LAYOUTS)
+def test_pst900_and_fmb_are_scored_the_same_in_every_layout(tmp_path: Path, layout: str) -> None:
+    write, classes, size = OTHER_LAYOUTS[layout]
+    write(tmp_path / "data")
+    names = OTHER_NAMES["test"]
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    for name in names:
+        label = draw(name, size, classes)["label"]
+        guess = np.roll(label, 3, axis=1) % len(classes)
+        save(tmp_path / "maps" / f"{name}.png", guess.astype(np.uint8))
+        kept = label != classes.ignore
+        np.add.at(counts, (label[kept], guess[kept]), 1)
+    report = score(tmp_path / "maps", PairDataset.open(tmp_path / "data", "test"))
+    np.testing.assert_array_equal(np.array(report.confusion), counts)
