@@ -824,7 +824,12 @@ def check(
 
 
 def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{key} ({count})" for key, count in counts.items()) or "none"
+    """The four most frequent; a folder of crops has as many sizes as pictures."""
+    common = sorted(counts.items(), key=lambda item: -item[1])
+    shown = [f"{key} ({count})" for key, count in common[:4]]
+    if len(common) > 4:
+        shown.append(f"and {len(common) - 4} more")
+    return ", ".join(shown) or "none"
 
 
 @data.command()
