@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -46,7 +47,7 @@ from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.recipes import OptimConfig, TrainConfig
-from sartm.runs import latest_checkpoint
+from sartm.runs import Checkpoint, latest_checkpoint, write_checkpoint
 from sartm.training import (
     Limits,
     StepBatches,
@@ -301,26 +302,72 @@ def wait_for_steps(run: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_it_ends_bit_for_bit_the_same(
+def test_killed_at_20_random_moments_and_resumed_it_ends_bit_for_bit_the_same(
     undisturbed, six, tmp_path
 ):
-    out, moments, kills = tmp_path / "run", random.Random(0), 0
+    """Each kill comes at a random moment of a session; runs that end are compared, others begin."""
+    moments, kills, run = random.Random(0), 0, 0
     whole = latest_checkpoint(undisturbed)
     assert whole is not None
-    for _ in range(20):
+    out = tmp_path / "0"
+    while kills < 20 or not (out / "result.json").exists():
         process = start(short(six), out, resume=(out / "config.json").exists())
-        process.join(moments.uniform(0.05, 0.1 + 0.6 * whole.state["seconds"]))
-        if not process.is_alive():
-            assert process.exitcode == 0
-            break
-        process.kill()
+        process.join(moments.uniform(0.02, 0.35 * whole.state["seconds"]) if kills < 20 else 120)
+        if process.is_alive():
+            process.kill()
+            kills += 1
         process.join()
-        kills += 1
-    if not (out / "result.json").exists():
-        train(short(six), out, resume=(out / "config.json").exists(), device="cpu")
-    assert kills >= 2
-    assert_same_run(out, undisturbed)
-    assert len(list((out / "checkpoints").glob("step-*"))) == 2
+        if process.exitcode == 0:
+            assert_same_run(out, undisturbed)
+            assert len(list((out / "checkpoints").glob("step-*"))) == 2
+            if kills < 20:
+                run += 1
+                out = tmp_path / str(run)
+        else:
+            assert process.exitcode == -signal.SIGKILL
+
+
+class Killed(BaseException):
+    """The process ended here: nothing after this moment happens."""
+
+
+@pytest.mark.parametrize("moment", range(24))
+def test_a_checkpoint_is_whole_or_absent_wherever_writing_it_ends(tmp_path, monkeypatch, moment):
+    """Ends before the `moment`-th call that touches the disk; what is there then resumes."""
+
+    def checkpoint(step: int) -> Checkpoint:
+        return Checkpoint(step, {"x": torch.full((1000,), float(step))}, {"best": step})
+
+    write_checkpoint(tmp_path, checkpoint(2), keep=1)
+    calls = []
+
+    def dying(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            calls.append(name)
+            if len(calls) > moment:
+                raise Killed
+            return real(*given, **options)
+
+        return call
+
+    places = [(os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "open"),
+              (shutil, "rmtree")]  # fmt: skip
+    for where, name in places:
+        monkeypatch.setattr(where, name, dying(name, getattr(where, name)))
+    try:
+        write_checkpoint(tmp_path, checkpoint(4), keep=1)
+        whole = True
+    except Killed:
+        whole = False
+    monkeypatch.undo()
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.tensors["x"][0] == found.step == found.state["best"]
+    assert found.step == 4 or not whole
+    write_checkpoint(tmp_path, checkpoint(6), keep=1)  # what is left over is in nobody's way
+    left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert "step-00000006" in left
+    assert moment > 0 or not whole
 
 
 @pytest.mark.slow
@@ -342,6 +389,53 @@ def test_sigterm_saves_and_ends_and_the_run_continues_to_the_same_end(
     assert found is not None
     assert found.step == result["step"] == len(losses(out))
     assert train(config, out, resume=True, device="cpu")["finished"]
+    assert_same_run(out, undisturbed)
+
+
+def run_command(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    os._exit(main(arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_that_is_interrupted_saves_and_exits_130(undisturbed, six, tmp_path, number):
+    out = tmp_path / "run"
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(short(six))))
+    arguments = ["train", str(tmp_path / "config.json"), "--out", str(out), "--device", "cpu"]
+    process = multiprocessing.get_context("fork").Process(target=run_command, args=(arguments,))
+    process.start()
+    wait_for_steps(out, 3)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 130
+    found = latest_checkpoint(out)
+    assert found is not None
+    assert 3 <= found.step < 18
+    assert (out / "report" / "report.html").exists()
+    assert main([*arguments, "--resume"]) == 0
+    assert_same_run(out, undisturbed)
+
+
+def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(
+    undisturbed, six, tmp_path, monkeypatch
+):
+    """Told to stop while the validation of step 9 is under way."""
+    out, predict, seen = tmp_path / "run", Predictor.predict, []
+
+    def interrupted(self: Predictor, sample: Any, modality: Any = "both") -> Prediction:
+        seen.append(sample.name)
+        if len(seen) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return predict(self, sample, modality)
+
+    monkeypatch.setattr(Predictor, "predict", interrupted)
+    result = train(short(six), out, device="cpu")
+    assert (result["step"], result["interrupted"], result["best"]["step"]) == (9, True, 0)
+    assert not any("val" in line for line in lines(out))
+    monkeypatch.undo()
+    assert train(short(six), out, resume=True, device="cpu")["finished"]
+    assert lines(out) == lines(undisturbed)
     assert_same_run(out, undisturbed)
 
 
@@ -408,6 +502,32 @@ def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(six, tmp_pat
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002"]
     monkeypatch.undo()
     train(config, out, resume=True, limits=Limits(steps=4), device="cpu")
+
+
+@pytest.mark.parametrize("room", [1.0, 6.0, 9.5, 13.0, 16.5])
+def test_on_a_disk_that_fills_up_it_says_so_and_goes_on_when_there_is_room(
+    undisturbed, six, tmp_path, room
+):
+    """A real file system of `room` MiB. A checkpoint takes 7, the best model 1.8."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(1024 * room)}k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        out = disk / "run"
+        message = r"(cannot write .*No space left on device)"
+        with pytest.raises(InputError, match=message) as caught:
+            train(short(six), out, device="cpu")
+        assert "room" in str(caught.value)
+        found = latest_checkpoint(out)
+        assert (found is not None) == (room > 8)
+        wider = ["mount", "-o", "remount,size=64m", str(disk)]
+        subprocess.run(wider, check=True, capture_output=True)
+        train(short(six), out, resume=True, device="cpu")
+        assert_same_run(out, undisturbed)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True, capture_output=True)
 
 
 def spoil(monkeypatch, index: int, action: Callable[[Any], Any]) -> None:
@@ -488,6 +608,65 @@ def test_a_checkpoint_of_another_model_is_refused(begun, six):
         train(wider, begun, resume=True, device="cpu")
 
 
+def test_resume_refuses_what_changed_and_names_it(begun, six):
+    optim = replace(short(six).optim, lr=0.5, batch_size=3)
+    config = short(six, optim=optim, seed=7)
+    found = r"optim\.lr was 0\.001, now 0\.5; optim\.batch_size was 2, now 3; seed was 0, now 7"
+    with pytest.raises(InputError, match=rf"another configuration: {found}\. .*--out"):
+        train(config, begun, resume=True, device="cpu")
+    with pytest.raises(InputError, match=r"and 1 more\."):
+        train(replace(config, val_share=0.2), begun, resume=True, device="cpu")
+
+
+def test_resume_takes_what_changes_no_weight(begun, undisturbed, six, tmp_path):
+    moved = shutil.copytree(six, tmp_path / "moved")
+    config = short(moved, keep=5, checkpoint_every=3, pictures=1)
+    train(config, begun, resume=True, device="cpu")
+    assert losses(begun) == losses(undisturbed)
+    steps = sorted(int(p.name[5:]) for p in (begun / "checkpoints").iterdir())
+    assert steps == [6, 8, 9, 12, 15, 18][-5:]
+
+
+def test_resume_refuses_another_training_split(begun, six, tmp_path):
+    data = shutil.copytree(six, tmp_path / "data")
+    (data / "train.txt").write_text("000\n001\n002\n003\n004\n")
+    with pytest.raises(InputError, match=r"lists other pairs \(5 now\)"):
+        train(short(data), begun, resume=True, device="cpu")
+
+
+@pytest.mark.parametrize("where", ["step", "validation"])
+def test_out_of_gpu_memory_says_which_knobs_to_turn(six, tmp_path, monkeypatch, where):
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    if where == "step":
+        monkeypatch.setattr(sartm.training.Criterion, "forward", full)
+    else:
+        monkeypatch.setattr(Predictor, "predict", full)
+    with pytest.raises(InputError, match=r"out of GPU memory at step \d+") as caught:
+        train(short(six), tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    for knob in ("activation_checkpointing=true", "optim.batch_size", "accumulate", "crop", "bf16"):
+        assert knob in str(caught.value)
+
+
+def test_out_of_memory_on_a_cpu_says_so_too(six, tmp_path, monkeypatch):
+    def full(*_: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(sartm.training.Criterion, "forward", full)
+    with pytest.raises(InputError, match=r"out of memory at step 1"):
+        train(short(six), tmp_path / "run", device="cpu")
+
+
+def test_another_error_of_a_step_keeps_its_traceback(six, tmp_path, monkeypatch):
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(sartm.training.Criterion, "forward", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(short(six), tmp_path / "run", device="cpu")
+
+
 def test_a_device_that_is_not_there_is_refused(six, tmp_path):
     with pytest.raises(InputError, match=r"--device cpu"):
         train(short(six), tmp_path / "run", device="cuda:99")
@@ -496,11 +675,20 @@ def test_a_device_that_is_not_there_is_refused(six, tmp_path):
 # Two processes
 
 
+def launch_two(script: Path, config: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr"]
+    command += ["127.0.0.1", str(script), str(config), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, accumulate):
     data = draw_dataset(tmp_path / "data", 8, 3)
-    config = short(data, loss=LossConfig(per_modality=True, class_weights="sqrt"))
+    options = {"ohem": 0.5, "lovasz": 0.3} if accumulate == 1 else {}
+    config = short(data, loss=LossConfig(per_modality=True, class_weights="sqrt", **options))
     optim = replace(config.optim, epochs=4, batch_size=2, accumulate=accumulate)
     config = replace(config, optim=optim)
     one = replace(config, optim=replace(optim, batch_size=4))
@@ -515,11 +703,7 @@ def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, acc
         "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
     )
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr"]
-    command += ["127.0.0.1", str(script), str(tmp_path / "config.json"), str(tmp_path / "two")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = launch_two(script, tmp_path / "config.json", tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(losses(tmp_path / "two")) == len(losses(tmp_path / "one")) == 8 // accumulate
     for term in ("total", "ce", "auxiliary", "prototype", "cmkd", "norm"):
@@ -528,6 +712,117 @@ def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, acc
     scores = [[line["val"]["present"]["miou"] for line in lines(tmp_path / run) if "val" in line]
               for run in ("one", "two")]  # fmt: skip
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_of_which_one_is_told_to_stop_stop_together(tmp_path):
+    data = draw_dataset(tmp_path / "data", 8, 3)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(short(data))))
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import os, signal, sys, torch\n"
+        "from pathlib import Path\n"
+        "import sartm.training\n"
+        "from sartm.recipes import load_recipe\n"
+        "torch.set_num_threads(1)\n"
+        "step = sartm.training.train_step\n"
+        "done = []\n"
+        "def stopped(*given):\n"
+        "    done.append(1)\n"
+        "    if len(done) == 2 and os.environ['RANK'] == '1':\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    return step(*given)\n"
+        "sartm.training.train_step = stopped\n"
+        "result = sartm.training.train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
+        "sys.exit(0 if result['step'] == 2 and not result['finished'] else 1)\n"
+    )
+    done = launch_two(script, tmp_path / "config.json", tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = latest_checkpoint(tmp_path / "run")
+    assert found is not None
+    assert found.step == 2
+
+
+@pytest.mark.parametrize("ohem", [0.0, 0.4])
+def test_accumulated_batches_have_the_means_of_one_batch_of_their_size(tmp_path, ohem):
+    """Labelled pixels differ from batch to batch; cross-entropy must not care how they are cut."""
+    scenes = [draw_scene(index) for index in range(8)]
+    for index, scene in enumerate(scenes):
+        scene["label"][: 11 * index] = 255
+    data = write_dataset(tmp_path / "data", scenes, 1)
+    loss = LossConfig(class_weights="sqrt", language=0.0, memory=False, ohem=ohem)
+    curves = []
+    for batch, accumulate in ((4, 1), (2, 2), (1, 4)):
+        optim = replace(short(data).optim, batch_size=batch, accumulate=accumulate, epochs=2)
+        config = short(data, loss=loss, optim=optim, validate_every=0)
+        train(config, tmp_path / f"{accumulate}", device="cpu")
+        curves.append([losses(tmp_path / f"{accumulate}", t) for t in ("ce", "auxiliary", "norm")])
+    if ohem == 0:
+        for curve in curves[1:]:
+            for ours, expected in zip(curve, curves[0], strict=True):
+                assert ours == pytest.approx(expected, rel=1e-4)
+    else:  # the hardest are chosen batch by batch, so that fewer of them are the hardest of all
+        assert curves[1][0][0] <= curves[0][0][0] + 1e-6
+        assert curves[1][0][0] == pytest.approx(curves[0][0][0], rel=0.3)
+
+
+# What a person sees
+
+
+def test_a_run_shows_curves_classes_and_pictures(undisturbed):
+    report = undisturbed / "report"
+    page = (report / "report.html").read_text()
+    for term in ("total", "ce", "auxiliary", "prototype", "cmkd", "lr", "validation: present"):
+        assert f"<strong>{term}" in page
+    (last, best) = ([line for line in lines(undisturbed) if "val" in line][-1], None)
+    best = latest_checkpoint(undisturbed).state["best"]
+    assert f"best mIoU % (present), step {best['step']}" in page
+    assert f'<th scope="row">car</th><td class="n">{last["iou"]["car"]:.2f}</td>' in page
+    assert [path.name for path in sorted(report.glob("val-*"))] == [
+        "val-00000009.jpg", "val-00000018.jpg",
+    ]  # fmt: skip
+    sheet = cv2.imread(str(report / "val-00000018.jpg"))
+    assert sheet.shape == (3 * 180, 5 * 240, 3)  # three pairs; RGB, thermal, truth, labels, errors
+    scene = draw_scene(0)
+    truth = np.array(MFNET.palette)[scene["label"]].astype(np.uint8)
+    shown = cv2.resize(sheet[:180, 480:720, ::-1], SIZE[::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(shown.astype(int) - truth).mean() < 12
+
+
+def test_progress_tells_epoch_terms_rate_speed_memory_and_time(six, tmp_path, capfd):
+    train(short(six), tmp_path / "run", limits=Limits(steps=2), device="cpu")
+    said = capfd.readouterr().err
+    pattern = (
+        r"train: 2/2 steps, .*s left  epoch 1/6  loss [\d.]+ \(ce \S+ auxiliary \S+ prototype \S+ "
+        r"cmkd \S+\)  lr \S+  [\d.]+ pairs/s  [1-9]\d* MiB"
+    )
+    assert re.search(pattern, said), said
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_the_same_numbers_and_what_was_cut_off_is_gone(six, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out, config = tmp_path / "run", short(six, tensorboard=True)
+    train(config, out, limits=Limits(steps=3), device="cpu")
+    (out / "checkpoints" / "step-00000003" / "state.json").unlink()
+    train(config, out, limits=Limits(steps=9), resume=True, device="cpu")
+    found = EventAccumulator(str(out / "tensorboard")).Reload()
+    curve = [(event.step, event.value) for event in found.Scalars("total")]
+    assert [step for step, _ in curve] == list(range(1, 10))
+    assert [value for _, value in curve] == pytest.approx(losses(out), rel=1e-6)
+    assert found.Images("validation")
+
+
+def test_language_waits_for_its_start(six, undisturbed, tmp_path):
+    config = short(six, loss=LossConfig(language_start=1.0))
+    train(config, tmp_path / "run", limits=Limits(steps=5), device="cpu")
+    for line, factor in zip(lines(tmp_path / "run"), (0, 0, 0, 0, 1 / 3), strict=False):
+        rest = line["ce"] + line["auxiliary"]
+        extra = 0.1 * line["prototype"] + 0.5 * line["cmkd"]
+        assert line["total"] == pytest.approx(rest + factor * extra, rel=1e-5)
+    assert losses(tmp_path / "run") != losses(undisturbed)[:5]
 
 
 # Its parts
