@@ -1,8 +1,11 @@
-"""Every command of README and quickstart runs, and so does their Python."""
+"""Commands and Python of README and quickstart run; names, options and links of all pages exist."""
 
+import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import pytest
@@ -58,6 +61,65 @@ def test_the_python_runs(desk: Path, page: str) -> None:
     exec(code, space)
     prediction = space["prediction"]
     assert prediction.labels.shape == (96, 128)  # type: ignore[attr-defined]
+
+
+def script(name: str) -> ModuleType:
+    """A file of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def signatures(page: str) -> list[str]:
+    return re.findall(r"^## .*|^\* `[^`]+`", page, re.M)
+
+
+def test_the_page_of_python_names_has_every_public_name_as_it_is() -> None:
+    """If this fails: python scripts/make_api.py."""
+    wanted = script("make_api").write_page()
+    assert signatures((ROOT / "docs/api.md").read_text()) == signatures(wanted)
+    purposes = re.findall(r"^\* `[^`]+`: (.*)", wanted, re.M)
+    assert len(purposes) > 150
+    assert all(len(purpose) > 10 for purpose in purposes)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_is_stored_with_what_it_shows() -> None:
+    path = ROOT / "docs/notebook/what-thermal-adds.ipynb"
+    stored = json.loads(path.read_text())
+    assert path.stat().st_size < 300_000
+    fresh = script("run_notebook").run(stored)
+    kinds = [
+        [[output["output_type"], *output.get("data", {})] for output in cell.get("outputs", ())]
+        for notebook in (stored, fresh)
+        for cell in notebook["cells"]
+    ]
+    half = len(kinds) // 2
+    assert kinds[:half] == kinds[half:]
+    assert sum(map(bool, kinds[:half])) >= 5
+
+
+def test_options_in_every_page_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    known: dict[tuple[str, ...], set[str]] = {}
+    count = 0
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text().replace("\\\n", " ")
+        for found in re.findall(r"^ *(?:`?)(sartm [^`\n|]*)", text, re.M):
+            words = found.split("#")[0].split()[1:]
+            if not words or words[0].startswith(("-", "=")) or not words[0].isalpha():
+                continue
+            command = tuple(words[: 2 if words[0] in ("data", "weights") else 1])
+            if command not in known:
+                assert main([*command, "--help"]) == 0, (page.name, found)
+                shown = capsys.readouterr().out
+                known[command] = set(re.findall(r"--[a-z][a-z-]*", shown))
+            options = {word.split("=")[0] for word in words if re.match("--[a-z]", word)}
+            assert options <= known[command], (page.name, found)
+            count += 1
+    assert count > 30
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -60,19 +60,16 @@ def run_demo(out: Path, *, model: str = "mini", device: str = "auto") -> DemoRes
     predictor = Predictor(load(model), device=device)
     predictor.classes.require_same(MFNET)
     _make_folder(out / "pairs")
-    scenes, rows = [], []
+    scenes = []
     with Meter("demo", len(CONDITIONS) * SCENES) as meter:
         for condition in CONDITIONS:
             for number in range(SCENES):
                 scene = _label_scene(predictor, condition, number)
-                strip = _strip(scene)
-                _write_picture(out / "pairs" / f"{scene.sample.name}.jpg", strip)
-                if number == 0:
-                    rows.append((condition, strip))
+                _write_picture(out / "pairs" / f"{scene.sample.name}.jpg", _strip(scene))
                 scenes.append(scene)
                 meter.advance()
     picture = out / "scenes.jpg"
-    _write_picture(picture, _sheet(rows))
+    _write_picture(picture, _sheet(scenes))
     scores = _scores(scenes)
     _write_report(out, model, scenes, scores)
     return DemoResult(scores, out / "report.html", picture)
@@ -160,8 +157,13 @@ def _strip(scene: _Scene) -> Image:
     return np.hstack([np.asarray(image, np.uint8) for image in small])
 
 
-def _sheet(rows: list[tuple[str, Image]]) -> Image:
-    """The strips of the first scene of every condition with titles."""
+def _sheet(scenes: list[_Scene]) -> Image:
+    """Strips with titles: of every condition the scene with the most to see of persons."""
+    person = MFNET.names.index("person")
+    rows = []
+    for condition, chosen in _parts().items():
+        busiest = max(chosen, key=lambda index: np.count_nonzero(_truth(scenes[index]) == person))
+        rows.append((condition, _strip(scenes[busiest])))
     width = rows[0][1].shape[1]
     head = np.full((28, width, 3), 255, np.uint8)
     titles = ("RGB", "thermal", *(f"from {_SHOWN[modality]}" for modality in MODALITIES))
@@ -175,6 +177,11 @@ def _sheet(rows: list[tuple[str, Image]]) -> Image:
                 cv2.LINE_AA,
             )  # fmt: skip
     return np.vstack([head, *(strip for _, strip in rows)])
+
+
+def _truth(scene: _Scene) -> Image:
+    assert scene.sample.label is not None
+    return np.asarray(scene.sample.label, np.uint8)
 
 
 def _make_folder(folder: Path) -> None:

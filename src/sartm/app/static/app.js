@@ -442,7 +442,7 @@ function spotAt(result, point) {
 const readable = (name) => name.replaceAll("_", " ");
 
 function percent(value) {
-  if (value > 0 && value < 0.0005) return "< 0.1 %";
+  if (value > 0 && value < 0.0005) return "<0.1 %";
   const digits = value > 0 && value < 0.1 ? 1 : 0;
   return `${(100 * value).toFixed(digits)} %`;
 }

@@ -1,0 +1,126 @@
+"""Write docs/api.md from the code, so that signatures there are those that exist."""
+
+import dataclasses
+import importlib
+import inspect
+import sys
+import typing
+from pathlib import Path
+from types import ModuleType
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
+
+MODULES = {
+    "sartm.inference": "Label pairs",
+    "sartm.video": "Label videos",
+    "sartm.data.layouts": "Data sets on disk",
+    "sartm.data.pairs": "Pairs in memory",
+    "sartm.data.images": "Files to arrays",
+    "sartm.data.cameras": "Thermal cameras",
+    "sartm.data.inspection": "What is wrong with a data set",
+    "sartm.data.conversion": "Layouts to layouts",
+    "sartm.data.registration": "Registration",
+    "sartm.data.calibration": "Calibrations",
+    "sartm.data.synthetic": "Drawn scenes",
+    "sartm.data.classes": "Class tables",
+    "sartm.config": "Settings of a model",
+    "sartm.recipes": "Settings of a training",
+    "sartm.training": "Training",
+    "sartm.evaluation": "Evaluation",
+    "sartm.metrics": "Metrics",
+    "sartm.robustness": "Robustness",
+    "sartm.model.checkpoint": "Models on disk",
+    "sartm.model.hub": "Models by name",
+    "sartm.export": "ONNX and OpenVINO",
+    "sartm.benchmark": "Speed and memory",
+    "sartm.app.server": "Page and REST API",
+    "sartm.demo": "The demo",
+    "sartm.errors": "Errors",
+}  # fmt: skip
+INTRO = """# Python
+
+The names of `import sartm` first, then every public function and class of the modules that people
+use, with signature and purpose; the docstrings say more (`help(sartm.Predictor)`). Images are NumPy
+arrays, sizes (height, width). What a user can put right is raised as `sartm.InputError`. Until 1.0
+only the first list is promised to stay.
+
+Written by `python scripts/make_api.py`.
+"""
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """Functions, classes and aliases that a module offers, in the order of its file.
+
+    `__all__` where there is one, else what it defines itself without an underscore.
+    """
+    if module.__name__ == "sartm":
+        return [name for name in module.__all__ if not name.startswith("_")]
+    listed = getattr(module, "__all__", None)
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    ]
+    if listed is None:
+        return own
+    return [name for name in own if name in listed] + [
+        name
+        for name in listed
+        if name not in own and callable(getattr(module, name)) and not _is_alias(module, name)
+    ]
+
+
+def _is_alias(module: ModuleType, name: str) -> bool:
+    """A name for a type, such as a `Literal`: its values show where it is used."""
+    return typing.get_origin(getattr(module, name)) is not None
+
+
+def describe(name: str, value: typing.Any) -> str:
+    """`name(parameters)` with the first line of the docstring."""
+    purpose = (inspect.getdoc(value) or "").partition("\n")[0]
+    if inspect.isclass(value) and issubclass(value, Exception):
+        shown = name
+    else:
+        shown = f"{name}{_parameters(value)}"
+    return f"* `{shown}`: {purpose}"
+
+
+def _parameters(value: typing.Any) -> str:
+    """The parameters' names, `*` before those by name alone and `=` behind what may be left out."""
+    if dataclasses.is_dataclass(value):
+        fields = [one for one in dataclasses.fields(value) if one.init]
+        required = dataclasses.MISSING
+        names = [
+            one.name
+            + ("" if one.default is required and one.default_factory is required else "=...")
+            for one in fields
+        ]
+        return f"({', '.join(names)})"
+    names, starred = [], False
+    for one in inspect.signature(value).parameters.values():
+        if one.kind is one.KEYWORD_ONLY and not starred:
+            names.append("*")
+            starred = True
+        names.append(one.name + ("" if one.default is one.empty else "=..."))
+    return f"({', '.join(names)})"
+
+
+def write_page() -> str:
+    """The whole page."""
+    top = importlib.import_module("sartm")
+    parts = [INTRO, "## `sartm`\n", *_rows(top), ""]
+    for name, title in MODULES.items():
+        module = importlib.import_module(name)
+        parts += [f"## {title}: `{name}`\n", *_rows(module), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _rows(module: ModuleType) -> list[str]:
+    return [describe(name, getattr(module, name)) for name in public_names(module)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(write_page(), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")
