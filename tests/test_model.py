@@ -12,7 +12,7 @@ from conftest import TINY, build
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import sartm.inference
+import sartm.tiles
 from sartm.config import FusionConfig, LoRAConfig, ThermalRule
 from sartm.data.classes import Classes
 from sartm.data.pairs import Sample
@@ -260,9 +260,9 @@ def test_logits_of_the_input_are_cropped_from_those_of_the_padded_one():
 
 
 @pytest.mark.parametrize("size", [(61, 94), (64, 96), (256, 33), (257, 40), (515, 21)])
-@pytest.mark.parametrize("strip", [64, 5, 1])
+@pytest.mark.parametrize("strip", [2**23, 5000, 1])
 def test_the_label_map_is_the_largest_of_the_resized_logits(monkeypatch, size, strip):
-    monkeypatch.setattr(sartm.inference, "STRIP", strip)
+    monkeypatch.setattr(sartm.tiles, "STRIP_BYTES", strip)
     classes = Classes(tuple(f"c{index}" for index in range(4)))
     height, width = (side + -side % 32 for side in size)
     logits = torch.randn(4, height // 4, width // 4, generator=torch.Generator().manual_seed(0))

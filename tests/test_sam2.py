@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import sartm.model.sam2
 from sartm.config import DecoderConfig, EncoderConfig, LoRAConfig
 from sartm.model.released import join_hypernetworks
 from sartm.model.sam2 import (
@@ -234,3 +235,20 @@ def test_trunk_adapts_rgb_and_thermal_rows_apart_in_windowed_and_global_blocks()
         for stage, both in enumerate(together):
             wanted = torch.cat([apart[0][stage], apart[1][stage]])
             close(both, wanted, atol=1e-4 * float(wanted.std()), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", ["test", "tiny"])
+def test_blocks_compute_the_same_in_strips_as_at_once(monkeypatch, size):
+    """Without gradients a block runs a few rows of windows at a time; the last may be cut."""
+    torch.manual_seed(0)
+    trunk = Trunk(ENCODERS[size], LoRAConfig())
+    with torch.no_grad():
+        for parameter in trunk.parameters():
+            parameter.normal_(std=0.05)
+    images = torch.randn(2, 3, 160, 224)
+    whole = [tokens.detach() for tokens in trunk(images, 1)]
+    monkeypatch.setattr(sartm.model.sam2, "STRIP_BYTES", 1)
+    with torch.inference_mode():
+        strips = trunk(images, 1)
+    for a, b in zip(strips, whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -16,14 +16,20 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from sartm.config import Modality, to_dict
 from sartm.data.cameras import Camera, enhance_display
 from sartm.data.classes import Classes
-from sartm.data.images import FourChannel, apply_thermal_rule, write_atomic, write_label
+from sartm.data.images import (
+    FourChannel,
+    apply_thermal_rule,
+    scale_thermal,
+    thermal_levels,
+    write_atomic,
+    write_label,
+)
 from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, find_pairs, read_ahead, read_pair
 from sartm.data.registration import align_thermal
@@ -31,6 +37,7 @@ from sartm.errors import InputError
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
+from sartm.tiles import Tiling, resize_strips, tile_logits
 
 Array = npt.NDArray[Any]
 Source = str | Path | Image.Image | Array | None
@@ -38,8 +45,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 log = logging.getLogger("sartm")
 
-STRIP = 64
-"""Rows of stride-4 logits resized at a time: full-size logits of all classes never exist."""
+ROWS = 256
+"""Rows of pixels that are drawn or counted at a time."""
 
 
 @dataclass(frozen=True)
@@ -49,39 +56,54 @@ class Prediction:
     labels: Array
     """(H, W) class ids, uint8 (uint16 beyond 256 classes)."""
     classes: Classes
-    logits: Tensor = field(repr=False)
-    """(K, h/4, w/4) on the CPU, of the padded input."""
+    logits: Tensor | None = field(repr=False)
+    """(K, h/4, w/4) on the CPU, of the padded input; None when it was labelled in tiles."""
     image: Array = field(repr=False)
     """(H, W, 3) uint8, what overlays are drawn on: RGB, or thermal in grey."""
+    coarse: npt.NDArray[np.float16] | None = field(default=None, repr=False)
+    """(H/4, W/4) confidence of an image that was labelled in tiles."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:
-        """(H, W) largest soft-max probability; not calibrated."""
+        """(H, W) largest soft-max probability; not calibrated. Of tiles: resized from stride 4."""
         height, width = self.labels.shape
         out = np.empty((height, width), np.float16)
-        for top, strip in _strips(self.logits, (height, width)):
-            best = strip.amax(0)
-            out[top : top + strip.shape[1]] = (1 / (strip - best).exp().sum(0)).numpy()
+        if self.logits is None:
+            assert self.coarse is not None
+            rows = [torch.from_numpy(self.coarse)[None].float()]
+            for top, strip in resize_strips(rows, (height, width)):
+                out[top : top + strip.shape[1]] = strip[0].numpy()
+            return out
+        for top, strip in resize_strips([self.logits], (height, width)):
+            out[top : top + strip.shape[1]] = _confidence(strip).numpy()
         return out
 
     def overlay(self, opacity: float = 0.5) -> npt.NDArray[np.uint8]:
         """(H, W, 3) the image with the class colours over it; class 0 stays clear."""
         palette = np.array(self.classes.palette, np.uint8)
-        colours = palette[self.labels]
-        mixed = cv2.addWeighted(self.image, 1 - opacity, colours, opacity, 0)
-        rest = self.labels == 0 if not self.classes.prompts[0] else np.zeros_like(self.labels, bool)
-        mixed[rest] = self.image[rest]
-        return np.asarray(mixed, np.uint8)
+        mixed = np.empty((*self.labels.shape, 3), np.uint8)
+        for top in range(0, len(mixed), ROWS):
+            rows = slice(top, top + ROWS)
+            labels, image = self.labels[rows], np.ascontiguousarray(self.image[rows])
+            drawn = cv2.addWeighted(image, 1 - opacity, palette[labels], opacity, 0)
+            if not self.classes.prompts[0]:
+                np.copyto(drawn, image, where=(labels == 0)[..., None])
+            mixed[rows] = drawn
+        return mixed
 
     def summary(self) -> dict[str, Any]:
         """Size, share of every class that occurs, and the mean confidence."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        counts = np.zeros(len(self.classes), np.int64)
+        for top in range(0, len(self.labels), ROWS):
+            rows = self.labels[top : top + ROWS].ravel()
+            counts += np.bincount(rows, minlength=len(self.classes))
         shares = {
             name: round(int(count) / self.labels.size, 6)
             for name, count in zip(self.classes.names, counts, strict=True)
             if count
         }
-        confidence = float(self.confidence.mean(dtype=np.float64))
+        shown = self.confidence if self.coarse is None else self.coarse
+        confidence = float(shown.mean(dtype=np.float64))
         return {
             "size": list(self.labels.shape),
             "shares": shares,
@@ -128,8 +150,14 @@ class Predictor:
     """
 
     def __init__(
-        self, model: SARTM | ExportedModel, *, device: str = "auto", precision: Precision = "auto"
+        self,
+        model: SARTM | ExportedModel,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+        tiling: Tiling = Tiling(),
     ) -> None:
+        self.tiling = tiling
         self.model: SARTM | ExportedModel
         self.config, self.classes = model.config, model.config.classes
         self.facts = model.facts
@@ -160,6 +188,8 @@ class Predictor:
 
     def predict(self, sample: Sample, modality: Modality = "both") -> Prediction:
         """Label a sample as read from a data set, with both or only one of its modalities."""
+        if self.tiling.applies(sample.size) and not self._fixed_size():
+            return self._predict_tiles(sample, modality)
         rgb, display = self.inputs(sample, modality)
         logits = self.logits(rgb, display)
         labels = label_map(logits, sample.size, len(self.classes))
@@ -169,6 +199,39 @@ class Predictor:
             image = np.repeat((display * 255).astype(np.uint8)[..., None], 3, axis=2)
         return Prediction(labels, self.classes, logits, image)
 
+    def _fixed_size(self) -> bool:
+        return isinstance(self.model, ExportedModel) and self.model.export.size is not None
+
+    def _predict_tiles(self, sample: Sample, modality: Modality) -> Prediction:
+        """Label a large image: beyond it and its label map, memory does not grow with its area."""
+        rgb, thermal = _choose(sample, modality)
+        levels = (0.0, 1.0)
+        if thermal is not None:
+            levels = thermal_levels(thermal, self.config.thermal, sample.name)
+
+        def see(rows: slice, columns: slice) -> Tensor:
+            seen = None if rgb is None else rgb[rows, columns]
+            heat = None if thermal is None else scale_thermal(thermal[rows, columns], levels)
+            return self.logits(seen, heat)
+
+        size, coarse = sample.size, []
+
+        def finished() -> Iterator[Tensor]:
+            for rows in tile_logits(see, size, self.tiling):
+                coarse.append(_confidence(rows).half().numpy())
+                yield rows
+
+        labels = _largest(finished(), size, len(self.classes))
+        image = rgb
+        if image is None:
+            assert thermal is not None
+            grey = np.empty(size, np.uint8)
+            for top in range(0, size[0], ROWS):
+                rows = slice(top, top + ROWS)
+                grey[rows] = scale_thermal(thermal[rows], levels) * 255
+            image = np.asarray(np.broadcast_to(grey[..., None], (*size, 3)))
+        return Prediction(labels, self.classes, None, image, np.concatenate(coarse))
+
     def inputs(
         self, sample: Sample, modality: Modality = "both"
     ) -> tuple[Array | None, npt.NDArray[np.float32] | None]:
@@ -176,11 +239,7 @@ class Predictor:
 
         Raises InputError where the modality that is asked for does not exist.
         """
-        rgb = sample.rgb if modality != "thermal" else None
-        thermal = sample.thermal if modality != "rgb" else None
-        if rgb is None and thermal is None:
-            missing = "RGB" if modality == "rgb" else "thermal"
-            raise InputError(f"pair {sample.name!r} has no {missing} image; choose --modality both")
+        rgb, thermal = _choose(sample, modality)
         display = None
         if thermal is not None:
             display = apply_thermal_rule(thermal, self.config.thermal, sample.name)
@@ -200,26 +259,32 @@ class Predictor:
         return self.model.predict_logits(x, y)[0].float().cpu()
 
 
-def _strips(logits: Tensor, size: tuple[int, int]) -> Iterator[tuple[int, Tensor]]:
-    """(first row, (K, rows, W) resized logits), top to bottom."""
-    height, width = size
-    rows = logits.shape[1]
-    for first in range(0, min(rows, -(-height // 4)), STRIP):
-        last = min(first + STRIP, rows)
-        above, below = max(first - 1, 0), min(last + 1, rows)  # neighbours for interpolation
-        part = F.interpolate(logits[None, :, above:below], scale_factor=4.0, mode="bilinear")[0]
-        begin = 4 * (first - above)
-        end = begin + min(4 * (last - first), height - 4 * first)
-        yield 4 * first, part[:, begin:end, :width]
+def _choose(sample: Sample, modality: Modality) -> tuple[Array | None, Array | None]:
+    """RGB and raw thermal of a sample that a modality asks for."""
+    rgb = sample.rgb if modality != "thermal" else None
+    thermal = sample.thermal if modality != "rgb" else None
+    if rgb is None and thermal is None:
+        missing = "RGB" if modality == "rgb" else "thermal"
+        raise InputError(f"pair {sample.name!r} has no {missing} image; choose --modality both")
+    return rgb, thermal
 
 
 def label_map(logits: Tensor, size: tuple[int, int], classes: int) -> Array:
     """(K, h/4, w/4) logits to (H, W) class ids: resized bilinearly, then the largest."""
+    return _largest([logits], size, classes)
+
+
+def _largest(rows: Iterable[Tensor], size: tuple[int, int], classes: int) -> Array:
     out = np.empty(size, np.uint8 if classes <= 256 else np.uint16)
-    for top, strip in _strips(logits, size):
+    for top, strip in resize_strips(rows, size):
         # `max` over the outer dimension takes a tenth of the time of `argmax`.
         out[top : top + strip.shape[1]] = strip.max(0).indices.numpy()
     return out
+
+
+def _confidence(logits: Tensor) -> Tensor:
+    """Largest soft-max probability of (K, ...) logits."""
+    return 1 / (logits - logits.amax(0)).exp().sum(0)
 
 
 def _as_sample(rgb: Source, thermal: Source) -> Sample:
@@ -449,9 +514,10 @@ class _Record:
                 path = self._overlay(pair.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if options.clahe and (sample.rgb is None or options.modality == "thermal"):
-                    grey = enhance_display(prediction.image[..., 0])
+                    grey = enhance_display(np.ascontiguousarray(prediction.image[..., 0]))
                     prediction = replace(prediction, image=np.repeat(grey[..., None], 3, axis=2))
-                drawn = prediction.overlay(options.opacity)[..., ::-1]
+                drawn = prediction.overlay(options.opacity)
+                cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR, dst=drawn)
                 _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
                 write_atomic(path, data.tobytes())
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -299,7 +299,10 @@ def _percentiles(raw: Array, low: float, high: float) -> tuple[float, float]:
     if raw.dtype.kind != "u":
         first, second = np.percentile(raw, (low, high))
         return float(first), float(second)
-    below = np.cumsum(np.bincount(raw.ravel()))
+    counts = np.zeros(2 ** (8 * raw.itemsize), np.int64)
+    for top in range(0, len(raw), 256):  # in parts: counting takes 8 bytes a pixel
+        counts += np.bincount(raw[top : top + 256].ravel(), minlength=len(counts))
+    below = np.cumsum(counts)
     values = []
     for percent in (low, high):
         position = percent / 100 * (raw.size - 1)

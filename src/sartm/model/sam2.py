@@ -30,6 +30,9 @@ ENCODERS = {
 }
 """tiny to large as Meta published them; `mini` and `test` are ours, trained from scratch."""
 
+STRIP_BYTES = 16 * 2**20
+"""Of the widest activation of a block on a CPU without gradients: it should stay in the cache."""
+
 
 class MLP(nn.Module):
     """Linear layers with an activation between them; Meta's names `layers.0`, `layers.1`, ..."""
@@ -133,6 +136,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rgb_rows: int) -> Tensor:
         """(B, h, w, d_in) to (B, h, w, d_out), or to half the height and width when pooled."""
+        recorded = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+        if torch.is_grad_enabled() or x.device.type != "cpu" or recorded:
+            x = self._attend(x, rgb_rows)
+            out: Tensor = x + self.mlp(self.norm2(x))
+            return out
+        return self._forward_by_strips(x, rgb_rows)
+
+    def _attend(self, x: Tensor, rgb_rows: int) -> Tensor:
+        """The first half of the block: attention and what it is added to."""
         batch = x.shape[0]
         normed = self.norm1(x)
         if self.widens:
@@ -146,8 +158,30 @@ class Block(nn.Module):
             attended = from_windows(attended, batch, x.shape[1], x.shape[2])
         else:
             attended = self.attn(normed, rgb_rows)
-        x = x + attended
-        out: Tensor = x + self.mlp(self.norm2(x))
+        both: Tensor = x + attended
+        return both
+
+    def _forward_by_strips(self, x: Tensor, rgb_rows: int) -> Tensor:
+        """The same a few rows of windows at a time: what a strip needs stays in the cache.
+
+        Windows do not see each other, so only a global block attends to the whole map first.
+        """
+        if not self.window:
+            x = self._attend(x, rgb_rows)
+        batch, height, width, _ = x.shape
+        shrink, side = (2 if self.pooled and self.window else 1), self.window or 1
+        channels = self.norm2.normalized_shape[0]
+        hidden = self.mlp.layers[0].get_parameter("bias").numel()
+        bytes_per_row = batch * width * hidden * x.element_size()
+        rows = max(1, STRIP_BYTES // (bytes_per_row * side)) * side
+        out = x.new_empty(batch, height // shrink, width // shrink, channels)
+        for top in range(0, height, rows):
+            strip = x[:, top : top + rows]
+            if self.window:
+                strip = self._attend(strip, rgb_rows)
+            first = top // shrink
+            target = out[:, first : first + strip.shape[1]]
+            torch.add(strip, self.mlp(self.norm2(strip)), out=target)
         return out
 
 
