@@ -142,7 +142,8 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
     """The run of one row and seed: `mini` with the encoder of the start, frozen."""
     base, model = mini(), read_config(plan.start).model
     pairs = len(PairDataset.open(data, "train"))
-    epochs = math.ceil(plan.steps / max(1, pairs // plan.batch))
+    per_epoch = max(1, pairs // plan.batch)
+    epochs = math.ceil(plan.steps / per_epoch)
     config = replace(
         base,
         model=replace(
@@ -153,7 +154,7 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
         ),
         optim=OptimConfig(
             lr=base.optim.lr, weight_decay=base.optim.weight_decay, epochs=epochs,
-            warmup_epochs=max(1, epochs // 20), batch_size=plan.batch, clip=1.0, ema=0.99,
+            warmup_epochs=plan.steps / per_epoch / 10, batch_size=plan.batch, clip=1.0, ema=0.99,
         ),
         augmentation=AugmentationConfig(crop=plan.crop, scale=(0.35, 0.8)),
         data=str(data),

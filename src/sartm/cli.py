@@ -428,7 +428,7 @@ def train(
         best = result["best"]
         found = f"{best['present']:.2f} at step {best['step']}"
         print(f"{result['step']} steps; best `present` mIoU on validation: {found}")
-        print(f"model: {out / 'best'}")
+        print(f"model: {out / 'best'}, curves: {out / 'report' / 'report.html'}")
     return 130 if result["interrupted"] else 0
 
 

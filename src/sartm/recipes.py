@@ -28,7 +28,7 @@ class OptimConfig:
     weight_decay: float = 0.01
     """Not on tensors of one dimension."""
     epochs: int = 500
-    warmup_epochs: int = 10
+    warmup_epochs: float = 10
     power: float = 0.9
     batch_size: int = 8
     """Pairs per process and forward pass."""
