@@ -133,6 +133,18 @@ def pst900(root: Path) -> None:
             save(root / split / "labels" / f"{name}.png", pair["label"])
 
 
+def pst900_raw(root: Path) -> None:
+    """Counts projected into RGB: 0 where the thermal camera saw nothing."""
+    for split, names in OTHER_NAMES.items():
+        for name in names:
+            pair = draw(name, (36, 64), PST900)
+            counts = 20000 + 10 * pair["thermal"].astype(np.uint16)
+            counts[:3] = counts[:, :5] = counts[20, 30:32] = 0
+            save(root / split / "rgb" / f"{name}.png", pair["rgb"])
+            save(root / split / "thermal_raw" / f"{name}.png", counts)
+            save(root / split / "labels" / f"{name}.png", pair["label"])
+
+
 def pst900_flat(root: Path) -> None:
     """In the common flat folders only the size of its camera tells PST900."""
     for names in OTHER_NAMES.values():

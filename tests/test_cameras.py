@@ -15,6 +15,7 @@ from sartm.data.cameras import (
     border_bands,
     dead_pixels,
     enhance_display,
+    fill_holes,
     is_radiometric,
     read_radiometric,
     repair_thermal,
@@ -197,6 +198,20 @@ def test_bands_and_dead_pixels_are_filled_and_nothing_else_changes(dtype):
     assert difference[3:, :-5].max() < 1.5  # degrees
     assert difference.max() < 4
     assert np.array_equal(repair_thermal(clean), clean)
+
+
+def test_holes_take_the_nearest_measured_value_and_nothing_else_changes():
+    counts = counts_of(field()).astype(np.uint16)
+    holed = counts.copy()
+    holed[:4] = holed[:, -6:] = holed[20:23, 30:33] = 0
+    filled = fill_holes(holed, 0)
+    assert filled.dtype == np.uint16
+    assert np.array_equal(filled[holed > 0], counts[holed > 0])
+    assert np.array_equal(filled[:4, :50], np.tile(counts[4, :50], (4, 1)))
+    assert np.array_equal(filled[30:, -6:], np.tile(counts[30:, [57]], (1, 6)))
+    assert filled[21, 30] == counts[21, 29]
+    nothing = np.zeros((5, 5), np.uint16)
+    assert np.array_equal(fill_holes(nothing, 0), nothing)
 
 
 def test_what_belongs_to_the_scene_is_not_repaired():

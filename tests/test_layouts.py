@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sartm.data.classes import FMB, MFNET, PST900
+from sartm.data.images import read_thermal
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, read_pair
 from sartm.errors import InputError
@@ -105,6 +106,32 @@ def test_pst900_in_flat_folders_is_known_by_its_size(tmp_path):
     draw_layouts.pst900_flat(tmp_path)
     assert open_layout(tmp_path).classes == PST900
     assert content(tmp_path, "test")["00012"]["label"].shape == (720, 1280)
+
+
+def test_raw_counts_of_pst900_are_read_and_their_holes_filled(tmp_path):
+    draw_layouts.pst900_raw(tmp_path)
+    layout = open_layout(tmp_path)
+    assert (layout.kind, layout.classes, layout.thermal_unit) == ("pst900-raw", PST900, "counts")
+    sample = PairDataset.of(layout, "test")[0]
+    seen = read_thermal(layout.splits["test"][0].thermal) > 0
+    drawn = draw_layouts.draw(sample.name, (36, 64), PST900)["thermal"]
+    assert sample.thermal.dtype == np.uint16
+    assert np.array_equal(sample.thermal[seen], 20000 + 10 * drawn[seen].astype(np.uint16))
+    assert 0 < seen.mean() < 1
+    assert sample.thermal.min() >= 20000
+
+
+def test_a_dataset_toml_names_the_value_of_holes(tmp_path):
+    draw_layouts.pst900_raw(tmp_path)
+    text = """name = "cave"\nclasses = ["background", "a", "b", "c", "d"]\n[files]
+rgb = "{split}/rgb/{name}.png"\nthermal = "{split}/thermal_raw/{name}.png"
+label = "{split}/labels/{name}.png"\n[splits]\ntrain = "train"\n[thermal]
+unit = "counts"\n"""
+    path = tmp_path / "dataset.toml"
+    path.write_text(text)
+    assert PairDataset.open(path)[0].thermal.min() == 0
+    path.write_text(text + "holes = 0\n")
+    assert PairDataset.open(path)[0].thermal.min() >= 20000
 
 
 def test_msrs_as_published_has_day_and_night(tmp_path):

@@ -103,6 +103,9 @@ Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the class col
 ResizeThermal = Annotated[bool, typer.Option(help="Thermal shows the same view.")]
 Radiometric = Annotated[bool, typer.Option(help="Thermal: FLIR radiometric JPEG, as Celsius.")]
 BlackHot = Annotated[bool, typer.Option(help="In thermal, warm is dark.")]
+Holes = Annotated[
+    float | None, typer.Option(help="Raw thermal value without a measurement: filled.")
+]
 Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead pixels.")]
 Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
 
@@ -214,6 +217,7 @@ def predict(
     four_channel: Annotated[YesNo, typer.Option(help="Is a 4th channel thermal?")] = YesNo.auto,
     radiometric: Radiometric = False,
     black_hot: BlackHot = False,
+    holes: Holes = None,
     repair: Repair = False,
     clahe: Clahe = False,
     align: Annotated[
@@ -231,7 +235,7 @@ def predict(
     from sartm.data.pairs import find_pairs
     from sartm.data.videos import is_video
 
-    camera = Camera(radiometric, black_hot, repair)
+    camera = Camera(radiometric, black_hot, repair, holes)
     if is_video(rgb) or is_video(thermal):
         if align:
             raise InputError("--align is for images; take the video's frames as two folders")
@@ -319,6 +323,7 @@ def video(
     resize_thermal: ResizeThermal = False,
     radiometric: Radiometric = False,
     black_hot: BlackHot = False,
+    holes: Holes = None,
     repair: Repair = False,
     clahe: Clahe = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a video that exists.")] = False,
@@ -347,7 +352,7 @@ def video(
         width=width,
         resize_thermal=resize_thermal,
         allow_single=allow_single,
-        camera=Camera(radiometric, black_hot, repair),
+        camera=Camera(radiometric, black_hot, repair, holes),
         clahe=clahe,
     )
     predictor = _predictor(model, encoder, classes, canvas, device, precision)

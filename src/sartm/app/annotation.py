@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sartm.data.cameras import Camera
 from sartm.data.classes import Classes
 from sartm.data.images import Upload, read_label, write_label
 from sartm.data.layouts import Layout, Pair, open_layout
-from sartm.data.pairs import Sample, check_ids, find_pairs, invert_thermal, read_pair
+from sartm.data.pairs import Sample, check_ids, find_pairs, read_pair
 from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -30,7 +31,8 @@ class Annotation:
     """`label` is what is there before anybody corrects it; it may be missing."""
     targets: tuple[Path, ...]
     """PNG that a pair's label is saved to, one per pair."""
-    black_hot: bool = False
+    camera: Camera
+    """How thermal is read."""
 
 
 def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotation:
@@ -50,16 +52,16 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
     layout = _layout(folder)
     if layout is not None:
         pairs: Iterable[Pair] = (pair for split in layout.splits.values() for pair in split)
-        classes, black_hot = layout.classes, layout.black_hot
+        classes, camera = layout.classes, Camera(black_hot=layout.black_hot, holes=layout.holes)
     else:
-        pairs, black_hot = _loose(folder), False
+        pairs, camera = _loose(folder), Camera()
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())
     targets = tuple(_target(pair, folder, out) for pair in found)
     if len(set(targets)) < len(targets):
         double = next(path for path in targets if targets.count(path) > 1)
         raise InputError(f"two pairs would be saved as {double}; rename one or annotate them apart")
-    return Annotation(folder.resolve().name, classes, found, targets, black_hot)
+    return Annotation(folder.resolve().name, classes, found, targets, camera)
 
 
 def _layout(folder: Path) -> Layout | None:
@@ -96,10 +98,7 @@ def _target(pair: Pair, folder: Path, out: Path | None) -> Path:
 def read_images(annotation: Annotation, index: int, max_pixels: int) -> Sample:
     """RGB and thermal of a pair, white-hot; InputError as `read_pair`."""
     pair = replace(annotation.pairs[index], label=None)
-    sample = read_pair(pair, four_channel="auto", max_pixels=max_pixels)
-    if annotation.black_hot and sample.thermal is not None:
-        return replace(sample, thermal=invert_thermal(sample.thermal))
-    return sample
+    return read_pair(pair, four_channel="auto", camera=annotation.camera, max_pixels=max_pixels)
 
 
 def read_saved(annotation: Annotation, index: int, max_pixels: int) -> Array | None:

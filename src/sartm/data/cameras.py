@@ -35,6 +35,8 @@ class Camera:
     """Warm is dark: the values are inverted."""
     repair: bool = False
     """Constant border bands and single dead pixels are filled from their surroundings."""
+    holes: float | None = None
+    """Raw value of pixels without a measurement, which are filled; None: there are none."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,28 @@ def read_of_camera(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -
 
 
 def prepare_thermal(raw: Array, camera: Camera) -> Array:
-    """Raw thermal (H, W) as decoded: repaired and white-hot where the camera says so."""
+    """Raw thermal (H, W) as decoded: filled, repaired and white-hot where the camera says so."""
+    if camera.holes is not None:
+        raw = fill_holes(raw, camera.holes)
     if camera.repair:
         raw = repair_thermal(raw)
     return invert_thermal(raw) if camera.black_hot else raw
+
+
+def fill_holes(raw: Array, value: float) -> Array:
+    """Give pixels of raw thermal (H, W) that hold `value` that of the nearest measured pixel.
+
+    A thermal image projected into another camera (PST900) has such pixels where nothing was seen.
+    An image of holes alone stays as it is.
+    """
+    holes = raw == value
+    if not holes.any() or holes.all():
+        return raw
+    # labels number the measured pixels in the order of the rows
+    _, nearest = cv2.distanceTransformWithLabels(
+        holes.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    return np.asarray(raw[~holes][nearest - 1])
 
 
 def invert_thermal(raw: Array) -> Array:
@@ -362,6 +382,7 @@ __all__ = [
     "border_bands",
     "dead_pixels",
     "enhance_display",
+    "fill_holes",
     "invert_thermal",
     "is_radiometric",
     "prepare_thermal",

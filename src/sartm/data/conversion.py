@@ -496,7 +496,7 @@ def _same_meaning(root: Path, layout: Layout) -> bool:
         found = open_layout(root)
     except InputError:
         return False
-    parts = ("name", "classes", "subsets", "thermal_unit", "black_hot")
+    parts = ("name", "classes", "subsets", "thermal_unit", "black_hot", "holes")
     return all(getattr(found, part) == getattr(layout, part) for part in parts)
 
 
@@ -527,6 +527,7 @@ def _toml(layout: Layout, splits: dict[str, tuple[Pair, ...]], files: dict[str, 
         "[thermal]",
         f"unit = {_quoted(layout.thermal_unit)}",
         f"black_hot = {str(layout.black_hot).lower()}",
+        *([] if layout.holes is None else [f"holes = {layout.holes:g}"]),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

@@ -45,6 +45,8 @@ class Layout:
     """What raw thermal values are: display (8-bit grey), counts or celsius."""
     black_hot: bool = False
     """Hot is dark; `PairDataset` inverts such images."""
+    holes: float | None = None
+    """Raw thermal value of pixels without a measurement, which `PairDataset` fills; None: none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
 
@@ -61,6 +63,7 @@ class _Files:
 class _Thermal:
     unit: ThermalUnit = "display"
     black_hot: bool = False
+    holes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class _Arrangement:
     label: str
     data: Literal["mfnet", "pst900", "fmb", "msrs", ""] = ""
     """The data set that alone is arranged like this; empty: names and image sizes tell."""
+    thermal_as: _Thermal = _Thermal()
+    """What its raw thermal values are."""
 
     def folders(self, split: str) -> tuple[str, ...]:
         parts = (self.rgb, self.thermal, self.label)
@@ -101,6 +106,14 @@ _ARRANGEMENTS = (
     _Arrangement("fmb", "{split}/Visible", "{split}/Infrared", "{split}/Label", "fmb"),
     _Arrangement("fmb-color", "{split}/Visible", "{split}/Infrared", "{split}/color", "fmb"),
     _Arrangement("pst900", "{split}/rgb", "{split}/thermal", "{split}/labels", "pst900"),
+    _Arrangement(
+        "pst900-raw",
+        "{split}/rgb",
+        "{split}/thermal_raw",
+        "{split}/labels",
+        "pst900",
+        _Thermal("counts", holes=0.0),
+    ),
     _Arrangement("rgbx-numpy", "rgbx_np/{split}", "", "annotations/{split}"),
     _Arrangement("images-thermal-labels", "images/{split}", "thermal/{split}", "labels/{split}"),
     _Arrangement("four-channel-annotations", "images/{split}", "", "annotations/{split}"),
@@ -165,7 +178,14 @@ def _open_toml(path: Path, labels: bool) -> Layout:
     splits = {split: _toml_split(path, toml, split, labels) for split in toml.splits}
     thermal = toml.thermal
     return Layout(
-        toml.name, path.parent, classes, splits, toml.subsets, thermal.unit, thermal.black_hot
+        toml.name,
+        path.parent,
+        classes,
+        splits,
+        toml.subsets,
+        thermal.unit,
+        thermal.black_hot,
+        thermal.holes,
     )
 
 
@@ -258,8 +278,17 @@ def _plain_layout(
     some = [pair for pairs in splits.values() for pair in pairs]
     data = arrangement.data or _recognise_data(root, arrangement, some)
     day_night = data in ("mfnet", "msrs")
+    thermal = arrangement.thermal_as
     return Layout(
-        data, root, _CLASSES[data], splits, _DAY_NIGHT if day_night else {}, kind=arrangement.kind
+        data,
+        root,
+        _CLASSES[data],
+        splits,
+        _DAY_NIGHT if day_night else {},
+        thermal.unit,
+        thermal.black_hot,
+        thermal.holes,
+        arrangement.kind,
     )
 
 

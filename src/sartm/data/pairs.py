@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.cameras import Camera, invert_thermal, prepare_thermal, read_of_camera
+from sartm.data.cameras import Camera, prepare_thermal, read_of_camera
 from sartm.data.classes import Classes
 from sartm.data.images import (
     MAX_PIXELS,
@@ -69,6 +69,7 @@ class PairDataset:
         subsets: dict[str, str] | None = None,
         thermal_unit: ThermalUnit = "display",
         black_hot: bool = False,
+        holes: float | None = None,
         resize_thermal: bool = False,
     ) -> None:
         self.pairs = tuple(pairs)
@@ -78,6 +79,7 @@ class PairDataset:
         self.subsets = dict(subsets or {})
         self.thermal_unit = thermal_unit
         self.black_hot = black_hot
+        self.holes = holes
         self.resize_thermal = resize_thermal
 
     @classmethod
@@ -122,6 +124,7 @@ class PairDataset:
             subsets=layout.subsets,
             thermal_unit=layout.thermal_unit,
             black_hot=layout.black_hot,
+            holes=layout.holes,
             resize_thermal=resize_thermal,
         )
 
@@ -139,11 +142,9 @@ class PairDataset:
         pair = self.pairs[index]
         # Degrees in a JPEG are those of a radiometric one: its picture holds only grey levels.
         jpeg = pair.thermal is not None and pair.thermal.suffix.lower() in (".jpg", ".jpeg")
-        camera = Camera(radiometric=jpeg and self.thermal_unit == "celsius")
-        sample = read_pair(pair, self.classes, resize_thermal=self.resize_thermal, camera=camera)
-        if self.black_hot and sample.thermal is not None:
-            return replace(sample, thermal=invert_thermal(sample.thermal))
-        return sample
+        radiometric = jpeg and self.thermal_unit == "celsius"
+        camera = Camera(radiometric, self.black_hot, holes=self.holes)
+        return read_pair(pair, self.classes, resize_thermal=self.resize_thermal, camera=camera)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -413,7 +414,6 @@ __all__ = [
     "check_ids",
     "find_pairs",
     "fit_thermal",
-    "invert_thermal",
     "pixel_hash",
     "read_ahead",
     "read_pair",
