@@ -20,6 +20,7 @@ from sartm.model.checkpoint import ModelFacts, load, save
 from sartm.model.sartm import SARTM
 from sartm.recipes import mini
 
+pytestmark = pytest.mark.slow  # its fixture trains six times
 ROOT = Path(__file__).resolve().parents[1]
 
 

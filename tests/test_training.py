@@ -504,6 +504,7 @@ def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(six, tmp_pat
     train(config, out, resume=True, limits=Limits(steps=4), device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [1.0, 6.0, 9.5, 13.0, 16.5])
 def test_on_a_disk_that_fills_up_it_says_so_and_goes_on_when_there_is_room(
     undisturbed, six, tmp_path, room
@@ -743,6 +744,7 @@ def test_two_processes_of_which_one_is_told_to_stop_stop_together(tmp_path):
     assert found.step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ohem", [0.0, 0.4])
 def test_accumulated_batches_have_the_means_of_one_batch_of_their_size(tmp_path, ohem):
     """Labelled pixels differ from batch to batch; cross-entropy must not care how they are cut."""
