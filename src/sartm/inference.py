@@ -78,10 +78,15 @@ class Prediction:
             out[top : top + strip.shape[1]] = _confidence(strip).numpy()
         return out
 
-    def overlay(self, opacity: float = 0.5) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) the image with the class colours over it; class 0 stays clear."""
+    def overlay(
+        self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) the image with the class colours over it; class 0 stays clear.
+
+        It is drawn into `out`, which may be the image itself, or into a new array.
+        """
         palette = np.array(self.classes.palette, np.uint8)
-        mixed = np.empty((*self.labels.shape, 3), np.uint8)
+        mixed = np.empty((*self.labels.shape, 3), np.uint8) if out is None else out
         for top in range(0, len(mixed), ROWS):
             rows = slice(top, top + ROWS)
             labels, image = self.labels[rows], np.ascontiguousarray(self.image[rows])
@@ -516,7 +521,9 @@ class _Record:
                 if options.clahe and (sample.rgb is None or options.modality == "thermal"):
                     grey = enhance_display(np.ascontiguousarray(prediction.image[..., 0]))
                     prediction = replace(prediction, image=np.repeat(grey[..., None], 3, axis=2))
-                drawn = prediction.overlay(options.opacity)
+                image = prediction.image
+                last = prediction.coarse is not None and image.flags.writeable
+                drawn = prediction.overlay(options.opacity, image if last else None)
                 cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR, dst=drawn)
                 _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
                 write_atomic(path, data.tobytes())
