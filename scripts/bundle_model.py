@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from sartm.config import override
 from sartm.model.checkpoint import load, save
 from sartm.model.sartm import SARTM
 
@@ -18,11 +19,14 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="best/ of a run")
     parser.add_argument("name", help="name in sartm.load and --model")
     parser.add_argument("--licence", required=True, help="what its data allows, in a sentence")
+    parser.add_argument("--output", help="logits it predicts with: decoder, auxiliary or blend")
     parser.add_argument("--command", help="how it was trained, where the run does not say it all")
     options = parser.parse_args()
     model = load(options.source)
     if not isinstance(model, SARTM) or model.facts is None:
         raise SystemExit(f"{options.source} is not a trained model")
+    if options.output:
+        model.config = override(model.config, [f"output={options.output}"])
     recipe = model.facts.recipe
     recipe["data"], recipe["init"] = Path(recipe["data"]).name, Path(recipe["init"]).name
     facts = replace(

@@ -201,11 +201,12 @@ class SARTM(nn.Module):
     def predict_logits(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """(B, K, h/4, w/4) logits that make the label map, as `config.output` says."""
         wanted = self.config.output
-        output: Output = self(rgb, thermal, auxiliary=wanted != "decoder")
+        if wanted == "auxiliary":  # nothing of the mask decoder is computed
+            logits: Tensor = self.auxiliary_head(self._fuse(*self.encode(rgb, thermal)))
+            return logits
+        output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
         if output.auxiliary is None:
             return output.logits
-        if wanted == "auxiliary":
-            return output.auxiliary
         return (output.logits + output.auxiliary) / 2
 
     def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
