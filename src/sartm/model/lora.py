@@ -64,14 +64,15 @@ class AdaptedQKV(nn.Linear):
 
     def forward(self, x: Tensor, rgb_rows: int) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """(B, ..., d_in) tokens to q, k and v, each (B, ..., d_out)."""
-        out = F.linear(x, self.weight, self.bias)
-        if self.adapted:
-            low = project(x, self.lora_down, None, rgb_rows) * self.scale  # (B, ..., 2r)
-            width = out.shape[-1] // 3
-            # in place: backward then keeps one tensor of q, k and v, not q and v twice
-            out[..., :width] += project(low[..., : self.rank], self.lora_up_q, None, rgb_rows)
-            out[..., -width:] += project(low[..., self.rank :], self.lora_up_v, None, rgb_rows)
-        q, k, v = out.chunk(3, dim=-1)
+        if not self.adapted:
+            q, k, v = F.linear(x, self.weight, self.bias).chunk(3, dim=-1)
+            return q, k, v
+        low = project(x, self.lora_down, None, rgb_rows) * self.scale  # (B, ..., 2r)
+        # three products, not one cut in three: backward keeps q and v once, without what was added
+        parts = zip(self.weight.chunk(3), self.bias.chunk(3), strict=True)
+        q, k, v = (F.linear(x, weight, bias) for weight, bias in parts)
+        q = q + project(low[..., : self.rank], self.lora_up_q, None, rgb_rows)
+        v = v + project(low[..., self.rank :], self.lora_up_v, None, rgb_rows)
         return q, k, v
 
     @torch.no_grad()
