@@ -567,6 +567,7 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "",
         "```python",
         "import sartm",
+        "",
         'model = sartm.load("this folder")',
         "prediction = sartm.Predictor(model)(rgb, thermal)",
         "```",
