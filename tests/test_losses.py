@@ -243,6 +243,23 @@ def test_lovasz_is_added_for_both_heads_by_its_weight():
     close(terms["lovasz"], lovasz(full, LABEL, alone))
 
 
+@pytest.mark.parametrize("every", [2, 4])
+def test_the_loss_may_count_every_so_manieth_pixel(every):
+    output = draw(LABEL)
+    terms = criterion(LossConfig(lovasz=0.5, every=every))(output, LABEL)
+    seen = LABEL[:, every // 2 :: every, every // 2 :: every]
+    for head, logits in (("ce", output.logits), ("auxiliary", output.auxiliary)):
+        small = F.interpolate(logits, scale_factor=4 / every, mode="bilinear")
+        small = small[..., : seen.shape[1], : seen.shape[2]]
+        close(terms[head], F.cross_entropy(small, seen, ignore_index=255))
+        name = f"{head}_lovasz" if head == "auxiliary" else "lovasz"
+        close(terms[name], lovasz(small, seen, alone))
+    whole = criterion(LossConfig(lovasz=0.5))(output, LABEL)
+    assert not torch.allclose(terms["ce"], whole["ce"], rtol=1e-6)
+    close(terms["ce"], whole["ce"], rtol=0.2, atol=0)
+    close(terms["cmkd"], whole["cmkd"])  # prototypes are of all pixels
+
+
 @pytest.mark.parametrize("kind", ["sqrt", "log"])
 def test_class_weights_have_mean_1_over_the_pixels_and_favour_the_rare(kind):
     shares = torch.tensor([0.9, 0.07, 0.03, 0.0])

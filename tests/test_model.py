@@ -350,6 +350,51 @@ def test_merged_in_bf16_rounds_weights_but_not_what_images_and_positions_are_mea
     assert torch.equal(exact, rounded)
 
 
+# Working at another size
+
+
+@pytest.mark.parametrize("size", [(160, 320), (33, 31), (97, 130)])
+def test_a_model_that_works_smaller_gives_logits_of_the_same_places(monkeypatch, size):
+    model = build(replace(TINY, scale=0.6)).eval()
+    seen = []
+
+    def brightness(rgb, thermal):
+        seen.append(rgb.shape[2:])
+        assert rgb.shape[2:] == thermal.shape[2:]
+        return F.avg_pool2d(torch.cat([rgb[:, :1], thermal], dim=1), 4)
+
+    monkeypatch.setattr(model, "_predict", brightness)
+    height, width = (side + -side % 32 for side in size)
+    y, x = torch.meshgrid(torch.arange(size[0]) / 100, torch.arange(size[1]) / 100, indexing="ij")
+    logits = model.predict_logits(x.expand(1, 3, -1, -1), y.expand(1, 1, -1, -1))
+    assert logits.shape == (1, 2, height // 4, width // 4)
+    (small,) = seen
+    assert all(s % 32 == 0 for s in small)
+    assert all(abs(s - 0.6 * side) <= 16 for s, side in zip(small, (height, width), strict=True))
+    rows, columns = (slice(3, side // 4 - 3) for side in size)  # away from edges and padding
+    for found, drawn in zip(logits[0], (x, y), strict=True):
+        expected = F.avg_pool2d(drawn[None], 4)[0]
+        close(found[rows, columns], expected[rows, columns], atol=2e-3, rtol=0)
+
+
+def test_the_scale_is_that_of_the_image_and_not_of_the_label_map(pair):
+    model = build(replace(TINY, scale=0.5, output="blend")).eval()
+    rgb, thermal = (F.interpolate(x, scale_factor=2.0) for x in pair)
+    output = model(*(F.interpolate(x, scale_factor=0.5, mode="bilinear") for x in (rgb, thermal)))
+    expected = F.interpolate((output.logits + output.auxiliary) / 2, (32, 48), mode="bilinear")
+    close(model.predict_logits(rgb, thermal), expected)
+    for given in ((rgb, None), (None, thermal)):
+        assert model.predict_logits(*given).shape == expected.shape
+    array = (255 * rgb[0].permute(1, 2, 0).numpy()).astype(np.uint8)
+    assert Predictor(model, precision="fp32")(array, None).labels.shape == (128, 192)
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.1])
+def test_a_scale_that_blurs_or_enlarges_is_refused(scale):
+    with pytest.raises(InputError, match="0.5 to 1"):
+        replace(TINY, scale=scale)
+
+
 # Budget
 
 

@@ -106,6 +106,13 @@ class ModelConfig:
     """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
     output: Literal["decoder", "auxiliary", "blend"] = "decoder"
     """Which logits make the label map."""
+    scale: float = 1.0
+    """Size the network works at, as a share of the images': 0.6 sees 288x384 of 480x640. Images are
+    shrunk before it and logits enlarged after it; label maps keep the images' size."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.scale <= 1:
+            raise InputError(f"model scale must be 0.5 to 1, found {self.scale:g}")
 
 
 def to_dict(config: object) -> dict[str, Any]:

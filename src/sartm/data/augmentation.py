@@ -38,7 +38,8 @@ class AugmentationConfig:
     crop: tuple[int, int] = (480, 640)
     """Height and width of the training crop in pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor on the image's size, drawn uniformly in its logarithm."""
+    """Smallest and largest factor on the size that the model works at, drawn uniformly in its
+    logarithm."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     rotate: float = 0.0

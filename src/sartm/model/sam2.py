@@ -22,7 +22,7 @@ from sartm.model.lora import AdaptedQKV
 
 ENCODERS = {
     "test": EncoderConfig(16, 1, (1, 1, 2, 1), (8, 4, 4, 4), (3,), (7, 7)),
-    "mini": EncoderConfig(16, 1, (1, 2, 4, 2), (8, 4, 10, 5), (8,), (7, 7)),
+    "mini": EncoderConfig(16, 1, (1, 2, 4, 2), (8, 4, 6, 3), (4, 6, 8), (7, 7)),
     "tiny": EncoderConfig(96, 1, (1, 2, 7, 2), (8, 4, 14, 7), (5, 7, 9), (7, 7)),
     "small": EncoderConfig(96, 1, (1, 2, 11, 2), (8, 4, 14, 7), (7, 10, 13), (7, 7)),
     "base_plus": EncoderConfig(112, 2, (2, 3, 16, 3), (8, 4, 14, 7), (12, 16, 20), (14, 14)),

@@ -199,7 +199,32 @@ class SARTM(nn.Module):
         return rgb if kind == "rgb" else thermal
 
     def predict_logits(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
-        """(B, K, h/4, w/4) logits that make the label map, as `config.output` says."""
+        """Logits that make the label map, as `config.output` and `config.scale` say.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1], or None.
+            thermal: (B, 1, H, W) in [0, 1] by the config's thermal rule, or None.
+
+        Returns:
+            (B, K, h/4, w/4), h and w being H and W padded to multiples of 32.
+        """
+        if self.config.scale == 1:
+            return self._predict(rgb, thermal)
+        given = rgb if rgb is not None else thermal
+        assert given is not None
+        # in whole numbers, which a traced graph keeps as arithmetic on the input's size
+        padded = [side + -side % 32 for side in given.shape[2:]]
+        share = round(1000 * self.config.scale)
+        size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
+        below, right = padded[0] - given.shape[2], padded[1] - given.shape[3]
+        small = [
+            None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)
+        ]
+        logits = self._predict(*small)
+        return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
+
+    def _predict(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        """Logits at stride 4 of what the network sees."""
         wanted = self.config.output
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
             logits: Tensor = self.auxiliary_head(self._fuse(*self.encode(rgb, thermal)))
@@ -238,6 +263,13 @@ def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
     """Take the other modality's maps in the rows where this one is not present."""
     keep = present.view(-1, 1, 1, 1)
     return Levels(*(torch.where(keep, x, y) for x, y in zip(levels, other, strict=True)))
+
+
+def _shrink(image: Tensor, padding: tuple[int, int], size: list[int]) -> Tensor:
+    """(B, C, H, W) continued to the right and below by its edge, then at `size`."""
+    right, below = padding
+    continued = F.pad(image, (0, right, 0, below), mode="replicate") if right or below else image
+    return F.interpolate(continued, size, mode="bilinear")
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
