@@ -391,7 +391,7 @@ def test_the_scale_is_that_of_the_image_and_not_of_the_label_map(pair):
 
 @pytest.mark.parametrize("scale", [0.4, 1.1])
 def test_a_scale_that_blurs_or_enlarges_is_refused(scale):
-    with pytest.raises(InputError, match="0.5 to 1"):
+    with pytest.raises(InputError, match=r"0\.5 to 1"):
         replace(TINY, scale=scale)
 
 

@@ -107,7 +107,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights
 
 
 def make_average(model: SARTM, decay: float) -> AveragedModel | None:
@@ -512,9 +512,9 @@ class _Run:
 
     def _loader(self) -> Any:
         config = self.config
-        samples = TrainingSet(
-            self.splits.train, config.model.thermal, config.augmentation, config.seed
-        )
+        low, high = (config.model.scale * factor for factor in config.augmentation.scale)
+        augmentation = replace(config.augmentation, scale=(low, high))
+        samples = TrainingSet(self.splits.train, config.model.thermal, augmentation, config.seed)
         loader = DataLoader(
             samples,
             batch_sampler=self.batches,

@@ -217,9 +217,7 @@ class SARTM(nn.Module):
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
         below, right = padded[0] - given.shape[2], padded[1] - given.shape[3]
-        small = [
-            None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)
-        ]
+        small = [None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)]
         logits = self._predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
 
