@@ -9,6 +9,7 @@ and arithmetic after Meta's SAM 2 (Apache-2.0).
 """
 
 import math
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -138,9 +139,7 @@ class Block(nn.Module):
         """(B, h, w, d_in) to (B, h, w, d_out), or to half the height and width when pooled."""
         recorded = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
         if torch.is_grad_enabled() or x.device.type != "cpu" or recorded:
-            x = self._attend(x, rgb_rows)
-            out: Tensor = x + self.mlp(self.norm2(x))
-            return out
+            return self._both(x, rgb_rows)
         return self._forward_by_strips(x, rgb_rows)
 
     def _attend(self, x: Tensor, rgb_rows: int) -> Tensor:
@@ -169,20 +168,54 @@ class Block(nn.Module):
         if not self.window:
             x = self._attend(x, rgb_rows)
         batch, height, width, _ = x.shape
-        shrink, side = (2 if self.pooled and self.window else 1), self.window or 1
+        shrink = 2 if self.pooled and self.window else 1
         channels = self.norm2.normalized_shape[0]
-        hidden = self.mlp.layers[0].get_parameter("bias").numel()
-        bytes_per_row = batch * width * hidden * x.element_size()
-        rows = max(1, STRIP_BYTES // (bytes_per_row * side)) * side
         out = x.new_empty(batch, height // shrink, width // shrink, channels)
-        for top in range(0, height, rows):
-            strip = x[:, top : top + rows]
+        for top, strip in self._strips(x):
             if self.window:
                 strip = self._attend(strip, rgb_rows)
             first = top // shrink
             target = out[:, first : first + strip.shape[1]]
             torch.add(strip, self.mlp(self.norm2(strip)), out=target)
         return out
+
+    def forward_checkpointed(self, x: Tensor, rgb_rows: int) -> Tensor:
+        """The same for training: a strip keeps its input only, and is computed again for gradients.
+
+        So the peak on a CPU is that of a strip, not that of the block; a GPU is better off with few
+        large operations.
+        """
+        if x.device.type != "cpu":
+            return _recomputed(self._both, x, rgb_rows)
+        if not self.window:
+            x = _recomputed(self._attend, x, rgb_rows)
+        part = self._finish if not self.window else self._both
+        return torch.cat([_recomputed(part, strip, rgb_rows) for _, strip in self._strips(x)], 1)
+
+    def _both(self, x: Tensor, rgb_rows: int) -> Tensor:
+        return self._finish(self._attend(x, rgb_rows), rgb_rows)
+
+    def _finish(self, x: Tensor, rgb_rows: int) -> Tensor:
+        """The second half of the block; `rgb_rows` makes no difference to it."""
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def _strips(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Whole rows of windows of (B, h, w, C), each with its first row."""
+        batch, height, width, _ = x.shape
+        side = self.window or 1
+        hidden = self.mlp.layers[0].get_parameter("bias").numel()
+        bytes_per_row = batch * width * hidden * x.element_size()
+        rows = max(1, STRIP_BYTES // (bytes_per_row * side)) * side
+        for top in range(0, height, rows):
+            yield top, x[:, top : top + rows]
+
+
+def _recomputed(part: Callable[[Tensor, int], Tensor], x: Tensor, rgb_rows: int) -> Tensor:
+    """Keep nothing between input and output; no part of a block draws random numbers."""
+    result = checkpoint(part, x, rgb_rows, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(result, Tensor)
+    return result
 
 
 class Trunk(nn.Module):
@@ -233,7 +266,8 @@ class Trunk(nn.Module):
         stages = []
         for index, block in enumerate(self.blocks):
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, rgb_rows, use_reentrant=False, preserve_rng_state=False)
+                assert isinstance(block, Block)
+                x = block.forward_checkpointed(x, rgb_rows)
             else:
                 x = block(x, rgb_rows)
             if index in self.last_of_stage:
