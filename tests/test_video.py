@@ -470,7 +470,11 @@ def test_memory_does_not_grow_with_the_video(predictor, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
-def test_a_browser_plays_the_result(predictor, videos, tmp_path):
+def test_a_browser_plays_a_result_of_300_frames_to_its_end(predictor, tmp_path):
+    videos = [
+        write_video(tmp_path / f"{name}.mp4", [draw(i % 12) for i in range(300)])
+        for name, draw in (("rgb", rgb_frame), ("thermal", thermal_frame))
+    ]
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><title>video</title>")
     for suffix in (".webm", ".mp4"):
@@ -486,12 +490,15 @@ def test_a_browser_plays_the_result(predictor, videos, tmp_path):
                   video.oncanplaythrough = done;
                   video.onerror = () => failed(new Error(video.error.message));
                 });
+                video.playbackRate = 8;
                 await video.play();
                 await new Promise((done) => { video.onended = done; });
-                return [video.duration, video.videoWidth, video.videoHeight];""",
+                return [video.duration, video.videoWidth, video.videoHeight,
+                        video.currentTime];""",
                 (tmp_path / f"a{suffix}").as_uri(),
             )
-            assert found[0] == pytest.approx(12 / 25, abs=0.05)
-            assert found[1:] == [3 * WIDTH, HEIGHT]
+            assert found[0] == pytest.approx(300 / 25, abs=0.05)
+            assert found[1:3] == [3 * WIDTH, HEIGHT]
+            assert found[3] == pytest.approx(found[0], abs=0.05)
     finally:
         browser.close()
