@@ -17,6 +17,7 @@ from sartm.data.augmentation import (
     TrainingSet,
     augment,
     collate,
+    paste,
 )
 from sartm.data.classes import MFNET, Classes
 from sartm.data.pairs import Pair, PairDataset, Sample
@@ -239,6 +240,48 @@ def test_rare_crops_hold_a_class_that_is_not_the_commonest():
     assert all((draw(sample, options, seed).label == 2).any() for seed in range(50))
     usual = replace(options, rare_crop=0)
     assert sum(bool((draw(sample, usual, seed).label == 2).any()) for seed in range(50)) < 10
+
+
+def item_of(label: list[list[int]], value: float, has_rgb: bool = True) -> TrainingItem:
+    where = torch.tensor(label)
+    shape = where.shape
+    rgb, thermal = torch.full((3, *shape), value), torch.full((1, *shape), value + 0.1)
+    return TrainingItem(rgb, thermal, where, has_rgb, True)
+
+
+def test_mixing_pastes_classes_whole_in_both_modalities_and_in_the_label():
+    below, above = item_of([[0, 0, 3, 3]], 0.2), item_of([[1, 0, 0, 2]], 0.7)
+    seen = set()
+    for seed in range(20):
+        mixed = paste(below, above, np.random.default_rng(seed))
+        pasted = mixed.rgb[0] == 0.7
+        assert torch.equal(pasted, mixed.thermal[0] == above.thermal[0])
+        assert torch.equal(mixed.label, torch.where(pasted, above.label, below.label))
+        seen.add(tuple(mixed.label[0].tolist()))
+    assert seen == {(1, 0, 3, 3), (0, 0, 3, 2)}  # half of the classes, never the commonest
+
+
+def test_mixing_leaves_out_what_one_camera_would_not_see_and_what_has_no_label():
+    below, above = item_of([[0, 0, 3, 3]], 0.2), item_of([[1, 0, 0, 2]], 0.7)
+    for other in (
+        replace(above, has_rgb=False),
+        replace(above, label=torch.full((1, 4), 255)),
+        replace(above, label=torch.zeros(1, 4, dtype=torch.int64)),
+    ):
+        assert same(paste(below, other, np.random.default_rng(0)), below)
+
+
+def test_mixing_is_the_same_for_the_same_seed_and_happens_as_often_as_asked(tmp_path):
+    draw_layouts.mfnet_original(tmp_path)
+    data = PairDataset.open(tmp_path, "train")
+    rule = ThermalRule(mean=MEAN)
+    plain = replace(GEOMETRY, drop_rgb=0, drop_thermal=0)
+    sets = [TrainingSet(data, rule, replace(plain, mix=mix), 1) for mix in (0.0, 0.5, 0.5)]
+    keys = [(epoch, index) for epoch in range(100) for index in range(len(data))]
+    items = [[one[key] for key in keys] for one in sets]
+    assert all(map(same, items[1], items[2]))
+    changed = sum(not same(x, y) for x, y in zip(items[0], items[1], strict=True))
+    assert 0.35 * len(keys) < changed < 0.6 * len(keys)
 
 
 def test_modality_dropout_is_fifteen_percent_each_and_never_both():

@@ -76,6 +76,8 @@ class AugmentationConfig:
     """Probability that one to four columns of thermal hold one value."""
     misregister: float = 0.0
     """Largest displacement of thermal against RGB in pixels of the crop; labels follow RGB."""
+    mix: float = 0.0
+    """Probability of pasting what stands in another sample over this one, where it stood there."""
     drop_rgb: float = 0.15
     drop_thermal: float = 0.15
     """Probability of leaving out this modality (never both), where a sample has both."""
@@ -87,7 +89,7 @@ class AugmentationConfig:
             raise InputError(f"augmentation scale needs 0 < low <= high, found {self.scale}")
         for name in (
             "flip", "rare_crop", "colour", "darken", "blur", "noise", "thermal", "invert",
-            "dead_columns", "brightness", "contrast", "saturation", "gain", "drop_rgb",
+            "dead_columns", "brightness", "contrast", "saturation", "gain", "mix", "drop_rgb",
             "drop_thermal",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
@@ -179,14 +181,47 @@ class TrainingSet(Dataset[TrainingItem]):
 
     def __getitem__(self, key: tuple[int, int]) -> TrainingItem:
         epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        item = self._draw(index, rng)
+        if self.options.mix > 0 and rng.random() < self.options.mix:
+            other = self._draw(int(rng.integers(len(self))), rng)
+            item = paste(item, other, rng, self.dataset.classes.ignore)
+        return item
+
+    def _draw(self, index: int, rng: np.random.Generator) -> TrainingItem:
         sample = self._samples[index] if self._samples is not None else self.dataset[index]
         levels = self._levels.get(index, (0.0, 1.0))
         if sample.thermal is not None and index not in self._levels:
             levels = thermal_levels(sample.thermal, self.thermal, f"pair {sample.name!r}")
             self._levels[index] = levels
-        rng = np.random.default_rng((self.seed, epoch, index))
         ignore = self.dataset.classes.ignore
         return augment(sample, levels, self.thermal.mean, self.options, rng, ignore)
+
+
+def paste(
+    item: TrainingItem, other: TrainingItem, rng: np.random.Generator, ignore: int = 255
+) -> TrainingItem:
+    """One item with about half of the classes of another over it, all but that one's commonest.
+
+    Where the two have not the same modalities, `item` itself: what is pasted would be visible to
+    one camera only. Source: ClassMix, arXiv:2007.07936, with true labels.
+    """
+    if (item.has_rgb, item.has_thermal) != (other.has_rgb, other.has_thermal):
+        return item
+    classes, counts = np.unique(other.label.numpy(), return_counts=True)
+    known = classes != ignore
+    if known.sum() < 2:
+        return item
+    things = np.delete(classes[known], counts[known].argmax())
+    chosen = things[rng.permutation(len(things))[: -(-len(things) // 2)]]
+    where = torch.from_numpy(np.isin(other.label.numpy(), chosen))
+    return TrainingItem(
+        torch.where(where, other.rgb, item.rgb),
+        torch.where(where, other.thermal, item.thermal),
+        torch.where(where, other.label, item.label),
+        item.has_rgb,
+        item.has_thermal,
+    )
 
 
 def collate(items: Sequence[TrainingItem]) -> Batch:
