@@ -33,7 +33,7 @@ import sartm.training
 from sartm.cli import main
 from sartm.config import FusionConfig, to_dict
 from sartm.data import synthetic
-from sartm.data.augmentation import AugmentationConfig
+from sartm.data.augmentation import AugmentationConfig, TrainingSet
 from sartm.data.classes import MFNET, default_palette
 from sartm.data.images import read_label
 from sartm.data.pairs import PairDataset
@@ -50,14 +50,13 @@ from sartm.recipes import OptimConfig, TrainConfig
 from sartm.runs import Checkpoint, latest_checkpoint, write_checkpoint
 from sartm.training import (
     Limits,
-    StepBatches,
     learning_rate,
     make_average,
     make_optimizer,
-    measure,
     start_from,
     train,
 )
+from sartm.training_data import StepBatches, measure, open_splits
 
 SIZE = (96, 128)
 COLOURS = np.array(
@@ -533,13 +532,13 @@ def test_on_a_disk_that_fills_up_it_says_so_and_goes_on_when_there_is_room(
 
 def spoil(monkeypatch, index: int, action: Callable[[Any], Any]) -> None:
     """Let `action` change what the training set gives for one pair."""
-    get = sartm.training.TrainingSet.__getitem__
+    get = TrainingSet.__getitem__
 
     def spoilt(self: Any, key: tuple[int, int]) -> Any:
         item = get(self, key)
         return action(item) if key[1] == index else item
 
-    monkeypatch.setattr(sartm.training.TrainingSet, "__getitem__", spoilt)
+    monkeypatch.setattr(TrainingSet, "__getitem__", spoilt)
 
 
 def step_of(config: TrainConfig, pairs: int, index: int) -> tuple[int, list[str]]:
@@ -930,7 +929,7 @@ def test_without_a_val_split_a_tenth_of_train_is_held_out(six, tmp_path, monkeyp
         for index in range(1, pairs):
             (data / kind / f"{index:03d}.png").hardlink_to(data / kind / "000.png")
     (data / "train.txt").write_text("".join(f"{index:03d}\n" for index in range(pairs)))
-    splits = sartm.training._open_splits(short(data))
+    splits = open_splits(short(data))
     assert splits.val is not None
     own, val = ({pair.name for pair in part.pairs} for part in (splits.train, splits.val))
     assert len(val) == held

@@ -4,11 +4,9 @@ Randomness comes from (seed, epoch, pair), never from a worker or rank; with ato
 run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
 """
 
-import hashlib
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import time
@@ -19,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -27,16 +24,14 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
-from sartm.config import ThermalRule, to_dict
-from sartm.data.augmentation import Batch, TrainingSet, collate
-from sartm.data.images import apply_thermal_rule
-from sartm.data.layouts import open_layout
-from sartm.data.pairs import PairDataset, Sample, pixel_hash
+from sartm.config import to_dict
+from sartm.data.augmentation import Batch
+from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation import judge
 from sartm.inference import Precision, Predictor, choose_device, fast_precision
+from sartm.journal import Journal, draw_validation
 from sartm.language import TextTable, takes_part, text_similarity
 from sartm.losses import Criterion, language_ramp
 from sartm.metrics import ConfusionMatrix, means, percent
@@ -44,8 +39,7 @@ from sartm.model.checkpoint import ModelFacts, load_for_training, save
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
 from sartm.recipes import OptimConfig, TrainConfig, find_changes, load_recipe
-from sartm.report.pictures import PairPictures, draw_pair
-from sartm.report.run import draw_sheet, learning_curves, write_run_page, write_sheet
+from sartm.report.pictures import PairPictures
 from sartm.runs import (
     Checkpoint,
     latest_checkpoint,
@@ -54,37 +48,21 @@ from sartm.runs import (
     write_durably,
     writing,
 )
+from sartm.training_data import (
+    Splits,
+    StepBatches,
+    TrainingStatistics,
+    fingerprint,
+    hash_images,
+    join_images,
+    make_loader,
+    measure,
+    open_splits,
+    pairs_of_step,
+    settle,
+)
 
 log = logging.getLogger("sartm")
-
-
-class StepBatches:
-    """Batches of (epoch, index) from `start` to the end of the run, the same for any start.
-
-    Every epoch is a permutation drawn from (seed, epoch); a data set smaller than one step is
-    repeated to fill it.
-    """
-
-    drop_last = True
-
-    def __init__(self, pairs: int, config: OptimConfig, ranks: int, seed: int, start: int) -> None:
-        self.pairs, self.seed, self.start = pairs, seed, start
-        self.batch_size = config.batch_size
-        self.per_step = config.accumulate * ranks  # batches
-        self.steps_per_epoch = max(1, pairs // (self.batch_size * self.per_step))
-        self.steps = self.steps_per_epoch * config.epochs
-
-    def __len__(self) -> int:
-        return (self.steps - self.start) * self.per_step
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in range(self.start, self.steps):
-            epoch, within = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
-            size = self.batch_size
-            for batch in range(within * self.per_step, (within + 1) * self.per_step):
-                picked = order.take(range(batch * size, (batch + 1) * size), mode="wrap")
-                yield [(epoch, int(index)) for index in picked]
 
 
 def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
@@ -122,40 +100,6 @@ def make_average(model: SARTM, decay: float) -> AveragedModel | None:
     average = AveragedModel(model, multi_avg_fn=update)
     average.n_averaged += 1  # starts as a copy, which is then averaged into
     return average
-
-
-@dataclass(frozen=True)
-class TrainingStatistics:
-    """What one pass over the training split measures."""
-
-    thermal_mean: float
-    thermal_std: float
-    wide: bool
-    """Whether raw thermal has more than 8 bits."""
-    class_shares: Tensor
-    """(K,) share of each class in the labelled pixels."""
-
-
-def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> TrainingStatistics:
-    """Statistics over at most `most` evenly spaced pairs of the training split."""
-    counts = np.zeros(65536, np.int64)
-    sums = np.zeros(3)  # of values, of squares, their number
-    rule, wide = config.model.thermal, False
-    for index in range(0, len(dataset), max(1, math.ceil(len(dataset) / most))):
-        sample = dataset[index]
-        if sample.label is not None:
-            counts += np.bincount(sample.label.ravel(), minlength=65536)
-        if sample.thermal is None:
-            continue
-        if sample.thermal.dtype != np.uint8 and rule.rule == "uint8" and config.thermal == "auto":
-            wide, rule = True, replace(rule, rule="percentile", low=1.0, high=99.0)
-        values = apply_thermal_rule(sample.thermal, rule, sample.name)
-        sums += (values.sum(), np.square(values, dtype=np.float64).sum(), values.size)
-    mean, square = sums[:2] / max(sums[2], 1)
-    deviation = max(float(np.sqrt(max(square - mean**2, 0))), 1e-3)
-    labelled = counts[: len(dataset.classes)]
-    shares = torch.from_numpy(labelled / max(labelled.sum(), 1)).float()
-    return TrainingStatistics(float(mean), deviation, wide, shares)
 
 
 @dataclass
@@ -327,9 +271,9 @@ def _train(
     if accelerator.is_main_process:
         _claim(out, config, resume)
     set_seed(config.seed)
-    splits = _open_splits(config)
+    splits = open_splits(config)
     statistics = measure(splits.train, config)
-    config = _settle(config, splits.train, statistics)
+    config = settle(config, splits.train, statistics)
     source = None
     if config.init:
         source = load_for_training(config.init, classes=config.model.classes)
@@ -363,13 +307,6 @@ def _train(
     }
 
 
-@dataclass(frozen=True)
-class _Splits:
-    train: PairDataset
-    val: PairDataset | None
-    selected_on: str
-
-
 class _Run:
     """The loop and what it writes."""
 
@@ -379,7 +316,7 @@ class _Run:
         out: Path,
         accelerator: Accelerator,
         parts: _Parts,
-        splits: _Splits,
+        splits: Splits,
         table: TextTable | None,
         batches: StepBatches,
         command: str,
@@ -391,15 +328,19 @@ class _Run:
         self.images: dict[str, str] | None = None
         self.saved = -1  # step of the last checkpoint
         self.pending = False  # whether the validation of this step was broken off
-        self.board: Any = None  # TensorBoard's writer
+        title = f"Training {config.recipe} on {splits.train.name}"
+        settings = to_dict(self._shareable_config())
+        self.journal = Journal(out, title, settings, accelerator.is_main_process)
 
     def loop(self, step: int, end: int, seconds: float | None, stop: _Stop) -> int:
         """Steps from `step` to `end`; returns the number done."""
         config, optim = self.config, self.config.optim
         model, optimizer = self.accelerator.prepare(self.parts.model, self.parts.optimizer)
-        if config.tensorboard and self.accelerator.is_main_process:
-            self.board = _open_board(self.out, step)
-        loader = self._loader()
+        if config.tensorboard:
+            self.journal.open_board(step)
+        loader = self.accelerator.prepare_data_loader(
+            make_loader(self.splits.train, config, self.batches), device_placement=False
+        )
         begun = time.monotonic()
         before = self.seconds
         asked = self.pending and not self._validate(step, stop)
@@ -417,7 +358,8 @@ class _Run:
                 self.seconds = before + time.monotonic() - begun
                 if self.parts.average is not None:
                     self.parts.average.update_parameters(self.parts.model)
-                self._write_metrics({"step": step, "epoch": step / per_epoch, "lr": rate} | terms)
+                known = {"step": step, "epoch": step / per_epoch, "lr": rate}
+                self.journal.write(known | terms, self.seconds)
                 pairs = meter.rate() * self.batches.per_step * self.batches.batch_size
                 meter.advance(note=self._describe(step, rate, terms, pairs))
                 late = seconds is not None and time.monotonic() - begun > seconds
@@ -431,15 +373,9 @@ class _Run:
                     self._save(step)
                 if over:
                     break
-        self._close(step)
-        return step
-
-    def _close(self, step: int) -> None:
-        if self.board is not None:
-            self.board.close()
-        if self.accelerator.is_main_process and (self.out / "metrics.jsonl").exists():
-            self._write_page()
+        self.journal.close()
         self.accelerator.free_memory()
+        return step
 
     def _agree(self, *flags: bool) -> tuple[bool, ...]:
         """Each flag, True where it is on any rank: ranks that part ways wait for each other."""
@@ -490,51 +426,14 @@ class _Run:
         wrong = [n for n in ("total", "norm") if not math.isfinite(terms[n])]
         if wrong and not (scaled and wrong == ["norm"]):
             what = "loss" if "total" in wrong else "norm of the gradient"
+            ranks = self.accelerator.num_processes
+            names = pairs_of_step(self.splits.train, config, ranks, step)
             raise InputError(
                 f"the {what} is {terms[wrong[0]]} at step {step + 1}, in the batch of "
-                f"{', '.join(self._names(step))}. Look at these files (sartm data check), or lower "
+                f"{', '.join(names)}. Look at these files (sartm data check), or lower "
                 f"--set optim.lr; the last checkpoint is kept"
             )
         return terms
-
-    def _names(self, step: int) -> list[str]:
-        """Names of the pairs of one step."""
-        once = StepBatches(
-            len(self.splits.train),
-            self.config.optim,
-            self.accelerator.num_processes,
-            self.config.seed,
-            step,
-        )
-        batches = iter(once)
-        chosen = [index for _ in range(once.per_step) for _, index in next(batches)]
-        return [self.splits.train.pairs[index].name for index in chosen]
-
-    def _loader(self) -> Any:
-        config = self.config
-        low, high = (config.model.scale * factor for factor in config.augmentation.scale)
-        augmentation = replace(config.augmentation, scale=(low, high))
-        samples = TrainingSet(self.splits.train, config.model.thermal, augmentation, config.seed)
-        loader = DataLoader(
-            samples,
-            batch_sampler=self.batches,
-            collate_fn=collate,
-            num_workers=config.workers,
-            worker_init_fn=_leave_group,
-            generator=torch.Generator().manual_seed(config.seed),  # not the model's
-        )
-        return self.accelerator.prepare_data_loader(loader, device_placement=False)
-
-    def _write_metrics(self, line: dict[str, Any]) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        with writing(f"metrics.jsonl of {self.out}"), (self.out / "metrics.jsonl").open("a") as to:
-            to.write(json.dumps(line | {"seconds": round(self.seconds, 2)}) + "\n")
-        if self.board is not None:
-            for curve in learning_curves([line]):
-                self.board.add_scalar(
-                    curve.name.replace(": ", "/"), curve.values[0][1], line["step"]
-                )
 
     def _validate(self, step: int, stop: _Stop) -> bool:
         """Score the validation split; a new best is written as a model.
@@ -553,11 +452,11 @@ class _Run:
         present = scores["present"]["miou"] or 0.0
         names = self.splits.val.classes.names
         each = {name: percent(iou) for name, iou in zip(names, matrix.iou(), strict=True)}
-        self._write_metrics({"step": step, "val": scores, "iou": each})
+        self.journal.write({"step": step, "val": scores, "iou": each}, self.seconds)
         if present > self.best["present"]:
             self.best = {"present": present, "step": step, "means": scores}
             self._keep(step, self.best)
-        self._show(step, pictures)
+        self.journal.show(step, pictures)
         return True
 
     def _count(
@@ -579,7 +478,8 @@ class _Run:
                 break
             matrix.counts += counts
             if place in shown and self.accelerator.is_main_process:
-                pictures.append(_picture(sample, labels, val, self.config.model.thermal))
+                rule = self.config.model.thermal
+                pictures.append(draw_validation(sample, labels, val.classes, rule))
         if self._agree(stop.asked)[0]:
             return None
         if ranks > 1:
@@ -587,29 +487,12 @@ class _Run:
             matrix.counts = self.accelerator.reduce(all_counts).cpu().numpy()
         return matrix, pictures
 
-    def _show(self, step: int, pictures: list[PairPictures]) -> None:
-        """Pictures of this validation, and the page as it stands."""
-        if not self.accelerator.is_main_process:
-            return
-        if pictures:
-            sheet = draw_sheet(pictures)
-            with writing(f"the pictures of {self.out}"):
-                write_sheet(self.out, step, sheet)
-            if self.board is not None:
-                self.board.add_image("validation", sheet, step, dataformats="HWC")
-        self._write_page()
-
-    def _write_page(self) -> None:
-        with writing(f"the report of {self.out}"):
-            title = f"Training {self.config.recipe} on {self.splits.train.name}"
-            write_run_page(self.out, title, to_dict(self._shareable_config()))
-
     def _keep(self, step: int, results: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
             return
         train = self.splits.train
         if self.images is None:
-            self.images = {train.pairs[i].name: pixel_hash(train[i]) for i in range(len(train))}
+            self.images = hash_images(train)
         before = self.parts.model.facts
         inherited = before.training_images if before is not None else {}
         facts = ModelFacts(
@@ -621,7 +504,7 @@ class _Run:
             seed=self.config.seed,
             steps=step,
             results=results,
-            training_images=_join_images(inherited, self.images),
+            training_images=join_images(inherited, self.images),
             text=None if self.table is None else to_dict(self.table),
             recipe=to_dict(self._shareable_config()),
         )
@@ -648,19 +531,10 @@ class _Run:
                 "seconds": self.seconds,
                 "precision": _precision_of(self.accelerator),
                 "pending": self.pending,
-                "pairs": _fingerprint(self.splits.train),
+                "pairs": fingerprint(self.splits.train),
             }
             write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
         self.accelerator.wait_for_everyone()
-
-
-def _join_images(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
-    """Hashes by name of both; another image under a name that is taken keeps its hash too."""
-    taken = {name for name in before if name in now and before[name] != now[name]}
-    renamed = {
-        f"{name}#{before[name][:8]}" if name in taken else name: before[name] for name in before
-    }
-    return renamed | now
 
 
 def _accelerator(precision: str, device: str) -> Accelerator:
@@ -703,28 +577,6 @@ def _explain(error: RuntimeError, step: int, config: TrainConfig) -> str:
     raise error
 
 
-def _picture(
-    sample: Sample, labels: np.ndarray[Any, Any], val: PairDataset, rule: ThermalRule
-) -> PairPictures:
-    thermal = None
-    if sample.thermal is not None:
-        thermal = (255 * apply_thermal_rule(sample.thermal, rule, sample.name)).astype(np.uint8)
-    assert sample.label is not None
-    return draw_pair(sample.name, "best", sample.label, labels, val.classes, sample.rgb, thermal)
-
-
-def _open_board(out: Path, step: int) -> Any:
-    """TensorBoard's writer; what an earlier session wrote beyond `step` is purged."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "tensorboard=true needs the extra: pip install 'sartm[tensorboard]', or leave it out; "
-            "metrics.jsonl and report/report.html hold the same curves"
-        ) from None
-    return SummaryWriter(out / "tensorboard", purge_step=step + 1)
-
-
 def _peak_memory(device: torch.device) -> int:
     """Bytes: the most this process had, on a GPU that of its tensors there; 0 where unknown."""
     if device.type == "cuda":
@@ -737,23 +589,12 @@ def _peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _fingerprint(pairs: PairDataset) -> str:
-    """Of the names and their order: what the order of training follows from."""
-    return hashlib.sha256("\n".join(pair.name for pair in pairs.pairs).encode()).hexdigest()
-
-
 def _require_same_pairs(found: Checkpoint, train: PairDataset, out: Path) -> None:
-    if found.state.get("pairs", _fingerprint(train)) != _fingerprint(train):
+    if found.state.get("pairs", fingerprint(train)) != fingerprint(train):
         raise InputError(
             f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
             f"{out} was begun. Give the split as it was, or start a new run with --init {out}/best"
         )
-
-
-def _leave_group(worker: int) -> None:
-    """Ctrl-C or a scheduler's signal to the group must not end a data worker before the parent."""
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
 
 
 def _restore(parts: _Parts, found: Checkpoint, out: Path) -> None:
@@ -795,55 +636,6 @@ def _claim(out: Path, config: TrainConfig, resume: bool) -> None:
         raise InputError(
             f"cannot write the run to {out}: {error.strerror}; choose another --out"
         ) from None
-
-
-def _open_splits(config: TrainConfig) -> _Splits:
-    """The training and validation pairs; a test split is never touched."""
-    if not config.data:
-        raise InputError("no training data: name a folder or dataset.toml with --data")
-    layout = open_layout(config.data)
-    train = PairDataset.of(layout, "train")
-    unlabelled = [pair.name for pair in train.pairs if pair.label is None]
-    if unlabelled:
-        raise InputError(
-            f"{len(unlabelled)} pairs of split 'train' have no label, such as {unlabelled[0]!r}; "
-            f"label them or take them off the list"
-        )
-    if config.validate_every == 0:
-        return _Splits(train, None, "nothing: the last step was kept")
-    if "val" in layout.splits:
-        return _Splits(train, PairDataset.of(layout, "val"), "val")
-    held = max(1, round(len(train) * config.val_share))
-    if held >= len(train):
-        raise InputError(
-            f"{train.name} has no val split and {len(train)} training pairs are too few to hold "
-            f"some out; add a val split, or set --set validate_every=0"
-        )
-    # up to ten runs of neighbours, spread evenly, so that frames of one scene stay together
-    runs = min(held, 10)
-    sizes = [len(part) for part in np.array_split(np.arange(held), runs)]
-    blocks = np.array_split(np.arange(len(train)), runs)
-    chosen = {int(i) for block, size in zip(blocks, sizes, strict=True) for i in block[:size]}
-    kept = [pair for index, pair in enumerate(train.pairs) if index not in chosen]
-    val = [pair for index, pair in enumerate(train.pairs) if index in chosen]
-    return _Splits(
-        train.replace(pairs=kept), train.replace(pairs=val, split="val"), "pairs held out of train"
-    )
-
-
-def _settle(config: TrainConfig, train: PairDataset, statistics: TrainingStatistics) -> TrainConfig:
-    """Fill in what the data decides: the class table, and the thermal rule with its statistics."""
-    thermal = config.model.thermal
-    if config.thermal == "auto":
-        if statistics.wide and thermal.rule == "uint8":
-            thermal = replace(thermal, rule="percentile", low=1.0, high=99.0)
-        thermal = replace(
-            thermal,
-            mean=round(statistics.thermal_mean, 5),
-            std=round(statistics.thermal_std, 5),
-        )
-    model = replace(config.model, classes=train.classes, thermal=thermal)
-    return replace(config, model=model)
 
 
 def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
