@@ -1,18 +1,21 @@
 """What each part of the method is worth: short runs on a frozen encoder, compared pair by seed.
 
     python benchmarks/ablation.py --init MODEL --data DIR --out DIR [--rows a,b,c] [--seeds 0,1,2]
-        [--steps 300] [--batch 4] [--crop 160x320] [--docs docs/ablation.md]
+        [--steps 300] [--batch 4] [--crop 192x288] [--docs docs/ablation.md]
 
 A small model stands for SAM 2: `--init` is a `mini` trained on RGB alone, whose encoder is then
 frozen; every row adapts it for the same number of steps with all else equal, and is scored on the
-validation split at its last step (nothing is selected). Images are halved, in training and in
-scoring, which makes four times as many steps. A row is compared with `base` by the
-differences of equal seeds: their mean and its 95 % interval by Student's t. Rows of inference only
-score the trained `base` in another way. What is done is not repeated: results lie in OUT/ROW/SEED,
-and a run that was broken off is resumed. The last line is one JSON object.
+validation split at its last step (nothing is selected). The network works at `mini`'s share of the
+images' size, 0.6, in training and in scoring; label maps have the images' size. Rows are judged by
+the decoder's map alone, where `mini` blends it with the auxiliary head's, so that the heads can be
+told apart. A row is compared with `base` by the differences of equal seeds: their mean and its
+95 % interval by Student's t. Rows of inference only score the trained `base` in another way. What
+is done is not repeated: results lie in OUT/ROW/SEED, and a run that was broken off is resumed. The
+last line is one JSON object.
 """
 
 import argparse
+import copy
 import functools
 import json
 import math
@@ -58,7 +61,7 @@ class Row:
 
 
 ROWS = {
-    "base": Row("base", "the defaults: all that docs/method.md says"),
+    "base": Row("base", "the losses, fusion and adapters of `mini`"),
     "rgb": Row("modality", "RGB alone", ("model.fusion.kind=rgb", *NO_DROP)),
     "thermal": Row("modality", "thermal alone", ("model.fusion.kind=thermal", *NO_DROP)),
     "early": Row(
@@ -81,8 +84,11 @@ ROWS = {
         "decoder", "one decode per modality, logits averaged", ("model.decode=per_modality",)
     ),
     "no-dropout": Row("training", "no modality dropout", NO_DROP),
-    "lovasz": Row("training", "with Lovasz-softmax", ("loss.lovasz=1",)),
-    "no-weights": Row("training", "no class weights", ("loss.class_weights=none",)),
+    "no-lovasz": Row("training", "no Lovasz-softmax", ("loss.lovasz=0",)),
+    "sqrt-weights": Row(
+        "training", "class weights (1/sqrt of the share) instead of Lovasz-softmax",
+        ("loss.class_weights=sqrt", "loss.lovasz=0"),
+    ),
 }  # fmt: skip
 
 INFERENCE = {
@@ -109,10 +115,14 @@ class Plan:
     steps: int
     batch: int
     crop: tuple[int, int]
+    """Height and width of what the network sees in training."""
 
     def asked(self) -> dict[str, Any]:
         """What a result must have been made with to be taken over."""
-        return {"steps": self.steps, "batch": self.batch, "crop": list(self.crop)}
+        scale = mini().model.scale
+        return {
+            "steps": self.steps, "batch": self.batch, "crop": list(self.crop), "scale": scale
+        }  # fmt: skip
 
 
 def start_of(source: str, out: Path) -> Path:
@@ -151,12 +161,14 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
             frozen_encoder=True,
             lora=base.model.lora,
             fusion=replace(base.model.fusion, crop=plan.crop),
+            output="decoder",  # `mini` blends, and would hide which head a row changes
+            scale=base.model.scale,
         ),
         optim=OptimConfig(
             lr=base.optim.lr, weight_decay=base.optim.weight_decay, epochs=epochs,
             warmup_epochs=plan.steps / per_epoch / 10, batch_size=plan.batch, clip=1.0, ema=0.99,
         ),
-        augmentation=AugmentationConfig(crop=plan.crop, scale=(0.35, 0.8)),
+        augmentation=AugmentationConfig(crop=plan.crop, scale=(0.7, 1.6)),
         data=str(data),
         init=str(plan.start),
         seed=seed,
@@ -248,13 +260,16 @@ def run_row(name: str, seed: int, plan: Plan) -> dict[str, float]:
     return scores
 
 
+HEADS = ("decoder", "auxiliary", "blend")
+"""Uses that are a value of `model.output`."""
+
 TWO = ("decoder", "rgb", "thermal")
 """What is scored of every row that sees two modalities."""
 
 
 @torch.inference_mode()
 def score(model: SARTM, dataset: PairDataset, uses: Sequence[str]) -> dict[str, float]:
-    """`present` mIoU in percent over the split, of pairs at half size, for each use."""
+    """`present` mIoU in percent over the split, for each use."""
     predictor = Predictor(model, device="cpu", precision="fp32")
     matrices = {use: ConfusionMatrix(len(dataset.classes)) for use in uses}
     with Meter("score", len(dataset)) as meter:
@@ -262,10 +277,8 @@ def score(model: SARTM, dataset: PairDataset, uses: Sequence[str]) -> dict[str, 
             sample = dataset[index]
             assert sample.label is not None
             for use, logits in label_ways(predictor, sample, uses):
-                small = label_map(logits, (sample.size[0] // 2, sample.size[1] // 2),
-                                  len(dataset.classes))  # fmt: skip
-                full = cv2.resize(small, sample.size[::-1], interpolation=cv2.INTER_NEAREST)
-                matrices[use].update(full, sample.label, dataset.classes.ignore)
+                labels = label_map(logits, sample.size, len(dataset.classes))
+                matrices[use].update(labels, sample.label, dataset.classes.ignore)
             meter.advance()
     return {
         use: means(matrix, dataset.classes, "present")["present"]["miou"] or 0.0
@@ -276,42 +289,34 @@ def score(model: SARTM, dataset: PairDataset, uses: Sequence[str]) -> dict[str, 
 def label_ways(
     predictor: Predictor, sample: Sample, uses: Sequence[str]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(use, (K, h/4, w/4) logits) of a pair at half size; one encoder pass serves several uses."""
+    """(use, (K, h/4, w/4) logits) of a pair, each as a model set to that use would predict it."""
     model = predictor.model
     assert isinstance(model, SARTM)
-    rgb, thermal = _half(predictor, sample)
-    both = model(rgb, thermal)
-    ways = {"decoder": both.logits, "auxiliary": both.auxiliary}
-    if "blend" in uses and both.auxiliary is not None:
-        ways["blend"] = (both.logits + both.auxiliary) / 2
-    blank_rgb = torch.tensor(RGB_MEAN).view(1, 3, 1, 1).expand_as(rgb)
-    blank_thermal = torch.full_like(thermal, model.config.thermal.mean)
-    for use, one, filled in (
-        ("rgb", (rgb, None), (rgb, blank_thermal)),
-        ("thermal", (None, thermal), (blank_rgb, thermal)),
-    ):
-        if use in uses:
-            ways[use] = model(*one, auxiliary=False).logits
-        if f"{use} pass" in uses:
-            levels, _ = model.encode(*one)
-            ways[f"{use} pass"] = model.decode(levels)
-        if f"{use} blank" in uses:
-            ways[f"{use} blank"] = model(*filled, auxiliary=False).logits
+    rgb, thermal = _tensors(predictor, sample)
     for use in uses:
-        logits = ways[use]
-        assert logits is not None
-        yield use, logits[0]
+        kind, _, how = use.partition(" ")
+        seen: tuple[torch.Tensor | None, torch.Tensor | None] = (rgb, thermal)
+        if how == "blank" and kind == "rgb":
+            seen = rgb, torch.full_like(thermal, model.config.thermal.mean)
+        elif how == "blank":
+            seen = torch.tensor(RGB_MEAN).view(1, 3, 1, 1).expand_as(rgb), thermal
+        elif kind in ("rgb", "thermal"):
+            seen = (rgb, None) if kind == "rgb" else (None, thermal)
+        settings = [f"output={kind if kind in HEADS else 'decoder'}"]
+        if how == "pass":  # a model of this kind decodes the modality's features as they are
+            settings.append(f"fusion.kind={kind}")
+        view = copy.copy(model)  # shares the weights
+        view.config = override(model.config, settings)
+        yield use, view.predict_logits(*seen)[0]
 
 
-def _half(predictor: Predictor, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-    """RGB (1, 3, h, w) and thermal (1, 1, h, w) in [0, 1] at half size."""
+def _tensors(predictor: Predictor, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """RGB (1, 3, H, W) and thermal (1, 1, H, W) in [0, 1]."""
     rgb, thermal = predictor.inputs(sample)
     if rgb is None or thermal is None:
         raise InputError(f"pair {sample.name!r} lacks RGB or thermal; every row needs both")
-    size = (sample.size[1] // 2, sample.size[0] // 2)
-    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (rgb, thermal)]
-    x = torch.from_numpy(small[0]).permute(2, 0, 1)[None].float() / 255
-    return x, torch.from_numpy(np.ascontiguousarray(small[1], np.float32))[None, None]
+    x = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+    return x, torch.from_numpy(thermal)[None, None]
 
 
 @functools.cache
@@ -438,7 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--crop", default="160x320", help="of the halved images")
+    parser.add_argument("--crop", default="192x288", help="of what the network sees")
     parser.add_argument("--docs", type=Path, help="page whose tables are written anew")
     given = parser.parse_args(arguments)
     try:
@@ -457,7 +462,7 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     rows, seeds = choose_rows(given.rows), [int(seed) for seed in given.seeds.split(",")]
     height, _, width = given.crop.partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise InputError(f"--crop is {given.crop!r}; write HxW in pixels, as in 160x320")
+        raise InputError(f"--crop is {given.crop!r}; write HxW in pixels, as in 192x288")
     plan = Plan(
         given.data, given.out, start_of(given.init, given.out), given.steps, given.batch,
         (int(height), int(width)),
@@ -480,9 +485,10 @@ def describe(given: argparse.Namespace) -> str:
     """What was run, without where it lies."""
     data = open_layout(given.data).name
     return (
-        f"`present` mIoU in percent on `val` of {data} at half size; encoder of "
-        f"{Path(given.init).name}, frozen; {given.steps} steps of {given.batch} crops of "
-        f"{given.crop}; the mean of the weights at the last step, nothing selected."
+        f"`present` mIoU in percent on `val` of {data}, of the decoder's map; the network works at "
+        f"{mini().model.scale:g} of the images' size; encoder of {Path(given.init).name}, frozen; "
+        f"{given.steps} steps of {given.batch} crops of {given.crop}; the mean of the weights at "
+        f"the last step, nothing selected."
     )
 
 

@@ -63,6 +63,10 @@ def test_every_row_is_a_configuration_and_differs_from_the_base(ablation, made):
     }
     assert configs["base"].model.frozen_encoder
     assert configs["base"].loss == mini().loss
+    assert configs["base"].model.scale == mini().model.scale
+    assert {config.model.output for config in configs.values()} == {"decoder"}
+    lovasz = {name for name, config in configs.items() if config.loss.lovasz == 0}
+    assert lovasz == {"no-lovasz", "sqrt-weights"}
     assert configs["base"].model.lora.sets == "per_modality"
     assert len({str(config) for config in configs.values()}) == len(configs) - 1  # but for early
     assert configs["early"] == configs["rgb"]
@@ -154,6 +158,31 @@ def test_uses_of_one_modality_do_not_see_the_other(ablation, made):
     assert len({float(logits.sum()) for logits in plain.values()}) == len(plain)
 
 
+def test_a_use_is_what_a_model_set_to_it_predicts_at_the_size_it_was_trained_at(ablation, made):
+    model = load(made / "out" / "base" / "0" / "run" / "best")
+    assert isinstance(model, SARTM)
+    from sartm.data.pairs import PairDataset
+
+    sample = PairDataset.open(made / "data", "val")[0]
+    predictor = ablation.Predictor(model, device="cpu", precision="fp32")
+    seen = []
+    predictor.model.image_encoder.register_forward_hook(
+        lambda module, given, _: seen.append(tuple(given[0].shape[2:]))
+    )
+    with torch.inference_mode():
+        found = dict(ablation.label_ways(predictor, sample, ["decoder", *ablation.INFERENCE]))
+    assert sample.size == (96, 128)
+    assert set(seen) == {(64, 64)}  # 0.6 of it, in multiples of 32
+    expected = {"rgb": predictor.predict(sample, "rgb"),
+                "thermal": predictor.predict(sample, "thermal")}  # fmt: skip
+    for output in ("decoder", "auxiliary", "blend"):
+        model.config = replace(model.config, output=output)
+        expected[output] = ablation.Predictor(model, device="cpu", precision="fp32").predict(sample)
+    for use, prediction in expected.items():
+        torch.testing.assert_close(found[use], prediction.logits, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(found["decoder"], found["blend"])
+
+
 @pytest.mark.parametrize(
     ("freedom", "quantile"), [(1, 12.7062), (2, 4.30265), (4, 2.77645), (9, 2.26216), (30, 2.04227)]
 )
@@ -172,7 +201,7 @@ def test_intervals_are_of_paired_differences(ablation):
     scores = {
         "base": {seed: {"decoder": value} for seed, value in base.items()},
         "no-cmkd": {seed: {"decoder": value - 1 - seed / 10} for seed, value in base.items()},
-        "lovasz": {0: {"decoder": 9.0}},
+        "no-lovasz": {0: {"decoder": 9.0}},
     }
     records = {record["row"]: record for record in ablation.compare(scores)}
     mean, _, high = records["no-cmkd"]["difference"]
