@@ -5,11 +5,13 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock, Semaphore
 from typing import Any, Literal
 
 import cv2
@@ -45,6 +47,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 log = logging.getLogger("sartm")
 
+SMALL = 10_000_000
+"""Parameters up to which several pairs are labelled at a time on a CPU, each by one core."""
 ROWS = 256
 """Rows of pixels that are drawn or counted at a time."""
 
@@ -78,6 +82,14 @@ class Prediction:
             out[top : top + strip.shape[1]] = _confidence(strip).numpy()
         return out
 
+    def _at_stride_4(self) -> npt.NDArray[Any]:
+        """(ceil(H / 4), ceil(W / 4)) confidence, without the padding."""
+        if self.coarse is not None:
+            return self.coarse
+        assert self.logits is not None
+        height, width = (-(-side // 4) for side in self.labels.shape)
+        return np.asarray(_confidence(self.logits[:, :height, :width]).numpy())
+
     def overlay(
         self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
@@ -97,7 +109,7 @@ class Prediction:
         return mixed
 
     def summary(self) -> dict[str, Any]:
-        """Size, share of every class that occurs, and the mean confidence."""
+        """Size, share of every class that occurs, and the mean confidence (at stride 4)."""
         counts = np.zeros(len(self.classes), np.int64)
         for top in range(0, len(self.labels), ROWS):
             rows = self.labels[top : top + ROWS].ravel()
@@ -107,8 +119,7 @@ class Prediction:
             for name, count in zip(self.classes.names, counts, strict=True)
             if count
         }
-        shown = self.confidence if self.coarse is None else self.coarse
-        confidence = float(shown.mean(dtype=np.float64))
+        confidence = float(self._at_stride_4().mean(dtype=np.float64))
         return {
             "size": list(self.labels.shape),
             "shares": shares,
@@ -120,8 +131,8 @@ def fast_precision(device: str) -> Literal["fp32", "bf16"]:
     """bf16 where a small matrix product is clearly faster in it, else fp32."""
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device != "cpu":
-        return "fp32"
+    if device != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return "fp32"  # AVX2 has no bf16: the measurement would take longer than a small image
     a = torch.full((192, 192), 0.1)
     best = {torch.float32: math.inf, torch.bfloat16: math.inf}
     for _ in range(8):  # the least of several: a busy machine must not decide
@@ -203,6 +214,25 @@ class Predictor:
             assert display is not None
             image = np.repeat((display * 255).astype(np.uint8)[..., None], 3, axis=2)
         return Prediction(labels, self.classes, logits, image)
+
+    @contextmanager
+    def side_by_side(self) -> Iterator[int]:
+        """How many pairs to label at a time, in new threads, while this is open.
+
+        A small network on a CPU runs one pair per core: its operations are too short to share. A
+        large one, a GPU and other runtimes take one pair at a time, and share it.
+        """
+        cores, weights = torch.get_num_threads(), 0
+        if isinstance(self.model, SARTM) and self.device.type == "cpu":
+            weights = sum(parameter.numel() for parameter in self.model.parameters())
+        if not 0 < weights <= SMALL or cores == 1:
+            yield 1
+            return
+        torch.set_num_threads(1)  # what new threads take over
+        try:
+            yield cores
+        finally:
+            torch.set_num_threads(cores)
 
     def _fixed_size(self) -> bool:
         return isinstance(self.model, ExportedModel) and self.model.export.size is not None
@@ -424,20 +454,23 @@ def predict_folder(
             align=None if options.align is None else partial(record.align, pair, options.align),
         )
 
-    with record, Meter("predict", len(todo)) as meter, ThreadPoolExecutor(1) as writer:
+    with (
+        record,
+        Meter("predict", len(todo)) as meter,
+        ThreadPoolExecutor(1) as writer,
+        predictor.side_by_side() as workers,
+    ):
+        label = _reading_labeller(predictor, read, options.modality, workers)
         writing: Future[None] | None = None
-        for pair, sample_of in read_ahead(todo, read):
+        for pair, labelled in read_ahead(todo, label, max(2, workers)):
             try:
-                sample = sample_of()
-                begun = time.perf_counter()
-                prediction = predictor.predict(sample, options.modality)
+                sample, prediction, seconds = labelled()
             except InputError as error:
                 if len(pairs) == 1:  # the one input there is: the caller's to put right
                     raise
                 record.failures[pair.name] = str(error)
                 meter.advance()
                 continue
-            seconds = time.perf_counter() - begun
             if writing is not None:
                 writing.result()
             writing = writer.submit(record.write, pair, sample, prediction, options, seconds)
@@ -445,6 +478,23 @@ def predict_folder(
         if writing is not None:
             writing.result()
     return Outcome(len(record.pairs), skipped, record.failures)
+
+
+def _reading_labeller(
+    predictor: Predictor, read: Callable[[Pair], Sample], modality: Modality, workers: int
+) -> Callable[[Pair], tuple[Sample, Prediction, float]]:
+    """A pair to its sample, prediction and seconds; of large images one at a time is labelled."""
+    turns, large = Semaphore(workers), Lock()
+
+    def label(pair: Pair) -> tuple[Sample, Prediction, float]:
+        sample = read(pair)
+        alone = large if predictor.tiling.applies(sample.size) else nullcontext()
+        with alone, turns:
+            begun = time.perf_counter()
+            prediction = predictor.predict(sample, modality)
+            return sample, prediction, time.perf_counter() - begun
+
+    return label
 
 
 class _Record:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 from sartm.config import Modality, to_dict
 from sartm.data.cameras import Camera, enhance_display
 from sartm.data.images import write_atomic, write_label
-from sartm.data.pairs import Sample, find_pairs, fit_thermal
+from sartm.data.pairs import Sample, find_pairs, fit_thermal, read_ahead
 from sartm.data.videos import (
     Arrangement,
     Frame,
@@ -388,6 +388,15 @@ def _ahead(items: Generator[Item]) -> Generator[Item]:
             yield item
 
 
+class _Inferred(NamedTuple):
+    """What a thread made of one frame."""
+
+    rgb: Array | None
+    display: npt.NDArray[np.float32] | None
+    logits: Tensor
+    seconds: float
+
+
 def _label(
     predictor: Predictor,
     samples: Iterator[tuple[Frame, Sample]],
@@ -399,20 +408,27 @@ def _label(
     """The loop: label, hand over to the writer, which works at the same time."""
     smoother = Smoother(options.smooth)
     pixels = np.zeros(len(tally.classes), np.int64)
-    with ThreadPoolExecutor(1) as pool:
-        writing: Future[None] | None = None
-        for frame, sample in samples:
+    with ThreadPoolExecutor(1) as pool, predictor.side_by_side() as workers:
+
+        def infer(item: tuple[Frame, Sample]) -> _Inferred:
             begun = time.perf_counter()
+            rgb, display = predictor.inputs(item[1], options.modality)
+            logits = predictor.logits(rgb, display)
+            return _Inferred(rgb, display, logits, time.perf_counter() - begun)
+
+        writing: Future[None] | None = None
+        for (frame, sample), inferred in read_ahead(samples, infer, workers):
             try:
-                rgb, display = predictor.inputs(sample, options.modality)
+                rgb, display, logits, seconds = inferred()
             except InputError as error:
                 if not tally.frames:
                     raise
                 tally.fail(sample.name, str(error))
                 continue
-            logits = smoother(predictor.logits(rgb, display))
+            begun = time.perf_counter()
+            logits = smoother(logits)
             labels = label_map(logits, sample.size, len(predictor.classes))
-            tally.seconds += time.perf_counter() - begun
+            tally.seconds += seconds + time.perf_counter() - begun
             grey = None if display is None else _grey(display, options.clahe)
             image = rgb if rgb is not None else grey
             assert image is not None

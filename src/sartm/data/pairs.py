@@ -4,8 +4,9 @@ import copy
 import glob
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
 from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -233,20 +235,21 @@ def pixel_hash(sample: Sample) -> str:
 
 
 def read_ahead(
-    pairs: Sequence[Pair], read: Callable[[Pair], Result], threads: int = 2
-) -> Iterator[tuple[Pair, Callable[[], Result]]]:
-    """Each pair, in order, with a call that gives what `read` made of it, or raises.
+    items: Iterable[Item], read: Callable[[Item], Result], threads: int = 2
+) -> Iterator[tuple[Item, Callable[[], Result]]]:
+    """Each item, in order, with a call that gives what `read` made of it, or raises.
 
-    `read` runs in `threads` threads, one pair ahead of each: memory does not grow with the pairs.
+    `read` runs in `threads` threads, one item ahead of each: memory does not grow with the items.
     """
-    depth = threads + 1
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        waiting = [pool.submit(read, pair) for pair in pairs[:depth]]
-        for index, pair in enumerate(pairs):
-            future = waiting.pop(0)
-            if index + depth < len(pairs):
-                waiting.append(pool.submit(read, pairs[index + depth]))
-            yield pair, future.result
+        for item in items:
+            waiting.append((item, pool.submit(read, item)))
+            if len(waiting) > threads:
+                first, future = waiting.popleft()
+                yield first, future.result
+        for first, future in waiting:
+            yield first, future.result
 
 
 def find_pairs(
