@@ -311,12 +311,18 @@ def _write_openvino(
 
 
 def _fold(graph: Any) -> None:
-    """Compute once what depends on the size alone: a third of the nodes is left."""
+    """Compute once what depends on the size alone: a third of the nodes is left.
+
+    The common transformations then take out branches that no longer depend on anything, which NNCF
+    cannot run; OpenVINO has no public name for them.
+    """
+    from openvino._offline_transformations import apply_moc_transformations
     from openvino.passes import ConstantFolding, Manager
 
     passes = Manager()
     passes.register_pass(ConstantFolding())
     passes.run_passes(graph)
+    apply_moc_transformations(graph, cf=True)
 
 
 def _quantize(graph: Any, ranges: Sequence[Images]) -> Any:
