@@ -36,8 +36,10 @@ from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.inference import Predictor, label_map
+from sartm.losses import LossConfig
 from sartm.metrics import ConfusionMatrix, means
 from sartm.model.checkpoint import ModelFacts, load, read_config, save
+from sartm.model.lite import AdaptedConv
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
@@ -142,6 +144,8 @@ def start_of(source: str, out: Path) -> Path:
     for name, module in trained.named_modules():
         if isinstance(module, AdaptedQKV) and module.adapted:
             weights[f"{name}.weight"] = module.merged().weight[0]  # set 0 is RGB's, or shared
+        elif isinstance(module, AdaptedConv):
+            weights[f"{name}.weight"] = module.weight_of(0).detach()
     plain.load_state_dict(weights)
     facts = trained.facts or ModelFacts()
     save(plain, target, replace(facts, name="start"), full=True)
@@ -168,6 +172,7 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
             lr=base.optim.lr, weight_decay=base.optim.weight_decay, epochs=epochs,
             warmup_epochs=plan.steps / per_epoch / 10, batch_size=plan.batch, clip=1.0, ema=0.99,
         ),
+        loss=LossConfig(lovasz=1.0, every=2),
         augmentation=AugmentationConfig(crop=plan.crop, scale=(0.7, 1.6)),
         data=str(data),
         init=str(plan.start),

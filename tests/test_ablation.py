@@ -16,6 +16,7 @@ from conftest import TINY, build
 from test_training import draw_dataset
 
 from sartm.errors import InputError
+from sartm.losses import LossConfig
 from sartm.model.checkpoint import ModelFacts, load, save
 from sartm.model.sartm import SARTM
 from sartm.recipes import mini
@@ -62,7 +63,7 @@ def test_every_row_is_a_configuration_and_differs_from_the_base(ablation, made):
         name: ablation.configure(row, 0, made / "data", plan) for name, row in ablation.ROWS.items()
     }
     assert configs["base"].model.frozen_encoder
-    assert configs["base"].loss == mini().loss
+    assert configs["base"].loss == LossConfig(lovasz=1.0, every=2)
     assert configs["base"].model.scale == mini().model.scale
     assert {config.model.output for config in configs.values()} == {"decoder"}
     lovasz = {name for name, config in configs.items() if config.loss.lovasz == 0}

@@ -246,7 +246,7 @@ def item_of(label: list[list[int]], value: float, has_rgb: bool = True) -> Train
     where = torch.tensor(label)
     shape = where.shape
     rgb, thermal = torch.full((3, *shape), value), torch.full((1, *shape), value + 0.1)
-    return TrainingItem(rgb, thermal, where, has_rgb, True)
+    return TrainingItem(rgb, thermal, where, has_rgb, True, True, True)
 
 
 def test_mixing_pastes_classes_whole_in_both_modalities_and_in_the_label():
@@ -264,7 +264,7 @@ def test_mixing_pastes_classes_whole_in_both_modalities_and_in_the_label():
 def test_mixing_leaves_out_what_one_camera_would_not_see_and_what_has_no_label():
     below, above = item_of([[0, 0, 3, 3]], 0.2), item_of([[1, 0, 0, 2]], 0.7)
     for other in (
-        replace(above, has_rgb=False),
+        replace(above, given_rgb=False),
         replace(above, label=torch.full((1, 4), 255)),
         replace(above, label=torch.zeros(1, 4, dtype=torch.int64)),
     ):
@@ -292,9 +292,9 @@ def test_modality_dropout_is_fifteen_percent_each_and_never_both():
     assert 110 < len(without_rgb) < 190
     assert 110 < len(without_thermal) < 190
     assert all(item.has_rgb or item.has_thermal for item in items)
-    assert all((item.thermal == MEAN).all() for item in without_thermal)
-    mean = torch.tensor(RGB_MEAN).view(3, 1, 1)
-    assert all(torch.equal(item.rgb, mean.expand(3, 4, 4)) for item in without_rgb)
+    # a teacher still sees what was dropped
+    assert all(item.given_rgb and item.given_thermal for item in items)
+    assert all(item.rgb.std() > 0 and item.thermal.std() > 0 for item in items)
 
 
 def test_a_modality_that_is_alone_is_never_dropped():
@@ -304,6 +304,10 @@ def test_a_modality_that_is_alone_is_never_dropped():
         for seed in range(20):
             item = draw(sample, options, seed)
             assert (item.has_rgb, item.has_thermal) == (missing != "rgb", missing != "thermal")
+            assert (item.given_rgb, item.given_thermal) == (item.has_rgb, item.has_thermal)
+            mean = torch.tensor(RGB_MEAN).view(3, 1, 1)
+            assert missing != "rgb" or torch.equal(item.rgb, mean.expand(3, 4, 4))
+            assert missing != "thermal" or (item.thermal == MEAN).all()
             assert (item.label == 255).all()
 
 

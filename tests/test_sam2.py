@@ -94,7 +94,7 @@ def oracle(config: EncoderConfig) -> tuple[nn.Module, dict[str, Tensor]]:
 
 
 def our_encoder(config: EncoderConfig, meta: dict[str, Tensor]) -> tuple[ImageEncoder, nn.Module]:
-    encoder = ImageEncoder(config, WIDTH, PLAIN)
+    encoder = ImageEncoder(Trunk(config, PLAIN), WIDTH)
     encoder.load_state_dict(under(meta, "image_encoder."))
     return encoder, our_decoder(meta)
 

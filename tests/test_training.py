@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TINY
 from golden import listing, needed
 from PIL import Image
@@ -31,10 +32,10 @@ from small_weights import meta_weights, small_released
 
 import sartm.training
 from sartm.cli import main
-from sartm.config import FusionConfig, to_dict
+from sartm.config import FusionConfig, ThermalRule, from_dict, to_dict
 from sartm.data import synthetic
-from sartm.data.augmentation import AugmentationConfig, TrainingSet
-from sartm.data.classes import MFNET, default_palette
+from sartm.data.augmentation import AugmentationConfig, Batch, TrainingSet
+from sartm.data.classes import MFNET, Classes, default_palette
 from sartm.data.images import read_label
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
@@ -42,12 +43,13 @@ from sartm.evaluation import confusion_of
 from sartm.inference import Prediction, Predictor
 from sartm.losses import LossConfig
 from sartm.metrics import ConfusionMatrix, means
-from sartm.model.checkpoint import load, save
+from sartm.model.checkpoint import ModelFacts, load, save
 from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.recipes import OptimConfig, TrainConfig
 from sartm.runs import Checkpoint, latest_checkpoint, write_checkpoint
+from sartm.teaching import load_teacher
 from sartm.training import (
     Limits,
     learning_rate,
@@ -143,6 +145,12 @@ def lines(run: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(line.pop("seconds") >= 0 for line in found)
     return found
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl that are of steps."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "total" in line]
 
 
 def losses(run: Path, term: str = "total") -> list[float]:
@@ -1062,3 +1070,126 @@ def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(
     for index, labels in expected.items():
         found = read_label(tmp_path / "out" / "labels" / f"{index:03d}.png", MFNET.ignore)
         assert np.array_equal(found, labels)
+
+
+def apart(root: Path, pairs: int, first: int = 100) -> Path:
+    """Scenes of their own, without labels."""
+    scenes = [draw_scene(first + index) for index in range(pairs)]
+    for scene in scenes:
+        del scene["label"]
+    return write_dataset(root, scenes, 0)
+
+
+@pytest.fixture(scope="module")
+def taught(six, undisturbed, tmp_path_factory) -> Path:
+    """A run with a teacher, unlabelled pairs and hidden modalities."""
+    root = tmp_path_factory.mktemp("taught")
+    data = str(apart(root / "more", 5))
+    config = short(six, teacher=str(undisturbed / "best"), unlabelled=(data,))
+    assert train(config, root / "run", device="cpu")["finished"]
+    return root / "run"
+
+
+def test_a_student_comes_nearer_to_its_teacher(taught, undisturbed, six):
+    curve = losses(taught, "distil")
+    assert len(curve) == 36  # half of each batch is unlabelled: twice the steps for 6 epochs
+    assert np.mean(curve[-6:]) < 0.7 * np.mean(curve[:6])
+    assert len(losses(taught, "auxiliary_distil")) == 36
+
+
+def test_a_model_says_what_it_was_taught_by_and_what_it_has_seen(taught, six):
+    facts = load(taught / "best").facts
+    assert facts is not None
+    assert facts.data[-2:] == ("drawn", "drawn")
+    assert facts.recipe["teacher"] == "best"
+    assert facts.recipe["unlabelled"] == ["drawn"]
+    assert len(facts.training_images) == 6 + 5
+
+
+def test_a_run_with_a_teacher_resumes_bit_for_bit(taught, six, tmp_path):
+    config = from_dict(TrainConfig, json.loads((taught / "config.json").read_text()), "config")
+    train(config, tmp_path / "run", limits=Limits(steps=18), device="cpu")
+    train(config, tmp_path / "run", resume=True, device="cpu")
+    assert_same_run(tmp_path / "run", taught)
+
+
+def test_unlabelled_pairs_end_every_batch_and_all_have_their_turn():
+    config = OptimConfig(epochs=4, batch_size=4)
+    batches = list(StepBatches(6, config, 1, 0, 0, unlabelled=5, share=0.5))
+    assert len(batches) == 4 * 3
+    assert all([i < 6 for _, i in batch] == [True, True, False, False] for batch in batches)
+    others = [key for batch in batches for key in batch[2:]]
+    assert [epoch for epoch, _ in others] == [place // 5 for place in range(24)]
+    assert {i for _, i in others[:5]} == {i for _, i in others[5:10]} == set(range(6, 11))
+    assert list(StepBatches(6, config, 1, 0, 7, unlabelled=5, share=0.5)) == batches[7:]
+    with pytest.raises(InputError, match=r"batch of 1 cannot be 0\.5 unlabelled"):
+        StepBatches(6, replace(config, batch_size=1), 1, 0, 0, unlabelled=5, share=0.5)
+
+
+def test_a_teacher_sees_a_modality_that_was_dropped(six, tmp_path):
+    given: list[Batch] = []
+
+    def teacher(batch: Batch) -> torch.Tensor:
+        given.append(batch)
+        return torch.full((len(batch), len(MFNET), 8, 16), 1 / len(MFNET))
+
+    always = AugmentationConfig(crop=(32, 64), drop_rgb=1, drop_thermal=0)
+    config = short(six, augmentation=always)
+    train(config, tmp_path / "run", limits=Limits(steps=2), device="cpu", teacher=teacher)
+    for batch in given:
+        assert not batch.has_rgb.any()
+        assert batch.given_rgb.all()
+        assert batch.rgb.std() > 0.05
+    assert "distil" in metrics(tmp_path / "run")[0]
+
+
+def test_a_larger_working_size_of_the_teacher_is_kept(six, tmp_path):
+    """The teacher is asked at its own scale: it gives what it would give on larger crops."""
+    torch.manual_seed(0)
+    model = SARTM(replace(TINY, scale=1.0, output="blend"))
+    save(model, tmp_path / "teacher", ModelFacts())
+    student = replace(model.config, scale=0.5)
+    teacher = load_teacher(str(tmp_path / "teacher"), student, torch.device("cpu"))
+    rgb, thermal = torch.rand(2, 3, 32, 48), torch.rand(2, 1, 32, 48)
+    yes, mixed = torch.tensor([True, True]), torch.tensor([True, False])
+    batch = Batch(rgb, thermal, torch.zeros(2, 32, 48), yes, ~yes, mixed, yes)
+    got = teacher(batch)
+    assert got.shape == (2, len(MFNET), 16, 24)
+    large = [F.interpolate(x, (64, 96), mode="bilinear") for x in (rgb, thermal)]
+    model.eval()
+    with torch.no_grad():
+        expected = [
+            model.predict_logits(large[0][:1], large[1][:1]),
+            model.predict_logits(None, large[1][1:]),
+        ]
+    torch.testing.assert_close(got, torch.cat(expected).softmax(1))
+
+
+def test_what_a_teacher_cannot_teach_is_refused(six, tmp_path):
+    more = apart(tmp_path / "more", 2)
+    with pytest.raises(InputError, match="need a --teacher"):
+        train(short(six, unlabelled=(str(more),)), tmp_path / "a", device="cpu")
+    other = replace(TINY, classes=Classes(("road", "rider")))
+    save(SARTM(other), tmp_path / "other", ModelFacts())
+    with pytest.raises(InputError, match="tells road, rider apart"):
+        train(short(six, teacher=str(tmp_path / "other")), tmp_path / "b", device="cpu")
+    ranged = replace(TINY, thermal=ThermalRule("range", 0, 50))
+    save(SARTM(ranged), tmp_path / "ranged", ModelFacts())
+    with pytest.raises(InputError, match="reads thermal by"):
+        train(short(six, teacher=str(tmp_path / "ranged")), tmp_path / "c", device="cpu")
+
+
+def test_unlabelled_pairs_must_not_be_those_of_validation(six, tmp_path):
+    model = tmp_path / "teacher"
+    save(SARTM(TINY), model, ModelFacts())
+    leaking = apart(tmp_path / "leaking", 4, first=1)  # other scenes under val's names ...
+    train(
+        short(six, teacher=str(model), unlabelled=(str(leaking),)),
+        tmp_path / "fine", limits=Limits(steps=1), device="cpu",
+    )  # fmt: skip
+    shutil.copy(six / "thermal" / "002.png", leaking / "thermal" / "002.png")  # ... but for one
+    with pytest.raises(InputError, match=r"1 unlabelled pairs .* such as '002'"):
+        train(
+            short(six, teacher=str(model), unlabelled=(str(leaking),)),
+            tmp_path / "not", device="cpu",
+        )  # fmt: skip

@@ -395,6 +395,10 @@ def train(
     data: Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")] = "",
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
     init: Annotated[str, typer.Option(help="Model to start from.")] = "",
+    teacher: Annotated[str, typer.Option(help="Larger model to learn from as well.")] = "",
+    unlabelled: Annotated[
+        list[str] | None, typer.Option(help="Pairs that the teacher labels: a dataset.toml.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="a.b=value")] = None,
     text_encoder: Annotated[str, typer.Option(help="For class names no table holds.")] = "",
     seed: Annotated[int | None, typer.Option()] = None,
@@ -416,8 +420,11 @@ def train(
         config = load_recipe(str(out))
     else:
         config = load_recipe(recipe)
-    given = {"data": data, "init": init, "text_encoder": text_encoder, "seed": seed}
-    changed = {key: value for key, value in given.items() if value not in ("", None)}
+    given = {
+        "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
+        "text_encoder": text_encoder, "seed": seed,
+    }  # fmt: skip
+    changed = {key: value for key, value in given.items() if value not in ("", (), None)}
     config = override(replace(config, **changed), settings or [])  # type: ignore[arg-type]
     seconds = None if max_time is None else 60 * max_time
     result = run_training(

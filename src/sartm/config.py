@@ -93,7 +93,7 @@ class ModelConfig:
     """Everything needed to build a SARTM, apart from its weights."""
 
     classes: Classes = MFNET
-    size: Literal["mini", "tiny", "small", "base_plus", "large", "test"] = "mini"
+    size: Literal["mini", "lite", "tiny", "small", "base_plus", "large", "test"] = "mini"
     width: int = 256
     """D: channels of the stride-16 map and of the decoder."""
     thermal: ThermalRule = ThermalRule()

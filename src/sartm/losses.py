@@ -64,6 +64,8 @@ class LossConfig:
     """Above 0: the mean is over this share of the pixels, those with the largest loss."""
     lovasz: float = 0.0
     """Weight of the Lovasz-softmax loss, a surrogate of the IoU of the classes in the batch."""
+    distil: float = 1.0
+    """Weight of the divergence from a teacher's class shares, where there is a teacher."""
     every: Literal[1, 2, 4] = 1
     """Cross-entropy and Lovasz-softmax count every so manieth row and column of pixels. Logits lie
     at stride 4, so 2 loses little and costs a quarter."""
@@ -71,7 +73,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.ohem <= 1:
             raise InputError(f"loss.ohem is a share of the pixels, 0 to 1, found {self.ohem:g}")
-        for name in ("auxiliary", "prototype", "language", "language_start", "lovasz"):
+        for name in ("auxiliary", "prototype", "language", "language_start", "lovasz", "distil"):
             if getattr(self, name) < 0:
                 raise InputError(f"loss.{name} must not be negative, found {getattr(self, name):g}")
 
@@ -186,6 +188,22 @@ def _jaccard_steps(errors: Tensor, own: Tensor, ignored: Tensor, reduce: Reduce)
     for k, row in enumerate(table):
         torch.take(row, bins[:, k].long(), out=steps[:, k])
     return steps
+
+
+def imitation(logits: Tensor, taught: Tensor, reduce: Reduce) -> Tensor:
+    """KL(taught || softmax(logits)), its mean over all positions of all ranks, in nats.
+
+    Args:
+        logits: (B, K, h/4, w/4).
+        taught: (B, K, h', w') class shares of a teacher, resized to the logits'.
+        reduce: sum over ranks.
+
+    Source: Hinton et al., arXiv:1503.02531, at temperature 1.
+    """
+    if taught.shape[2:] != logits.shape[2:]:
+        taught = F.interpolate(taught, logits.shape[2:], mode="bilinear")
+    apart = F.kl_div(logits.float().log_softmax(1), taught.float(), reduction="none").sum(1)
+    return reduce(apart.sum()) / reduce(apart.new_tensor(float(apart.numel())))
 
 
 def class_sums(
@@ -345,6 +363,7 @@ class Criterion(nn.Module):
         has_thermal: Tensor | None = None,
         share: Tensor | float = 1.0,
         language: float = 1.0,
+        taught: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Every term of the loss, and `total`.
 
@@ -356,6 +375,7 @@ class Criterion(nn.Module):
             share: this batch's `pixels` over their mean in the step: the mean of cross-entropies
                 times it is that over all pixels of the step.
             language: factor on the weights of prototypes and CMKD, see `language_ramp`.
+            taught: (B, K, h', w') class shares of a teacher, for both heads; None: no teacher.
         """
         config, size = self.config, (label.shape[1], label.shape[2])
         terms: dict[str, Tensor] = {}
@@ -372,6 +392,10 @@ class Criterion(nn.Module):
                 name = f"{head}_lovasz".strip("_")
                 terms[name] = lovasz(logits, seen, self.reduce, self.ignore)
                 own = own + config.lovasz * terms[name]
+            if taught is not None and config.distil > 0:
+                name = f"{head}_distil".strip("_")
+                terms[name] = imitation(small, taught, self.reduce)
+                own = own + config.distil * terms[name]
             total = total + weight * own
         below, right = -size[0] % 32, -size[1] % 32
         padded = F.pad(label, (0, right, 0, below), value=self.ignore)

@@ -48,6 +48,7 @@ from sartm.runs import (
     write_durably,
     writing,
 )
+from sartm.teaching import Teacher, load_teacher
 from sartm.training_data import (
     Splits,
     StepBatches,
@@ -55,6 +56,7 @@ from sartm.training_data import (
     fingerprint,
     hash_images,
     join_images,
+    make_batches,
     make_loader,
     measure,
     open_splits,
@@ -80,12 +82,22 @@ def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over what learns; no weight decay on one-dimensional tensors."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = []
+    for encoder in (False, True) if config.encoder != 1 else (False,):
+        some = [p for name, p in learning if encoder is (config.encoder != 1 and _is_slow(name))]
+        factor = config.encoder if encoder else 1.0
+        for decay, params in (
+            (config.weight_decay, [p for p in some if p.ndim > 1]),
+            (0.0, [p for p in some if p.ndim <= 1]),
+        ):
+            groups.append({"params": params, "weight_decay": decay, "factor": factor})
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights
+
+
+def _is_slow(name: str) -> bool:
+    """Whether a parameter is one that `OptimConfig.encoder` is about."""
+    return name.startswith("image_encoder.trunk.") and ".lora_" not in name
 
 
 def make_average(model: SARTM, decay: float) -> AveragedModel | None:
@@ -176,6 +188,7 @@ def train_step(
     accelerator: Accelerator,
     config: OptimConfig,
     language: float = 1.0,
+    teacher: Teacher | None = None,
 ) -> dict[str, float]:
     """One optimizer step over `config.accumulate` batches; returns the mean of every loss term.
 
@@ -189,9 +202,10 @@ def train_step(
         more = index < config.accumulate - 1
         with accelerator.no_sync(model) if more else nullcontext():
             with accelerator.autocast():
+                taught = None if teacher is None else teacher(batch)
                 output = model(batch.rgb, batch.thermal, batch.has_rgb, batch.has_thermal)
                 terms = criterion(
-                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language
+                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language, taught
                 )
             accelerator.backward(terms["total"] / config.accumulate)
         for name, value in terms.items():
@@ -232,6 +246,7 @@ def train(
     limits: Limits = Limits(),
     device: str = "auto",
     command: str = "",
+    teacher: Teacher | None = None,
 ) -> dict[str, Any]:
     """Train a model and keep the one that is best on the validation split.
 
@@ -242,6 +257,7 @@ def train(
         limits: stop early; the last state is saved.
         device: "auto", "cpu", "cuda" or "mps".
         command: what the user typed, for the model card.
+        teacher: of another kind than `config.teacher` can be, which then is its name.
 
     Returns:
         {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}.
@@ -252,7 +268,7 @@ def train(
             written, a data worker that died, too little memory.
     """
     with _Stop() as stop:
-        return _train(config, out, resume, limits, device, command, stop)
+        return _train(config, out, resume, limits, device, command, teacher, stop)
 
 
 def _train(
@@ -262,6 +278,7 @@ def _train(
     limits: Limits,
     device: str,
     command: str,
+    teacher: Teacher | None,
     stop: _Stop,
 ) -> dict[str, Any]:
     found = latest_checkpoint(out) if resume else None
@@ -282,15 +299,15 @@ def _train(
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
     parts = _build(config, table, statistics, accelerator, source)
+    if config.teacher and teacher is None:
+        teacher = load_teacher(config.teacher, config.model, accelerator.device)
     if found is not None:
-        _require_same_pairs(found, splits.train, out)
+        _require_same_pairs(found, splits, out)
         _restore(parts, found, out)
     step = found.step if found else 0
-    batches = StepBatches(
-        len(splits.train), config.optim, accelerator.num_processes, config.seed, step
-    )
+    batches = make_batches(splits, config, accelerator.num_processes, step)
     end = min(batches.steps, limits.steps or batches.steps)
-    run = _Run(config, out, accelerator, parts, splits, table, batches, command)
+    run = _Run(config, out, accelerator, parts, splits, table, batches, command, teacher)
     if found is not None:
         run.best, run.seconds = found.state["best"], found.state["seconds"]
         run.pending = bool(found.state.get("pending"))
@@ -320,9 +337,11 @@ class _Run:
         table: TextTable | None,
         batches: StepBatches,
         command: str,
+        teacher: Teacher | None,
     ) -> None:
         self.config, self.out, self.accelerator, self.parts = config, out, accelerator, parts
         self.splits, self.table, self.batches, self.command = splits, table, batches, command
+        self.teacher = teacher
         self.best: dict[str, Any] = {"present": -1.0, "step": 0}
         self.seconds = 0.0
         self.images: dict[str, str] | None = None
@@ -339,7 +358,7 @@ class _Run:
         if config.tensorboard:
             self.journal.open_board(step)
         loader = self.accelerator.prepare_data_loader(
-            make_loader(self.splits.train, config, self.batches), device_placement=False
+            make_loader(self.splits, config, self.batches), device_placement=False
         )
         begun = time.monotonic()
         before = self.seconds
@@ -351,7 +370,7 @@ class _Run:
             while step < end and not asked:
                 rate = learning_rate(step, per_epoch, optim)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["factor"]
                 with self._explained(step):
                     terms = self._step(model, stream, optimizer, step)
                 step += 1
@@ -419,15 +438,16 @@ class _Run:
         ramp = language_ramp(step / per_epoch, config.loss.language_start)
         criterion = self.parts.criterion
         terms = train_step(
-            model, criterion, stream, optimizer, self.accelerator, config.optim, ramp
-        )
+            model, criterion, stream, optimizer, self.accelerator, config.optim, ramp,
+            self.teacher,
+        )  # fmt: skip
         # with fp16 a gradient that overflows is expected now and then: the scaler skips the step
         scaled = self.accelerator.scaler is not None
         wrong = [n for n in ("total", "norm") if not math.isfinite(terms[n])]
         if wrong and not (scaled and wrong == ["norm"]):
             what = "loss" if "total" in wrong else "norm of the gradient"
             ranks = self.accelerator.num_processes
-            names = pairs_of_step(self.splits.train, config, ranks, step)
+            names = pairs_of_step(self.splits, config, ranks, step)
             raise InputError(
                 f"the {what} is {terms[wrong[0]]} at step {step + 1}, in the batch of "
                 f"{', '.join(names)}. Look at these files (sartm data check), or lower "
@@ -490,15 +510,15 @@ class _Run:
     def _keep(self, step: int, results: dict[str, Any]) -> None:
         if not self.accelerator.is_main_process:
             return
-        train = self.splits.train
         if self.images is None:
-            self.images = hash_images(train)
+            self.images = hash_images(self.splits)
+        names = [dataset.name for dataset in self.splits.seen()]
         before = self.parts.model.facts
         inherited = before.training_images if before is not None else {}
         facts = ModelFacts(
             name=self.out.name,
             licence=before.licence if before is not None else "",
-            data=(*(before.data if before is not None else ()), train.name),
+            data=(*(before.data if before is not None else ()), *names),
             selected_on=self.splits.selected_on,
             command=self.command,
             seed=self.config.seed,
@@ -516,6 +536,8 @@ class _Run:
         return replace(
             config,
             data=self.splits.train.name,
+            unlabelled=tuple(dataset.name for dataset in self.splits.unlabelled),
+            teacher=Path(config.teacher).name,
             init=Path(config.init).name,
             encoder=self.parts.model.encoder_source,
         )
@@ -531,7 +553,7 @@ class _Run:
                 "seconds": self.seconds,
                 "precision": _precision_of(self.accelerator),
                 "pending": self.pending,
-                "pairs": fingerprint(self.splits.train),
+                "pairs": fingerprint(self.splits),
             }
             write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
         self.accelerator.wait_for_everyone()
@@ -589,11 +611,13 @@ def _peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _require_same_pairs(found: Checkpoint, train: PairDataset, out: Path) -> None:
-    if found.state.get("pairs", fingerprint(train)) != fingerprint(train):
+def _require_same_pairs(found: Checkpoint, splits: Splits, out: Path) -> None:
+    train, now = splits.train, fingerprint(splits)
+    if found.state.get("pairs", now) != now:
         raise InputError(
             f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
-            f"{out} was begun. Give the split as it was, or start a new run with --init {out}/best"
+            f"{out} was begun, or the unlabelled pairs are others. Give the split as it was, or "
+            f"start a new run with --init {out}/best"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from sartm.data.augmentation import TrainingItem, TrainingSet, collate
 from sartm.data.images import apply_thermal_rule
@@ -31,13 +31,60 @@ class Splits:
     """None where nothing is validated."""
     selected_on: str
     """What the model that is kept was chosen by, for its card."""
+    unlabelled: tuple[PairDataset, ...] = ()
+    """What only a teacher speaks about."""
+
+    def seen(self) -> list[PairDataset]:
+        """All that is trained on, in the order of their indices."""
+        return [self.train, *self.unlabelled]
 
 
 def open_splits(config: TrainConfig) -> Splits:
     """The training and validation pairs; a test split is never touched.
 
-    Raises InputError where there is no data, pairs without a label, or too few to hold some out.
+    Raises InputError where there is no data, pairs without a label, too few to hold some out, or
+    unlabelled ones without a teacher or that the validation split has too.
     """
+    splits = _open_labelled(config)
+    if not config.unlabelled:
+        return splits
+    return replace(splits, unlabelled=_open_unlabelled(config, splits))
+
+
+def _open_unlabelled(config: TrainConfig, splits: Splits) -> tuple[PairDataset, ...]:
+    if not config.teacher:
+        raise InputError("unlabelled pairs need a --teacher that says what is on them")
+    sets = []
+    for source in config.unlabelled:
+        found = PairDataset.of(open_layout(source, labels=False), "train")
+        found = found.replace(pairs=[replace(pair, label=None) for pair in found.pairs])
+        found.classes = splits.train.classes
+        both = [] if splits.val is None else _common(found, splits.val)
+        if both:
+            raise InputError(
+                f"{len(both)} unlabelled pairs of {source} are of the validation split too, such "
+                f"as {both[0]!r}; take them off the list, or validation will not tell how good the "
+                f"model is on pairs it has not seen"
+            )
+        sets.append(found)
+    return tuple(sets)
+
+
+def _common(some: PairDataset, others: PairDataset) -> list[str]:
+    """Names that two data sets share with an image of the same pixels, RGB or thermal."""
+    places = {pair.name: index for index, pair in enumerate(others.pairs)}
+    found = []
+    for index, pair in enumerate(some.pairs):
+        if pair.name not in places:
+            continue
+        ours, theirs = some[index], others[places[pair.name]]
+        images = ((ours.rgb, theirs.rgb), (ours.thermal, theirs.thermal))
+        if any(x is not None and y is not None and np.array_equal(x, y) for x, y in images):
+            found.append(pair.name)
+    return found
+
+
+def _open_labelled(config: TrainConfig) -> Splits:
     if not config.data:
         raise InputError("no training data: name a folder or dataset.toml with --data")
     layout = open_layout(config.data)
@@ -123,16 +170,33 @@ class StepBatches:
     """Batches of (epoch, index) from `start` to the end of the run, the same for any start.
 
     Every epoch is a permutation drawn from (seed, epoch); a data set smaller than one step is
-    repeated to fill it.
+    repeated to fill it. Indices from `pairs` on are unlabelled pairs, the last of every batch: they
+    have epochs of their own.
     """
 
     drop_last = True
 
-    def __init__(self, pairs: int, config: OptimConfig, ranks: int, seed: int, start: int) -> None:
-        self.pairs, self.seed, self.start = pairs, seed, start
+    def __init__(
+        self,
+        pairs: int,
+        config: OptimConfig,
+        ranks: int,
+        seed: int,
+        start: int,
+        unlabelled: int = 0,
+        share: float = 0.5,
+    ) -> None:
+        self.pairs, self.unlabelled, self.seed, self.start = pairs, unlabelled, seed, start
         self.batch_size = config.batch_size
+        self.others = round(share * self.batch_size) if unlabelled else 0  # of a batch
+        if self.others == self.batch_size or (unlabelled and not self.others):
+            raise InputError(
+                f"a batch of {self.batch_size} cannot be {share:g} unlabelled and hold pairs of "
+                f"both kinds; change optim.batch_size or unlabelled_share"
+            )
+        self.labelled = self.batch_size - self.others
         self.per_step = config.accumulate * ranks  # batches
-        self.steps_per_epoch = max(1, pairs // (self.batch_size * self.per_step))
+        self.steps_per_epoch = max(1, pairs // (self.labelled * self.per_step))
         self.steps = self.steps_per_epoch * config.epochs
 
     def __len__(self) -> int:
@@ -142,28 +206,60 @@ class StepBatches:
         for step in range(self.start, self.steps):
             epoch, within = divmod(step, self.steps_per_epoch)
             order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
-            size = self.batch_size
+            size = self.labelled
             for batch in range(within * self.per_step, (within + 1) * self.per_step):
                 picked = order.take(range(batch * size, (batch + 1) * size), mode="wrap")
-                yield [(epoch, int(index)) for index in picked]
+                keys = [(epoch, int(index)) for index in picked]
+                done = (step - within) * self.per_step + batch  # batches of the whole run
+                yield keys + [self._other(done * self.others + i) for i in range(self.others)]
+
+    def _other(self, place: int) -> tuple[int, int]:
+        """The unlabelled pair at a place of the run."""
+        epoch, within = divmod(place, self.unlabelled)
+        order = np.random.default_rng((self.seed, epoch, 1)).permutation(self.unlabelled)
+        return epoch, self.pairs + int(order[within])
 
 
-def pairs_of_step(train: PairDataset, config: TrainConfig, ranks: int, step: int) -> list[str]:
+def make_batches(splits: Splits, config: TrainConfig, ranks: int, start: int) -> StepBatches:
+    """The order of a run's batches from optimizer step `start` on."""
+    others = sum(map(len, splits.unlabelled))
+    share = config.unlabelled_share
+    return StepBatches(len(splits.train), config.optim, ranks, config.seed, start, others, share)
+
+
+def pairs_of_step(splits: Splits, config: TrainConfig, ranks: int, step: int) -> list[str]:
     """Names of the pairs of one optimizer step, counted from 0, over all ranks."""
-    once = StepBatches(len(train), config.optim, ranks, config.seed, step)
+    once = make_batches(splits, config, ranks, step)
     batches = iter(once)
     chosen = [index for _ in range(once.per_step) for _, index in next(batches)]
-    return [train.pairs[index].name for index in chosen]
+    pairs = [pair for dataset in splits.seen() for pair in dataset.pairs]
+    return [pairs[index].name for index in chosen]
+
+
+class _Joined(Dataset[TrainingItem]):
+    """Training sets one after the other."""
+
+    def __init__(self, sets: list[TrainingSet]) -> None:
+        self.sets = sets
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainingItem:
+        epoch, index = key
+        for one in self.sets[:-1]:
+            if index < len(one):
+                return one[epoch, index]
+            index -= len(one)
+        return self.sets[-1][epoch, index]
 
 
 def make_loader(
-    train: PairDataset, config: TrainConfig, batches: StepBatches
+    splits: Splits, config: TrainConfig, batches: StepBatches
 ) -> DataLoader[TrainingItem]:
     """Augmented batches (`augmentation.Batch`) in the order of `batches`, read by workers."""
     low, high = (config.model.scale * factor for factor in config.augmentation.scale)
     augmentation = replace(config.augmentation, scale=(low, high))
+    rule, seed = config.model.thermal, config.seed
     return DataLoader(
-        TrainingSet(train, config.model.thermal, augmentation, config.seed),
+        _Joined([TrainingSet(one, rule, augmentation, seed) for one in splits.seen()]),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,
@@ -178,14 +274,19 @@ def _leave_group(worker: int) -> None:
         os.setpgid(0, 0)
 
 
-def fingerprint(pairs: PairDataset) -> str:
+def fingerprint(splits: Splits) -> str:
     """Of the names and their order: what the order of training follows from."""
-    return hashlib.sha256("\n".join(pair.name for pair in pairs.pairs).encode()).hexdigest()
+    names = [pair.name for dataset in splits.seen() for pair in dataset.pairs]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def hash_images(pairs: PairDataset) -> dict[str, str]:
-    """Pixel hash by name of every pair: reads all of them."""
-    return {pairs.pairs[i].name: pixel_hash(pairs[i]) for i in range(len(pairs))}
+def hash_images(splits: Splits) -> dict[str, str]:
+    """Pixel hash by name of every pair that is trained on: reads all of them."""
+    images: dict[str, str] = {}
+    for pairs in splits.seen():
+        now = {pairs.pairs[i].name: pixel_hash(pairs[i]) for i in range(len(pairs))}
+        images = join_images(images, now)
+    return images
 
 
 def join_images(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ Geometry is one warp from the original pixels straight to the crop; what is cost
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -118,7 +118,7 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class TrainingItem:
-    """One augmented sample of crop size (h, w); a missing modality holds its mean."""
+    """One augmented sample of crop size (h, w); a modality that there is none of holds its mean."""
 
     rgb: Tensor
     """(3, h, w) float32 in [0, 1]; outside the image RGB_MEAN."""
@@ -128,6 +128,10 @@ class TrainingItem:
     """(h, w) int64; outside the image, and without a label everywhere, the ignore id."""
     has_rgb: bool
     has_thermal: bool
+    """What the model may use of `rgb` and `thermal`."""
+    given_rgb: bool
+    given_thermal: bool
+    """What there is: a modality that was dropped is given all the same, for a teacher to see."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,10 @@ class Batch:
     """(B,) bool"""
     has_thermal: Tensor
     """(B,) bool"""
+    given_rgb: Tensor
+    """(B,) bool"""
+    given_thermal: Tensor
+    """(B,) bool"""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
@@ -157,7 +165,10 @@ class Batch:
         return len(self.label)
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.rgb, self.thermal, self.label, self.has_rgb, self.has_thermal
+        return (
+            self.rgb, self.thermal, self.label, self.has_rgb, self.has_thermal, self.given_rgb,
+            self.given_thermal,
+        )  # fmt: skip
 
 
 class TrainingSet(Dataset[TrainingItem]):
@@ -204,9 +215,10 @@ def paste(
     """One item with about half of the classes of another over it, all but that one's commonest.
 
     Where the two have not the same modalities, `item` itself: what is pasted would be visible to
-    one camera only. Source: ClassMix, arXiv:2007.07936, with true labels.
+    one camera only. What was dropped of `item` stays dropped. Source: ClassMix, arXiv:2007.07936,
+    with true labels.
     """
-    if (item.has_rgb, item.has_thermal) != (other.has_rgb, other.has_thermal):
+    if (item.given_rgb, item.given_thermal) != (other.given_rgb, other.given_thermal):
         return item
     classes, counts = np.unique(other.label.numpy(), return_counts=True)
     known = classes != ignore
@@ -215,12 +227,11 @@ def paste(
     things = np.delete(classes[known], counts[known].argmax())
     chosen = things[rng.permutation(len(things))[: -(-len(things) // 2)]]
     where = torch.from_numpy(np.isin(other.label.numpy(), chosen))
-    return TrainingItem(
-        torch.where(where, other.rgb, item.rgb),
-        torch.where(where, other.thermal, item.thermal),
-        torch.where(where, other.label, item.label),
-        item.has_rgb,
-        item.has_thermal,
+    return replace(
+        item,
+        rgb=torch.where(where, other.rgb, item.rgb),
+        thermal=torch.where(where, other.thermal, item.thermal),
+        label=torch.where(where, other.label, item.label),
     )
 
 
@@ -232,6 +243,8 @@ def collate(items: Sequence[TrainingItem]) -> Batch:
         torch.stack([item.label for item in items]),
         torch.tensor([item.has_rgb for item in items]),
         torch.tensor([item.has_thermal for item in items]),
+        torch.tensor([item.given_rgb for item in items]),
+        torch.tensor([item.given_thermal for item in items]),
     )
 
 
@@ -259,10 +272,10 @@ def augment(
     rgb = np.empty((3, *options.crop), np.float32)
     rgb[:] = _PADDING
     thermal = np.full(options.crop, thermal_mean, np.float32)
-    if has_rgb and sample.rgb is not None:
+    if sample.rgb is not None:
         crop = _vary_rgb(_warp(sample.rgb, matrix, options.crop), options, rng)
         np.copyto(rgb, crop.transpose(2, 0, 1), where=inside)
-    if has_thermal and sample.thermal is not None:
+    if sample.thermal is not None:
         # Alone, thermal is what the label describes, so only a pair can be out of register.
         shake = options.misregister > 0 and has_rgb
         own = _misregister(options, rng) @ _square(matrix) if shake else matrix
@@ -277,6 +290,8 @@ def augment(
         torch.from_numpy(label),
         has_rgb,
         has_thermal,
+        sample.rgb is not None,
+        sample.thermal is not None,
     )
 
 

@@ -9,7 +9,7 @@ and arithmetic after Meta's SAM 2 (Apache-2.0).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sartm.config import DecoderConfig, EncoderConfig, LoRAConfig
+from sartm.model.lite import LiteTrunk
 from sartm.model.lora import AdaptedQKV
 
 ENCODERS = {
@@ -225,6 +226,7 @@ class Trunk(nn.Module):
         super().__init__()
         width, heads = config.embed_dim, config.heads
         self.checkpointing = False
+        self.widths = tuple(config.embed_dim * 2**stage for stage in range(4))
         self.patch_embed = PatchEmbed(width)
         self.pos_embed = nn.Parameter(torch.empty(1, width, *config.background))
         self.pos_embed_window = nn.Parameter(
@@ -308,9 +310,8 @@ class Levels(NamedTuple):
 class Neck(nn.Module):
     """Feature pyramid: strides 4 and 8 alone, 16 with the map of stride 32 added."""
 
-    def __init__(self, config: EncoderConfig, width: int) -> None:
+    def __init__(self, trunk: Sequence[int], width: int) -> None:
         super().__init__()
-        trunk = [config.embed_dim * 2**stage for stage in range(4)]
         self.convs = nn.ModuleList(Lateral(channels, width) for channels in reversed(trunk))
 
     def forward(self, stages: list[Tensor], conv_s0: nn.Conv2d, conv_s1: nn.Conv2d) -> Levels:
@@ -325,12 +326,12 @@ class Neck(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Hiera trunk and neck."""
+    """A trunk and its neck."""
 
-    def __init__(self, config: EncoderConfig, width: int, lora: LoRAConfig) -> None:
+    def __init__(self, trunk: Trunk | LiteTrunk, width: int) -> None:
         super().__init__()
-        self.trunk = Trunk(config, lora)
-        self.neck = Neck(config, width)
+        self.trunk = trunk
+        self.neck = Neck(trunk.widths, width)
 
     def forward(
         self, images: Tensor, rgb_rows: int, conv_s0: nn.Conv2d, conv_s1: nn.Conv2d

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sartm.config import ModelConfig
 from sartm.model.fusion import Fusion
+from sartm.model.lite import RGB_MEAN, RGB_STD, AdaptedConv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sam2 import (
     ENCODERS,
@@ -34,9 +35,6 @@ from sartm.model.sam2 import (
 
 if TYPE_CHECKING:
     from sartm.model.checkpoint import ModelFacts
-
-RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, as SAM 2 was trained with."""
 
 
 @dataclass
@@ -85,7 +83,12 @@ class SARTM(nn.Module):
         self.facts: ModelFacts | None = None  # where the weights come from; set by load
         self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
         classes = len(config.classes)
-        self.image_encoder = ImageEncoder(ENCODERS[config.size], config.width, config.lora)
+        trunk = (
+            LiteTrunk(config.lora)
+            if config.size == "lite"
+            else Trunk(ENCODERS[config.size], config.lora)
+        )
+        self.image_encoder = ImageEncoder(trunk, config.width)
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, config.width))
         self.sam_prompt_encoder = PromptCodes(config.width)
         self.sam_mask_decoder = MaskDecoder(classes, config.width, config.decoder)
@@ -108,7 +111,10 @@ class SARTM(nn.Module):
         start as near-identities and learn late.
         """
         trunk = self.image_encoder.trunk
-        for code in (trunk.pos_embed, trunk.pos_embed_window, self.no_mem_embed):
+        nn.init.trunc_normal_(self.no_mem_embed, std=0.02)
+        if isinstance(trunk, LiteTrunk):
+            return
+        for code in (trunk.pos_embed, trunk.pos_embed_window):
             nn.init.trunc_normal_(code, std=0.02)
         for module in trunk.modules():
             if isinstance(module, nn.Linear):
@@ -247,7 +253,7 @@ class SARTM(nn.Module):
             is_parameter = isinstance(tensor, nn.Parameter)
             shared[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
         for module in self.modules():
-            if isinstance(module, AdaptedQKV):
+            if isinstance(module, AdaptedQKV | AdaptedConv):
                 folded = module.merged()
                 shared[id(module)] = folded.to(dtype) if dtype else folded
         model = copy.deepcopy(self, shared)

@@ -1,4 +1,4 @@
-"""Everybody else's weights: read from SAM 2 files of Meta and the hub, and from the authors' .pth.
+"""Everybody else's weights: SAM 2 files of Meta and the hub, EfficientNet-Lite0, the authors' .pth.
 
 What a file holds is told from its names and shapes, never from the file's name. No pickle is ever
 executed: `.pt` and `.pth` go through torch's weights-only reader after a few cheap checks.
@@ -19,16 +19,20 @@ from torch import Tensor
 
 from sartm.errors import InputError
 from sartm.model.hub import SUFFIXES, find_weights, get_weights
+from sartm.model.lite import from_efficientnet
 from sartm.model.released import is_released, take
 from sartm.model.sam2 import ENCODERS
 from sartm.model.sartm import SARTM
 
 log = logging.getLogger("sartm")
 
-Kind = Literal["SAM 2", "SAM 2.1", "released"]
+Kind = Literal["SAM 2", "SAM 2.1", "EfficientNet", "released"]
 
+TRUNK = "image_encoder.trunk."
 PATCHES = "image_encoder.trunk.patch_embed.proj.weight"
 """A name that every SAM 2 file of Meta's has; it tells the width."""
+STEM = "_conv_stem.weight"
+"""One that every EfficientNet of PyTorch's ports has."""
 HUB_PATCHES = "vision_encoder.backbone.patch_embed.projection.weight"
 
 WRAPPERS = ("model", "model_state_dict", "state_dict")
@@ -41,9 +45,9 @@ class Weights:
 
     kind: Kind
     size: str
-    """A name of `ENCODERS`."""
+    """A `ModelConfig.size`."""
     tensors: dict[str, Tensor]
-    """Under Meta's names, or the authors' for `released`."""
+    """Under Meta's names, or the authors' for `released`, or ours for EfficientNet."""
     where: str
     """The file, for messages."""
 
@@ -174,12 +178,17 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Weights:
     if is_released(tensors):
         inner = {key.removeprefix("sam."): value for key, value in tensors.items()}
         return Weights("released", recognise_size(inner, where), dict(tensors), where)
+    if STEM in tensors:
+        turned = {
+            f"{TRUNK}{key}": value for key, value in from_efficientnet(tensors, where).items()
+        }
+        return Weights("EfficientNet", "lite", turned, where)
     if HUB_PATCHES in tensors:
         tensors = from_hub_names(tensors, where)
     if PATCHES not in tensors:
         raise InputError(
             f"{where} holds {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...): neither "
-            f"SAM 2 of Meta or the hub nor a released SARTM"
+            f"SAM 2 of Meta or the hub nor EfficientNet-Lite0 nor a released SARTM"
         )
     newer = "no_obj_embed_spatial" in tensors
     size = recognise_size(tensors, where)
@@ -330,6 +339,11 @@ def is_sam2(key: str) -> bool:
     return is_encoder(key) or key.startswith(("sam_prompt_encoder.", "no_mem_embed"))
 
 
+def is_trunk(key: str) -> bool:
+    """Whether a state-dict key belongs to the trunk itself, not to an adapter."""
+    return key.startswith(TRUNK) and ".lora_" not in key
+
+
 def is_encoder(key: str) -> bool:
     """Whether a state-dict key belongs to SAM 2's trunk or neck itself, not to an adapter."""
     return key.startswith("image_encoder.") and ".lora_" not in key
@@ -338,9 +352,11 @@ def is_encoder(key: str) -> bool:
 def load_encoder(model: SARTM, source: str | Path) -> Loaded:
     """Fill a model with SAM 2: trunk, neck, codes and decoder. What is per class stays new.
 
+    EfficientNet-Lite0 fills the trunk only.
+
     Args:
         model: of the same size; changed only if everything fits.
-        source: Meta's .pt, a folder or id of the hub.
+        source: Meta's .pt, a folder or id of the hub; or EfficientNet-Lite0's .pth.
 
     Raises:
         InputError: as `read_weights`; another size; weights that SAM 2 does not have, or that are
@@ -362,7 +378,8 @@ def fill_encoder(model: SARTM, weights: Weights) -> Loaded:
             f"use --set model.size={weights.size}, or weights of the other size"
         )
     state = model.state_dict()
-    wanted = {key: value for key, value in state.items() if is_sam2(key)}
+    known = is_trunk if weights.kind == "EfficientNet" else is_sam2
+    wanted = {key: value for key, value in state.items() if known(key)}
     found = {key: v for key, v in weights.tensors.items() if not key.startswith(IGNORED)}
     require_same_keys(wanted, found, where)
     require_sound(found, where)

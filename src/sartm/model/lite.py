@@ -1,0 +1,227 @@
+"""EfficientNet-Lite0 as a trunk: inverted bottlenecks that know ImageNet, for small machines.
+
+Adapters lie beside every 1x1 convolution, one set per modality, as they lie beside q and v in
+SAM 2's trunk. A modality's rows go through the trunk by themselves, with the adapters added to the
+weights: that costs a product of two small matrices per layer, not one more map. Batch norms are
+folded into the convolutions, which then have biases. Why: docs/decisions/0008.
+
+Sources: EfficientNet, arXiv:1905.11946; inverted bottlenecks, arXiv:1801.04381; the Lite variants
+(no squeeze-and-excitation, ReLU6, fixed stem) after Google's tensorflow/tpu (Apache-2.0).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sartm.config import LoRAConfig
+from sartm.errors import InputError
+
+
+@dataclass(frozen=True)
+class LiteStage:
+    """Inverted bottlenecks of one width; the first has the stride."""
+
+    blocks: int
+    kernel: int
+    stride: int
+    expand: int
+    width: int
+
+
+STEM = 32
+STAGES = (
+    LiteStage(1, 3, 1, 1, 16),
+    LiteStage(2, 3, 2, 6, 24),
+    LiteStage(2, 5, 2, 6, 40),
+    LiteStage(3, 3, 2, 6, 80),
+    LiteStage(3, 5, 1, 6, 112),
+    LiteStage(4, 5, 2, 6, 192),
+    LiteStage(1, 3, 1, 6, 320),
+)
+"""Of Lite0, as published."""
+TAPS = (1, 2, 4, 6)
+"""Stages whose ends are the maps at strides 4, 8, 16 and 32."""
+NORM_EPSILON = 1e-3
+"""Of the published batch norms."""
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, as SAM 2 was trained with."""
+WIDTHS = tuple(STAGES[stage].width for stage in TAPS)
+
+
+class Conv(nn.Module):
+    """A convolution with bias; at stride 2 padded as TensorFlow does, less above and left."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.stride, self.groups = stride, groups
+        self.weight = nn.Parameter(torch.empty(outputs, inputs // groups, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.kaiming_normal_(self.weight, mode="fan_in" if groups > 1 else "fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, i, h, w), sides multiples of the stride, to (B, o, h / stride, w / stride)."""
+        side = self.weight.shape[-1]
+        if self.stride == 1:
+            return F.conv2d(x, self.weight, self.bias, padding=side // 2, groups=self.groups)
+        before = (side - 2) // 2
+        x = F.pad(x, (before, side - 2 - before, before, side - 2 - before))
+        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+
+
+class AdaptedConv(nn.Module):
+    """A 1x1 convolution with adapters: weight + (alpha / r) up_m down_m for modality m."""
+
+    def __init__(self, inputs: int, outputs: int, config: LoRAConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out")
+        self.scale = config.alpha / config.rank
+        self.sets = {"per_modality": 2, "shared": 1, "none": 0}[config.sets]
+        if self.sets:
+            self.lora_down = nn.Parameter(torch.empty(self.sets, config.rank, inputs))
+            self.lora_up = nn.Parameter(torch.zeros(self.sets, outputs, config.rank))
+            for down in self.lora_down.data:
+                nn.init.kaiming_uniform_(down, a=5**0.5)
+
+    def weight_of(self, modality: int) -> Tensor:
+        """(o, i) with the adapters of RGB (0) or thermal (1)."""
+        if not self.sets:
+            return self.weight
+        index = min(modality, self.sets - 1)
+        return self.weight + self.scale * self.lora_up[index] @ self.lora_down[index]
+
+    def forward(self, x: Tensor, modality: int) -> Tensor:
+        """(B, i, h, w) of one modality to (B, o, h, w)."""
+        return F.conv2d(x, self.weight_of(modality)[..., None, None], self.bias)
+
+    @torch.no_grad()
+    def merged(self) -> "MergedConv":
+        """The same with the adapters folded into one matrix per set."""
+        weight = torch.stack([self.weight_of(index) for index in range(max(1, self.sets))])
+        return MergedConv(weight.detach(), self.bias.detach())
+
+
+class MergedConv(nn.Module):
+    """An adapted 1x1 convolution with the adapters folded in."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight[..., None, None], requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+    def forward(self, x: Tensor, modality: int) -> Tensor:
+        """(B, i, h, w) of one modality to (B, o, h, w)."""
+        return F.conv2d(x, self.weight[min(modality, len(self.weight) - 1)], self.bias)
+
+
+class Bottleneck(nn.Module):
+    """Widen by a 1x1 convolution, filter each channel, narrow again; the input is added."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expand: int, lora: LoRAConfig
+    ) -> None:
+        super().__init__()
+        inner = inputs * expand
+        self.expand = AdaptedConv(inputs, inner, lora) if expand > 1 else None
+        self.depthwise = Conv(inner, inner, kernel, stride, inner)
+        self.project = AdaptedConv(inner, outputs, lora)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor, modality: int) -> Tensor:
+        """(B, i, h, w) of one modality to (B, o, h / stride, w / stride)."""
+        inner = x if self.expand is None else F.relu6(self.expand(x, modality))
+        out: Tensor = self.project(F.relu6(self.depthwise(inner)), modality)
+        return x + out if self.adds else out
+
+
+class LiteTrunk(nn.Module):
+    """EfficientNet-Lite0 without its classifier."""
+
+    def __init__(self, lora: LoRAConfig) -> None:
+        super().__init__()
+        self.checkpointing = False
+        self.widths = WIDTHS
+        self.stem = Conv(3, STEM, 3, 2, 1)
+        self.blocks = nn.ModuleList()
+        self.taps: list[int] = []
+        width = STEM
+        for index, stage in enumerate(STAGES):
+            for place in range(stage.blocks):
+                stride = stage.stride if place == 0 else 1
+                self.blocks.append(
+                    Bottleneck(width, stage.width, stage.kernel, stride, stage.expand, lora)
+                )
+                width = stage.width
+            if index in TAPS:
+                self.taps.append(len(self.blocks) - 1)
+
+    def forward(self, images: Tensor, rgb_rows: int) -> list[Tensor]:
+        """(B, 3, H, W), RGB rows first, to the tokens (B, h, w, C) at strides 4, 8, 16, 32."""
+        if rgb_rows == images.shape[0]:
+            return self._stages(images, 0)
+        if rgb_rows == 0:
+            return self._stages(images, 1)
+        both = zip(
+            self._stages(images[:rgb_rows], 0), self._stages(images[rgb_rows:], 1), strict=True
+        )
+        return [torch.cat(pair) for pair in both]
+
+    def _stages(self, images: Tensor, modality: int) -> list[Tensor]:
+        x = F.relu6(self.stem(images))
+        stages = []
+        for index, block in enumerate(self.blocks):
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, modality, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, modality)
+            if index in self.taps:
+                stages.append(x.permute(0, 2, 3, 1))
+        return stages
+
+
+def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights of Lite0 as PyTorch ports name them, batch norms folded in, under our names.
+
+    The published network takes (value - 127) / 128 of 8-bit RGB; the stem is turned so that it
+    takes what SAM 2 takes, ImageNet's mean and deviation per channel. Raises InputError where one
+    is missing: `where` is the file.
+    """
+
+    def get(name: str) -> Tensor:
+        if name not in tensors:
+            raise InputError(f"{where} is no EfficientNet-Lite0: it lacks {name}")
+        return tensors[name].float()
+
+    def folded(conv: str, norm: str) -> tuple[Tensor, Tensor]:
+        gain, shift, mean, variance = (
+            get(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        factor = gain / (variance + NORM_EPSILON).sqrt()
+        return get(f"{conv}.weight") * factor.view(-1, 1, 1, 1), shift - mean * factor
+
+    weight, bias = folded("_conv_stem", "_bn0")
+    std, mean = (torch.tensor(x).view(1, 3, 1, 1) for x in (RGB_STD, RGB_MEAN))
+    turned = {
+        "stem.weight": weight * std * 255 / 128,
+        # exact but for the outermost pixels, where the padding is 0 in either scale
+        "stem.bias": bias + (weight * (mean * 255 - 127) / 128).sum((1, 2, 3)),
+    }
+    blocks = sum(stage.blocks for stage in STAGES)
+    for index in range(blocks):
+        theirs = f"_blocks.{index}"
+        names = {"depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+        if index > 0:
+            names["expand"] = ("_expand_conv", "_bn0")
+        for ours, (conv, norm) in names.items():
+            weight, bias = folded(f"{theirs}.{conv}", f"{theirs}.{norm}")
+            flat = weight if ours == "depthwise" else weight[..., 0, 0]
+            turned |= {f"blocks.{index}.{ours}.weight": flat, f"blocks.{index}.{ours}.bias": bias}
+    return turned
+
+
+__all__ = ["WIDTHS", "AdaptedConv", "LiteTrunk", "from_efficientnet"]
