@@ -166,11 +166,10 @@ def test_every_modality_has_its_own_adapters_and_nothing_of_the_other(filled):
 def test_adapters_are_what_lora_says_and_fold_exactly():
     layer = AdaptedConv(6, 5, LORA)
     torch.nn.init.normal_(layer.lora_up)
-    x = torch.randn(2, 6, 3, 4)
+    x = torch.randn(2, 3, 4, 6)
     for modality in (0, 1):
-        low = F.conv2d(x, layer.lora_down[modality][..., None, None])
-        change = F.conv2d(low, layer.lora_up[modality][..., None, None]) * 4.0 / 2
-        plain = F.conv2d(x, layer.weight[..., None, None], layer.bias)
+        change = x @ layer.lora_down[modality].T @ layer.lora_up[modality].T * 4.0 / 2
+        plain = x @ layer.weight.T + layer.bias
         torch.testing.assert_close(layer(x, modality), plain + change)
         torch.testing.assert_close(layer.merged()(x, modality), layer(x, modality))
     shared = AdaptedConv(6, 5, LoRAConfig("shared", rank=2, alpha=4.0))

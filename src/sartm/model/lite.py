@@ -53,7 +53,11 @@ WIDTHS = tuple(STAGES[stage].width for stage in TAPS)
 
 
 class Conv(nn.Module):
-    """A convolution with bias; at stride 2 padded as TensorFlow does, less above and left."""
+    """A convolution with bias; at stride 2 padded as TensorFlow does, less above and left.
+
+    A kernel with a row and a column of zeros more there, padded evenly, is the same and does not
+    copy its input.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
         super().__init__()
@@ -64,16 +68,33 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, i, h, w), sides multiples of the stride, to (B, o, h / stride, w / stride)."""
-        side = self.weight.shape[-1]
-        if self.stride == 1:
-            return F.conv2d(x, self.weight, self.bias, padding=side // 2, groups=self.groups)
-        before = (side - 2) // 2
-        x = F.pad(x, (before, side - 2 - before, before, side - 2 - before))
-        return F.conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
+        around = self.weight.shape[-1] // 2
+        return F.conv2d(x, self._even(), self.bias, self.stride, around, groups=self.groups)
+
+    def _even(self) -> Tensor:
+        return F.pad(self.weight, (1, 0, 1, 0)) if self.stride == 2 else self.weight
+
+    @torch.no_grad()
+    def merged(self) -> nn.Conv2d:
+        """The same with the zeros written down: a graph that is exported needs fixed kernels."""
+        weight, around = self._even(), self.weight.shape[-1] // 2
+        outputs, each, side, _ = weight.shape
+        layer = nn.Conv2d(
+            each * self.groups,
+            outputs,
+            side,
+            self.stride,
+            around,
+            groups=self.groups,
+            device="meta",
+        )
+        layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        layer.bias = nn.Parameter(self.bias.detach(), requires_grad=False)
+        return layer
 
 
 class AdaptedConv(nn.Module):
-    """A 1x1 convolution with adapters: weight + (alpha / r) up_m down_m for modality m."""
+    """A 1x1 convolution of tokens with adapters: weight + (alpha / r) up_m down_m, modality m."""
 
     def __init__(self, inputs: int, outputs: int, config: LoRAConfig) -> None:
         super().__init__()
@@ -96,8 +117,8 @@ class AdaptedConv(nn.Module):
         return self.weight + self.scale * self.lora_up[index] @ self.lora_down[index]
 
     def forward(self, x: Tensor, modality: int) -> Tensor:
-        """(B, i, h, w) of one modality to (B, o, h, w)."""
-        return F.conv2d(x, self.weight_of(modality)[..., None, None], self.bias)
+        """(B, h, w, i) of one modality to (B, h, w, o)."""
+        return F.linear(x, self.weight_of(modality), self.bias)
 
     @torch.no_grad()
     def merged(self) -> "MergedConv":
@@ -111,12 +132,12 @@ class MergedConv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight[..., None, None], requires_grad=False)
+        self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Tensor, modality: int) -> Tensor:
-        """(B, i, h, w) of one modality to (B, o, h, w)."""
-        return F.conv2d(x, self.weight[min(modality, len(self.weight) - 1)], self.bias)
+        """(B, h, w, i) of one modality to (B, h, w, o)."""
+        return F.linear(x, self.weight[min(modality, len(self.weight) - 1)], self.bias)
 
 
 class Bottleneck(nn.Module):
@@ -133,9 +154,12 @@ class Bottleneck(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor, modality: int) -> Tensor:
-        """(B, i, h, w) of one modality to (B, o, h / stride, w / stride)."""
-        inner = x if self.expand is None else F.relu6(self.expand(x, modality))
-        out: Tensor = self.project(F.relu6(self.depthwise(inner)), modality)
+        """(B, h, w, i) of one modality to (B, h / stride, w / stride, o)."""
+        wide = x
+        if self.expand is not None:
+            wide = F.relu6(self.expand(x, modality), inplace=True)
+        seen = self.depthwise(wide.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out: Tensor = self.project(F.relu6(seen, inplace=True), modality)
         return x + out if self.adds else out
 
 
@@ -172,7 +196,7 @@ class LiteTrunk(nn.Module):
         return [torch.cat(pair) for pair in both]
 
     def _stages(self, images: Tensor, modality: int) -> list[Tensor]:
-        x = F.relu6(self.stem(images))
+        x = F.relu6(self.stem(images), inplace=True).permute(0, 2, 3, 1)
         stages = []
         for index, block in enumerate(self.blocks):
             if self.checkpointing and torch.is_grad_enabled():
@@ -180,7 +204,7 @@ class LiteTrunk(nn.Module):
             else:
                 x = block(x, modality)
             if index in self.taps:
-                stages.append(x.permute(0, 2, 3, 1))
+                stages.append(x)
         return stages
 
 

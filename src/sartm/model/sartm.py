@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sartm.config import ModelConfig
 from sartm.model.fusion import Fusion
-from sartm.model.lite import RGB_MEAN, RGB_STD, AdaptedConv, LiteTrunk
+from sartm.model.lite import RGB_MEAN, RGB_STD, AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sam2 import (
     ENCODERS,
@@ -253,7 +253,7 @@ class SARTM(nn.Module):
             is_parameter = isinstance(tensor, nn.Parameter)
             shared[id(tensor)] = nn.Parameter(moved, requires_grad=False) if is_parameter else moved
         for module in self.modules():
-            if isinstance(module, AdaptedQKV | AdaptedConv):
+            if isinstance(module, AdaptedQKV | AdaptedConv | Conv):
                 folded = module.merged()
                 shared[id(module)] = folded.to(dtype) if dtype else folded
         model = copy.deepcopy(self, shared)
