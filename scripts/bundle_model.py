@@ -28,12 +28,14 @@ def main() -> None:
     if options.output:
         model.config = override(model.config, [f"output={options.output}"])
     recipe = model.facts.recipe
-    recipe["data"], recipe["init"] = Path(recipe["data"]).name, Path(recipe["init"]).name
+    for key in ("data", "init", "encoder", "teacher"):
+        recipe[key] = Path(recipe.get(key, "")).name
     facts = replace(
         model.facts,
         name=options.name,
         licence=options.licence,
         command=options.command or model.facts.command,
+        encoder=Path(model.facts.encoder).name,
         recipe=recipe,
     )
     save(model, MODELS / options.name, facts, full=True, dtype=torch.float16)
