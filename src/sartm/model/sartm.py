@@ -64,9 +64,9 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, levels: Levels) -> Tensor:
         """(B, K, H/4, W/4) class logits."""
-        x = F.interpolate(levels.sfm, levels.ifp.shape[2:], mode="bilinear")
+        x = F.interpolate(levels.sfm, scale_factor=2.0, mode="bilinear")
         x = x + self.lift_ifp(levels.ifp)
-        x = F.interpolate(x, levels.ffp.shape[2:], mode="bilinear") + self.lift_ffp(levels.ffp)
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear") + self.lift_ffp(levels.ffp)
         logits: Tensor = self.predict(x)
         return logits
 
@@ -148,6 +148,9 @@ class SARTM(nn.Module):
         """The maps of both modalities; where one is None both are those of the other one."""
         if rgb is None and thermal is None:
             raise ValueError("SARTM needs at least one of rgb and thermal")
+        apart = isinstance(self.image_encoder.trunk, LiteTrunk)
+        if apart and rgb is not None and thermal is not None:  # nothing to join and to cut again
+            return self.encode(rgb, None)[0], self.encode(None, thermal)[1]
         rows = 0 if rgb is None else rgb.shape[0]  # a traced batch size stays one
         decoder = self.sam_mask_decoder
         images = self._standardise(rgb, thermal)
