@@ -18,6 +18,7 @@ LEVELS = {
     "sartm.data": 1, "sartm.model": 1, "sartm.language": 1, "sartm.metrics": 1,
     "sartm.losses": 2, "sartm.recipes": 2, "sartm.runs": 2, "sartm.report": 2,
     "sartm.tiles": 2, "sartm.training_data": 2, "sartm.journal": 2,
+    "sartm.teaching": 2,
     "sartm.training": 3, "sartm.evaluation": 3, "sartm.inference": 3,
     "sartm.robustness": 3,
     "sartm.demo": 4, "sartm.export": 4, "sartm.benchmark": 4, "sartm.app": 4, "sartm.video": 4,
