@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 
 import golden
@@ -14,6 +15,7 @@ from sartm.benchmark import Setting, bench, change_setting
 from sartm.cli import main
 from sartm.errors import InputError
 from sartm.model.checkpoint import ModelFacts, save
+from sartm.model.sartm import SARTM
 
 SMALL = Setting("drawn", height=64, width=96, precision="fp32")
 
@@ -52,6 +54,26 @@ def test_two_settings_are_compared_per_round():
     assert [row["runtime"] for row in result["rows"]] == ["torch", "onnx"]
     assert len(result["compare"]["ratios"]) == 3
     assert result["compare"]["agreement"] > 0.999
+
+
+def test_streams_run_at_a_time_and_count_every_batch(monkeypatch):
+    before, under_way, most = torch.get_num_threads(), [], []
+    logits = SARTM.predict_logits
+
+    def counted(self, *images):
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.05)
+        out = logits(self, *images)
+        under_way.pop()
+        return out
+
+    monkeypatch.setattr(SARTM, "predict_logits", counted)
+    result = bench(Setting(height=64, width=96, streams=3), rounds=2, model=build(TINY))
+    (row,) = result["rows"]
+    assert row["streams"] == max(most) == 3
+    assert row["pairs_per_second"] == pytest.approx(3e3 / row["median_ms"], rel=1e-2)
+    assert torch.get_num_threads() == before
 
 
 def test_settings_that_do_not_exist_are_refused():

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,23 @@ def test_a_batch_is_labelled_as_its_pairs_are(onnx_folder):
     )
     for found, (rgb, thermal) in zip(batch, images, strict=True):
         np.testing.assert_allclose(found, exported.logits(rgb, thermal), atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_pairs_side_by_side_are_labelled_as_one_after_another(runtime, request, monkeypatch):
+    """Sizes alternate, so that calls on different graphs overlap too."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    predictor = Predictor(load(request.getfixturevalue(f"{runtime}_folder")))
+    samples = [draw_sample(64 + 32 * (index % 2), 96, index) for index in range(12)]
+    alone = [predictor.predict(sample).labels for sample in samples]
+    with predictor.side_by_side() as workers, ThreadPoolExecutor(workers) as pool:
+        assert workers == 3
+        together = [prediction.labels for prediction in pool.map(predictor.predict, samples)]
+    assert any(len(np.unique(labels)) > 1 for labels in alone)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert (ours == theirs).mean() > 0.999
+    assert np.array_equal(predictor.predict(samples[0]).labels, alone[0])
 
 
 def test_the_file_says_itself_what_it_is(onnx_folder, openvino_folder, model):

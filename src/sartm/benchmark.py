@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,8 @@ from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
 Runtime = Literal["torch", "onnx", "openvino"]
+IN_A_ROW = 4
+"""Batches that each of several streams runs in a round: they need not end together."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,25 @@ class Setting:
     batch: int = 1
     precision: Precision = "auto"
     modality: Modality = "both"
+    streams: int = 1
+    """Batches under way at a time, each on its part of the cores."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 32 or max(self.height, self.width) > 16384:
             raise InputError(f"size is {self.height}x{self.width}; each side needs 32 to 16384")
         if not 1 <= self.batch <= 1024:
             raise InputError(f"batch is {self.batch}; choose 1 to 1024")
+        if not 1 <= self.streams <= 256:
+            raise InputError(f"streams is {self.streams}; choose 1 to 256")
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A setting that can be run: `run` gives logits (B, K, h/4, w/4)."""
+    """A setting that can be run: `run` gives logits (B, K, h/4, w/4) of one batch."""
 
     setting: Setting
     run: Callable[[], Array]
-    precision: str
-    device: torch.device
+    predictor: Predictor
     network: SARTM | None
     """For operators and arithmetic; None in other runtimes."""
 
@@ -106,7 +112,7 @@ def bench(
             for each, times in zip(ready, seconds, strict=True):
                 times.append(_time(each))
         rows = [_row(*each, gemm_side) for each in zip(ready, seconds, peaks, strict=True)]
-    result: dict[str, Any] = {"machine": _machine(ready[0].device), "rows": rows}
+    result: dict[str, Any] = {"machine": _machine(ready[0].predictor.device), "rows": rows}
     if changed is not None:
         ratios = [first / second for first, second in zip(*seconds, strict=True)]
         same = outputs[0].shape == outputs[1].shape
@@ -152,16 +158,9 @@ def _make_ready(
     if isinstance(network, ExportedModel):
         setting = replace(setting, runtime=network.export.format)
         opened = network
-        return _Ready(
-            setting, lambda: opened.run(images), predictor.precision, predictor.device, None
-        )
-    return _Ready(
-        setting,
-        _torch_runner(network, images, predictor.device),
-        predictor.precision,
-        predictor.device,
-        network,
-    )
+        return _Ready(setting, lambda: opened.run(images), predictor, None)
+    run = _torch_runner(network, images, predictor.device)
+    return _Ready(setting, run, predictor, network)
 
 
 def _torch_runner(
@@ -182,15 +181,16 @@ def _torch_runner(
 
 def _warm_up(ready: _Ready) -> tuple[Array, float | None]:
     """The output, and the peak memory in MiB of a second run: of the GPU, else of the process."""
-    ready.run()
-    cuda = ready.device.type == "cuda"
+    out, device = ready.run(), ready.predictor.device
+    _time(ready)
+    cuda = device.type == "cuda"
     if cuda:
-        torch.cuda.reset_peak_memory_stats(ready.device)
+        torch.cuda.reset_peak_memory_stats(device)
     else:
         _reset_peak()
-    out = ready.run()
+    _time(ready)
     if cuda:
-        return out, torch.cuda.max_memory_allocated(ready.device) / 2**20
+        return out, torch.cuda.max_memory_allocated(device) / 2**20
     return out, _peak()
 
 
@@ -211,10 +211,18 @@ def _peak() -> float:
 
 
 def _time(ready: _Ready) -> float:
-    """Seconds of one run; its output arrives on the CPU, so a GPU is done by then."""
-    begun = time.perf_counter()
-    ready.run()
-    return time.perf_counter() - begun
+    """Seconds until every stream has run IN_A_ROW batches, by that number; outputs arrive on the
+    CPU, so a GPU is done by then."""
+    streams = ready.setting.streams
+    if streams == 1:
+        begun = time.perf_counter()
+        ready.run()
+        return time.perf_counter() - begun
+    with ready.predictor.side_by_side(streams), ThreadPoolExecutor(streams) as pool:
+        begun = time.perf_counter()
+        for done in [pool.submit(ready.run) for _ in range(streams * IN_A_ROW)]:
+            done.result()
+        return (time.perf_counter() - begun) / IN_A_ROW
 
 
 def _row(
@@ -222,19 +230,20 @@ def _row(
 ) -> dict[str, Any]:
     median = statistics.median(seconds)
     low, high = np.percentile(seconds, (25, 75))
+    pairs = ready.setting.batch * ready.setting.streams
     row: dict[str, Any] = to_dict(ready.setting) | {
-        "precision": ready.precision,
+        "precision": ready.predictor.precision,
         "median_ms": round(1e3 * median, 3),
         "iqr_ms": round(1e3 * float(high - low), 3),
         "rounds": len(seconds),
-        "pairs_per_second": round(ready.setting.batch / median, 3),
+        "pairs_per_second": round(pairs / median, 3),
         "peak_mib": None if peak is None else round(peak, 1),
     }
     if ready.network is None:
         return row
     dtype = ready.network.no_mem_embed.dtype
-    rate, gflop = gemm_gflops(ready.device, dtype, gemm_side), _gflop(ready)
-    reached = gflop * ready.setting.batch / median
+    rate, gflop = gemm_gflops(ready.predictor.device, dtype, gemm_side), _gflop(ready)
+    reached = gflop * pairs / median
     return row | {
         "gflop": round(gflop, 3),
         "gflops": round(reached, 2),
@@ -265,7 +274,7 @@ def _gflop(ready: _Ready) -> float:
 
 def _operators(ready: _Ready) -> list[dict[str, Any]]:
     """The operators that take longest, with their share of the time."""
-    cuda = ready.device.type == "cuda"
+    cuda = ready.predictor.device.type == "cuda"
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=kinds) as profiled:
         ready.run()

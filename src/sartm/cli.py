@@ -729,6 +729,9 @@ def bench(
     runtime: Annotated[Runtime, typer.Option(help="What computes.")] = Runtime.torch,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
     batch: Annotated[int, typer.Option("--batch-size", min=1, max=1024)] = 1,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Batches under way at a time, sharing the cores.")
+    ] = 1,
     modality: Modality = Modality.both,
     compare: Annotated[
         str, typer.Option(help="A second setting, in turns: runtime=onnx,precision=fp32")
@@ -744,7 +747,7 @@ def bench(
 
     height, width = _sides(size, "--size")
     setting = Setting(
-        model, runtime.value, height, width, batch, precision.value, modality.value
+        model, runtime.value, height, width, batch, precision.value, modality.value, streams
     )  # fmt: skip
     changed = change_setting(setting, compare) if compare else None
     result = run_bench(setting, changed, rounds=rounds, device=device)
@@ -753,7 +756,10 @@ def bench(
         name = f"{row['model']} {row['runtime']} {row['precision']} {row['height']}x{row['width']}"
         share = f"{100 * row['share']:.0f} %" if "share" in row else "-"
         keys = ("median_ms", "pairs_per_second", "peak_mib", "gflop", "gflops")
-        table.add_row(f"{name} x{row['batch']}", *(str(row.get(key, "-")) for key in keys), share)
+        side = f" {row['streams']} streams" if row["streams"] > 1 else ""
+        table.add_row(
+            f"{name} x{row['batch']}{side}", *(str(row.get(key, "-")) for key in keys), share
+        )
     Console().print(table)
     for row in result["rows"]:
         if "operators" in row:

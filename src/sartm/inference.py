@@ -178,6 +178,7 @@ class Predictor:
         self.config, self.classes = model.config, model.config.classes
         self.facts = model.facts
         self.precision: str
+        self._asked = precision
         if isinstance(model, ExportedModel):
             if device not in ("auto", "cpu"):
                 raise InputError(f"{model.path} runs on the CPU, not on {device}; --device cpu")
@@ -216,23 +217,35 @@ class Predictor:
         return Prediction(labels, self.classes, logits, image)
 
     @contextmanager
-    def side_by_side(self) -> Iterator[int]:
+    def side_by_side(self, streams: int | None = None) -> Iterator[int]:
         """How many pairs to label at a time, in new threads, while this is open.
 
         A small network on a CPU runs one pair per core: its operations are too short to share. A
-        large one, a GPU and other runtimes take one pair at a time, and share it.
+        large one and a GPU take one pair at a time, and share it. Not for two threads at a time.
+
+        Args:
+            streams: so many, whatever the network; None: what suits it.
         """
-        cores, weights = torch.get_num_threads(), 0
-        if isinstance(self.model, SARTM) and self.device.type == "cpu":
-            weights = sum(parameter.numel() for parameter in self.model.parameters())
-        if not 0 < weights <= SMALL or cores == 1:
+        cores = torch.get_num_threads()
+        if streams is None:
+            streams = cores if self.device.type == "cpu" and self._weights() <= SMALL else 1
+        if streams == 1:
             yield 1
             return
-        torch.set_num_threads(1)  # what new threads take over
+        if isinstance(self.model, ExportedModel):
+            self.model.prepare(self._asked, streams)
+        torch.set_num_threads(max(1, cores // streams))  # what new threads take over
         try:
-            yield cores
+            yield streams
         finally:
             torch.set_num_threads(cores)
+            if isinstance(self.model, ExportedModel):
+                self.model.prepare(self._asked)
+
+    def _weights(self) -> int:
+        if isinstance(self.model, ExportedModel):
+            return self.model.size() // 4
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
     def _fixed_size(self) -> bool:
         return isinstance(self.model, ExportedModel) and self.model.export.size is not None

@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from sartm.model.checkpoint import FORMAT, ModelFacts
 Array = npt.NDArray[Any]
 Format = Literal["onnx", "openvino"]
 Run = Callable[[dict[str, Array]], Array]
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Inputs and their sizes."""
 
 FILES: dict[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
 """What an export folder holds; OpenVINO's weights lie in model.bin beside it."""
@@ -72,8 +75,8 @@ class _Graph:
     """Number of dimensions of each."""
     classes: int | None
     """Channels of the output; None where the file leaves them open."""
-    start: Callable[[str], Run]
-    """Makes it ready to run, in a precision."""
+    start: Callable[[str, int], Run]
+    """Makes it ready to run, in a precision, for so many callers at a time."""
 
 
 class ExportedModel:
@@ -90,12 +93,17 @@ class ExportedModel:
         self.config, self.facts, self.export = content.model, content.facts, content.export
         _require_inputs(self._graph, content, path)
         self._run: Run | None = None
-        self._lock = threading.Lock()
+        self._ready: dict[tuple[str, int], Run] = {}
 
-    def prepare(self, precision: str) -> str:
-        """Choose the number format of the arithmetic, `auto`, `fp32` or (OpenVINO) `bf16`.
+    def prepare(self, precision: str, streams: int = 1) -> str:
+        """Choose how it runs.
 
-        Returns it in words. InputError where the runtime has no such format.
+        Args:
+            precision: number format of the arithmetic, `auto`, `fp32` or (OpenVINO) `bf16`.
+            streams: callers that share the cores, each with its part of them; 1: each call has
+                all.
+
+        Returns the number format in words. InputError where the runtime has no such format.
         """
         known = ("auto", "fp32") if self.export.format == "onnx" else ("auto", "fp32", "bf16")
         if precision not in known:
@@ -103,7 +111,9 @@ class ExportedModel:
                 f"{self.path} runs in {' or '.join(known)}, not in {precision}; leave --precision "
                 f"out"
             )
-        self._run = self._graph.start(precision)
+        if (precision, streams) not in self._ready:
+            self._ready[precision, streams] = self._graph.start(precision, streams)
+        self._run = self._ready[precision, streams]
         return f"{self.export.format} {self.export.precision} {precision}"
 
     def logits(self, rgb: Array | None, thermal: Array | None) -> npt.NDArray[np.float32]:
@@ -126,19 +136,25 @@ class ExportedModel:
         if self._run is None:
             self.prepare("auto")
         assert self._run is not None
-        with self._lock:
-            try:
-                return self._run(inputs)
-            except (RuntimeError, ValueError) as error:
-                raise _unreadable(self.path, error) from None
+        try:
+            return self._run(inputs)
+        except (RuntimeError, ValueError) as error:
+            raise _unreadable(self.path, error) from None
+
+    def size(self) -> int:
+        """Bytes of the graph and its weights."""
+        return sum(path.stat().st_size for path in self._files())
 
     def fingerprint(self) -> str:
         """SHA-256 over the files: the same model or not."""
         digest = hashlib.sha256()
-        for path in (self.path, self.path.with_suffix(".bin")):
-            if path.is_file():
-                digest.update(path.read_bytes())
+        for path in self._files():
+            digest.update(path.read_bytes())
         return digest.hexdigest()
+
+    def _files(self) -> list[Path]:
+        both = (self.path, self.path.with_suffix(".bin"))
+        return [path for path in both if path.is_file()]
 
     def _inputs(self, rgb: Array | None, thermal: Array | None) -> dict[str, Array]:
         given = {"rgb": rgb, "thermal": thermal}
@@ -187,26 +203,36 @@ def _open_onnx(path: Path) -> _Graph:
         import onnxruntime
     except ModuleNotFoundError:
         raise _lacks("onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # one setting for every runtime
-    options.log_severity_level = 4  # errors arrive as exceptions
+
+    def open_session(streams: int) -> Any:
+        options = onnxruntime.SessionOptions()
+        # one setting for every runtime
+        options.intra_op_num_threads = max(1, torch.get_num_threads() // streams)
+        options.log_severity_level = 4  # errors arrive as exceptions
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = open_session(1)
     except Exception as error:  # its exceptions have no common parent
         raise _unreadable(path, error) from None
 
-    def run(inputs: dict[str, Array]) -> Array:
-        try:
-            return np.asarray(session.run(["logits"], inputs)[0])
-        except Exception as error:
-            raise RuntimeError(error) from None
+    def start(_: str, streams: int) -> Run:
+        chosen = session if streams == 1 else open_session(streams)
+
+        def run(inputs: dict[str, Array]) -> Array:
+            try:
+                return np.asarray(chosen.run(["logits"], inputs)[0])
+            except Exception as error:
+                raise RuntimeError(error) from None
+
+        return run
 
     outputs = {value.name: value.shape for value in session.get_outputs()}
     return _Graph(
         session.get_modelmeta().custom_metadata_map.get(KEY, ""),
         {value.name: len(value.shape) for value in session.get_inputs()},
         _channels(outputs.get("logits")),
-        lambda precision: run,
+        start,
     )
 
 
@@ -230,36 +256,44 @@ def _open_openvino(path: Path) -> _Graph:
         description = graph.get_rt_info([KEY]).value if graph.has_rt_info([KEY]) else ""
     except Exception as error:  # a damaged file fails in many ways
         raise _unreadable(path, error) from None
-    return _Graph(
-        str(description), inputs, classes, lambda precision: _start_openvino(core, graph, precision)
-    )
+    return _Graph(str(description), inputs, classes, partial(_start_openvino, core, graph))
 
 
-def _start_openvino(core: Any, graph: Any, precision: str) -> Run:
+def _start_openvino(core: Any, graph: Any, precision: str, streams: int) -> Run:
     """A graph compiled for a size runs faster: the first size gets one, all others share one."""
     settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
+        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": streams,
     }
     if precision != "auto":
         settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
-    compiled: dict[tuple[tuple[int, ...], ...] | None, Any] = {}
+    compiled: dict[Shapes | None, Any] = {}
+    lock, own = threading.Lock(), threading.local()
 
-    def run(inputs: dict[str, Array]) -> Array:
-        shapes: tuple[tuple[int, ...], ...] | None = tuple(x.shape for x in inputs.values())
-        if shapes not in compiled:
-            shapes = None if compiled else shapes
-        if shapes not in compiled:
+    def compile_for(shapes: Shapes) -> Shapes | None:
+        """What `compiled` has for this size: a graph of its own, or the one for every size."""
+        with lock:
+            if shapes in compiled:
+                return shapes
+            if compiled:
+                if None not in compiled:
+                    compiled[None] = core.compile_model(graph, "CPU", settings)
+                return None
             chosen = graph.clone()
             try:
-                if shapes is not None:
-                    chosen.reshape({name: list(x.shape) for name, x in inputs.items()})
+                chosen.reshape(dict(shapes))
                 compiled[shapes] = core.compile_model(chosen, "CPU", settings)
             except RuntimeError:  # some graphs compile for every size but not for one
-                if shapes is None:
-                    raise
                 compiled[shapes] = core.compile_model(graph, "CPU", settings)
-        return np.array(compiled[shapes](inputs)[0])  # a copy: the next call writes there again
+            return shapes
+
+    def run(inputs: dict[str, Array]) -> Array:
+        key = compile_for(tuple((name, x.shape) for name, x in inputs.items()))
+        requests = own.__dict__.setdefault("requests", {})  # a request holds one call's memory
+        if key not in requests:
+            requests[key] = compiled[key].create_infer_request()
+        return np.array(requests[key].infer(inputs)[0])  # a copy: the next call writes there again
 
     return run
 
