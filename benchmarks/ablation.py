@@ -66,7 +66,7 @@ class Row:
 
 
 ROWS = {
-    "base": Row("base", "the losses, fusion and adapters of `mini`"),
+    "base": Row("base", "defaults: FRM and FFM, adapters per modality, CMKD at 0.5"),
     "rgb": Row("modality", "RGB alone", ("model.fusion.kind=rgb", *NO_DROP)),
     "thermal": Row("modality", "thermal alone", ("model.fusion.kind=thermal", *NO_DROP)),
     "early": Row(

@@ -154,6 +154,10 @@ def test_bad_options_exit_2(tmp_path: Path, model: str, capsys: pytest.CaptureFi
     _exits_2(["train", "mini", "--data", data, "--out", run, "--set", "optim.lrr=1"], capsys,
              "optim.lrr", "did you mean 'lr'")  # fmt: skip
     _exits_2(["train", "minni", "--data", data, "--out", run], capsys, "minni", "mini, ")
+    _exits_2(["predict", "--rbg", rgb], capsys, "--rbg", "--rgb")
+    _exits_2(["predict", "--rgb"], capsys, "--rgb", "argument")
+    _exits_2(["bench", "--rounds", "some"], capsys, "--rounds", "integer")
+    _exits_2(["predcit"], capsys, "predcit")
     _exits_2(
         ["evaluate", "--data", data, "--split", "test", "--model", model], capsys, "train, val"
     )

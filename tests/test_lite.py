@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sartm.config import LoRAConfig
 from sartm.errors import InputError
+from sartm.model.checkpoint import ModelFacts, load, save
 from sartm.model.lite import (
     NORM_EPSILON,
     RGB_MEAN,
@@ -238,6 +239,37 @@ def test_another_file_is_refused(tmp_path):
     torch.save(published(), tmp_path / "right.pth")
     with pytest.raises(InputError, match=r"model\.size=lite"):
         load_encoder(SARTM(TINY), tmp_path / "right.pth")
+
+
+def test_a_file_of_the_wider_family_is_refused(tmp_path):
+    """EfficientNet-B0 has Lite0's names and widths, and gates besides."""
+    gated = published() | {"_blocks.0._se_reduce.weight": torch.zeros(8, 32, 1, 1)}
+    torch.save(gated, tmp_path / "b0.pth")
+    with pytest.raises(InputError, match="squeeze-and-excitation"):
+        load_encoder(SARTM(LITE), tmp_path / "b0.pth")
+
+
+def test_a_trunk_alone_is_no_model(tmp_path):
+    torch.save(published(), tmp_path / "lite0.pth")
+    with pytest.raises(InputError, match=r"--set encoder="):
+        load(tmp_path / "lite0.pth")
+
+
+def test_a_model_on_a_frozen_trunk_is_saved_whole(tmp_path):
+    """A file brings the trunk alone: the neck learns, and is in the folder."""
+    torch.save(published(), tmp_path / "lite0.pth")
+    model = SARTM(replace(LITE, frozen_encoder=True))
+    load_encoder(model, tmp_path / "lite0.pth")
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any(name.startswith("image_encoder.neck.") for name in learning)
+    trunk = {n for n in learning if n.startswith("image_encoder.trunk.")}
+    assert trunk
+    assert all(".lora_" in name for name in trunk)
+    save(model, tmp_path / "model", ModelFacts())
+    (tmp_path / "lite0.pth").unlink()
+    found = load(tmp_path / "model").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
+    assert "EfficientNet-Lite0" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_the_trunk_is_as_large_as_published():

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY
+from conftest import TINY, build
 from golden import listing, needed
 from PIL import Image
 from safetensors.torch import load_file
@@ -1155,7 +1155,8 @@ def test_a_larger_working_size_of_the_teacher_is_kept(six, tmp_path):
     model = SARTM(replace(TINY, scale=1.0, output="blend"))
     save(model, tmp_path / "teacher", ModelFacts())
     student = replace(model.config, scale=0.5)
-    teacher = load_teacher(str(tmp_path / "teacher"), student, torch.device("cpu"))
+    teacher, facts = load_teacher(str(tmp_path / "teacher"), student, torch.device("cpu"))
+    assert facts is not None
     rgb, thermal = torch.rand(2, 3, 32, 48), torch.rand(2, 1, 32, 48)
     yes, mixed = torch.tensor([True, True]), torch.tensor([True, False])
     batch = Batch(rgb, thermal, torch.zeros(2, 32, 48), yes, ~yes, mixed, yes)
@@ -1169,6 +1170,41 @@ def test_a_larger_working_size_of_the_teacher_is_kept(six, tmp_path):
             model.predict_logits(None, large[1][1:]),
         ]
     torch.testing.assert_close(got, torch.cat(expected).softmax(1))
+
+
+def test_a_model_is_its_own_teacher_without_loss_whatever_the_crop(tmp_path):
+    """Crops that are no multiple of 32 are padded; what was taught lies where it belongs."""
+    torch.manual_seed(0)
+    model = build(TINY).eval()
+    save(model, tmp_path / "teacher", ModelFacts())
+    teacher, _ = load_teacher(str(tmp_path / "teacher"), model.config, torch.device("cpu"))
+    rgb, thermal, yes = torch.rand(1, 3, 44, 72), torch.rand(1, 1, 44, 72), torch.tensor([True])
+    label = torch.zeros(1, 44, 72, dtype=torch.long)
+    taught = teacher(Batch(rgb, thermal, label, yes, yes, yes, yes))
+    spoken = torch.ones(len(MFNET), dtype=torch.bool)
+    criterion = sartm.training.Criterion(LossConfig(language=0), TINY.width, spoken, None)
+    with torch.no_grad():
+        terms = criterion(model(rgb, thermal), label, taught=taught)
+    assert float(terms["distil"]) < 1e-6
+
+
+def test_a_start_that_has_seen_the_validation_pairs_is_named(six, undisturbed, tmp_path, caplog):
+    config = short(six, init=str(undisturbed / "best"), encoder="unread.pt")
+    with caplog.at_level(logging.WARNING, "sartm"):
+        train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    assert "was trained on 3 of the 3 validation pairs" in caplog.text
+    assert "unread.pt is not read" in caplog.text
+
+
+def test_a_licence_is_passed_on_with_the_data_that_came_after(six, tmp_path):
+    licence = "Drawn; free."
+    save(build(short(six).model), tmp_path / "start", ModelFacts(name="start", licence=licence))
+    config = short(six, init=str(tmp_path / "start"))
+    train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    facts = load(tmp_path / "run" / "best").facts
+    assert facts is not None
+    assert licence in facts.licence
+    assert "drawn" in facts.licence
 
 
 def test_what_a_teacher_cannot_teach_is_refused(six, tmp_path):

@@ -8,9 +8,8 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -110,6 +109,10 @@ Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead
 Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
 
 
+# Of whichever click typer brings: newer ones have a copy of their own.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 2 for user errors, 3 for failed items, 130."""
     # Damaged files are described by our own messages; the decoders' would double them.
@@ -129,10 +132,10 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"sartm: {error}", file=sys.stderr)
         return 2
-    except click.exceptions.Abort:
+    except typer.Abort:
         return 130
-    except click.ClickException as error:
-        error.show()
+    except UsageError as error:
+        cast(typer.BadParameter, error).show()
         return 2
     except KeyboardInterrupt:
         print("sartm: interrupted; what was finished is kept", file=sys.stderr)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.config import Modality, to_dict
-from sartm.data.classes import MFNET
+from sartm.data.classes import MFNET, Classes
 from sartm.data.images import apply_thermal_rule, image_size, read_label
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sartm.inference import Predictor
+    from sartm.model.checkpoint import ModelFacts
     from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
@@ -253,16 +254,13 @@ def evaluate_with_pictures(
     """
     choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
-    known = {} if facts is None else facts.training_images
-    seen = set(known.values())
     tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
     judged = judge(predictor, dataset, modality=modality, views=views, workers=workers)
     with Meter(f"evaluate {modality}", len(dataset)) as meter:
         for index, (sample, labels, counts) in enumerate(judged):
             tally.add(index, counts, sample.size)
             extremes.add(index, labels, counts)
-            frame = sample.name in known and _is_mfnet_frame(sample.name, dataset)
-            if frame or (seen and pixel_hash(sample) in seen):
+            if facts is not None and was_seen(sample, dataset.classes, facts):
                 contaminated.append(sample.name)
             meter.advance()
     report = tally.report(
@@ -469,10 +467,16 @@ def _truth(pair: Pair, dataset: PairDataset) -> Array:
     return label
 
 
-def _is_mfnet_frame(name: str, dataset: PairDataset) -> bool:
-    """MSRS and MFNet share frames under one name though their pixels differ."""
+def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:
+    """Whether a model was trained on this pair.
+
+    MSRS and MFNet share frames under one name though their pixels differ.
+    """
+    known, name = facts.training_images, sample.name
     numbered = len(name) == 6 and name[:5].isdigit() and name[5] in "DN"
-    return numbered and dataset.classes.names == MFNET.names
+    if numbered and classes.names == MFNET.names and name in known:
+        return True
+    return bool(known) and pixel_hash(sample) in known.values()
 
 
 def _picture(

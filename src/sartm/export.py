@@ -120,7 +120,8 @@ def export_model(
         modality: the inputs the graph takes.
         size: height and width in pixels to fix the graph to; None: any size, any batch, but in
             int8 that of the first pair of `calibration`.
-        int8: 8-bit weights and activations in the encoder's MLPs (OpenVINO only).
+        int8: 8-bit weights and activations in the encoder's MLPs, or all of a `lite` trunk
+            (OpenVINO only).
         samples: real pairs to compare on.
         calibration: real pairs the ranges of int8 are measured on; needed for it.
         agreement: least share of equal classes, instead of `LEAST_AGREEMENT`'s.

@@ -394,7 +394,9 @@ class Criterion(nn.Module):
                 own = own + config.lovasz * terms[name]
             if taught is not None and config.distil > 0:
                 name = f"{head}_distil".strip("_")
-                terms[name] = imitation(small, taught, self.reduce)
+                # the logits' padding below and to the right is not the teacher's
+                height, width = (-(-side // 4) for side in size)
+                terms[name] = imitation(small[..., :height, :width], taught, self.reduce)
                 own = own + config.distil * terms[name]
             total = total + weight * own
         below, right = -size[0] % 32, -size[1] % 32

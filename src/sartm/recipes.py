@@ -96,7 +96,7 @@ class TrainConfig:
 
 
 MAY_CHANGE = frozenset(
-    {"data", "unlabelled", "teacher", "workers", "keep", "checkpoint_every", "pictures",
+    {"data", "unlabelled", "workers", "keep", "checkpoint_every", "pictures",
      "tensorboard", "activation_checkpointing"}
 )  # fmt: skip
 """What a run that is resumed may have otherwise than before: where its data lies now, and what
@@ -121,7 +121,7 @@ def _compare(name: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]
 
 
 def mini(classes: Classes = MFNET) -> TrainConfig:
-    """4.7 M parameters at 0.6 of the images' size: for CPUs and small sets.
+    """4.7 M parameters at half of the images' size: for CPUs and small sets.
 
     The trunk knows ImageNet. It starts from the bundled model of this name, for whatever classes;
     to start from EfficientNet-Lite0 alone: init= and encoder=FILE.
@@ -139,7 +139,7 @@ def mini(classes: Classes = MFNET) -> TrainConfig:
             fusion=FusionConfig(crop=crop),
             frozen_encoder=False,
             output="blend",
-            scale=0.6,
+            scale=0.5,
         ),
         optim=OptimConfig(
             lr=1e-3,

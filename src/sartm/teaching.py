@@ -14,14 +14,16 @@ from torch import Tensor
 from sartm.config import ModelConfig
 from sartm.data.augmentation import Batch
 from sartm.errors import InputError
-from sartm.model.checkpoint import load_for_training
+from sartm.model.checkpoint import ModelFacts, load_for_training
 from sartm.model.sartm import SARTM
 
 Teacher = Callable[[Batch], Tensor]
 """A batch on its device to (B, K, h', w') class shares over the crop, without gradient."""
 
 
-def load_teacher(source: str, student: ModelConfig, device: torch.device) -> Teacher:
+def load_teacher(
+    source: str, student: ModelConfig, device: torch.device
+) -> tuple[Teacher, ModelFacts | None]:
     """A SARTM as the teacher of another one.
 
     Args:
@@ -29,11 +31,19 @@ def load_teacher(source: str, student: ModelConfig, device: torch.device) -> Tea
         student: whose classes and thermal rule it must share.
         device: where batches are.
 
+    Returns the teacher, and where its weights come from: what it was trained on is passed on.
+
     Raises:
-        InputError: a model of other classes or another thermal rule, or none with weights.
+        InputError: a model of other classes or another thermal rule, none with weights, or the
+            authors' weights, whose own arithmetic is not that of a SARTM.
     """
     model = load_for_training(source, classes=student.classes)
     theirs = model.config
+    if theirs.fusion.norm == "batch":
+        raise InputError(
+            f"the teacher {source} are released weights, which compute otherwise here than where "
+            f"they were trained; train on them first: sartm train --init"
+        )
     if theirs.classes.names != student.classes.names:
         raise InputError(
             f"the teacher {source} tells {', '.join(theirs.classes.names)} apart, the data "
@@ -46,7 +56,7 @@ def load_teacher(source: str, student: ModelConfig, device: torch.device) -> Tea
             f"with the same --set model.thermal"
         )
     network = model.merged().to(device)
-    return lambda batch: _shares(network, batch, theirs.scale / student.scale)
+    return lambda batch: _shares(network, batch, theirs.scale / student.scale), model.facts
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from sartm.config import to_dict
 from sartm.data.augmentation import Batch
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
-from sartm.evaluation import judge
+from sartm.evaluation import judge, was_seen
 from sartm.inference import Precision, Predictor, choose_device, fast_precision
 from sartm.journal import Journal, draw_validation
 from sartm.language import TextTable, takes_part, text_similarity
@@ -291,23 +291,26 @@ def _train(
     splits = open_splits(config)
     statistics = measure(splits.train, config)
     config = settle(config, splits.train, statistics)
-    source = None
-    if config.init:
-        source = load_for_training(config.init, classes=config.model.classes)
-        config = _take_over(config, source)
+    source, config = _open_start(config, splits, accelerator.is_main_process)
     table = text_similarity(config.model.classes, config.text_encoder or None)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
     parts = _build(config, table, statistics, accelerator, source)
+    taught_by = None
     if config.teacher and teacher is None:
-        teacher = load_teacher(config.teacher, config.model, accelerator.device)
+        teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
     if found is not None:
         _require_same_pairs(found, splits, out)
+        if found.state.get("taught", False) and teacher is None:
+            raise InputError(
+                f"{out} was begun with a teacher given in Python; resume it there, with the same "
+                f"teacher"
+            )
         _restore(parts, found, out)
     step = found.step if found else 0
     batches = make_batches(splits, config, accelerator.num_processes, step)
     end = min(batches.steps, limits.steps or batches.steps)
-    run = _Run(config, out, accelerator, parts, splits, table, batches, command, teacher)
+    run = _Run(config, out, accelerator, parts, splits, table, batches, command, teacher, taught_by)
     if found is not None:
         run.best, run.seconds = found.state["best"], found.state["seconds"]
         run.pending = bool(found.state.get("pending"))
@@ -338,10 +341,11 @@ class _Run:
         batches: StepBatches,
         command: str,
         teacher: Teacher | None,
+        taught_by: ModelFacts | None,
     ) -> None:
         self.config, self.out, self.accelerator, self.parts = config, out, accelerator, parts
         self.splits, self.table, self.batches, self.command = splits, table, batches, command
-        self.teacher = teacher
+        self.teacher, self.taught_by = teacher, taught_by
         self.best: dict[str, Any] = {"present": -1.0, "step": 0}
         self.seconds = 0.0
         self.images: dict[str, str] | None = None
@@ -513,19 +517,23 @@ class _Run:
         if self.images is None:
             self.images = hash_images(self.splits)
         names = [dataset.name for dataset in self.splits.seen()]
-        before = self.parts.model.facts
-        inherited = before.training_images if before is not None else {}
+        inherited: dict[str, str] = {}
+        data: tuple[str, ...] = ()
+        for before in (self.parts.model.facts, self.taught_by):
+            if before is not None:
+                inherited = join_images(inherited, before.training_images)
+                data = (*data, *before.data)
         facts = ModelFacts(
             name=self.out.name,
-            licence=before.licence if before is not None else "",
-            data=(*(before.data if before is not None else ()), *names),
+            licence=_inherit_licence(self.parts.model.facts, names),
+            data=(*data, *names),
             selected_on=self.splits.selected_on,
             command=self.command,
             seed=self.config.seed,
             steps=step,
             results=results,
             training_images=join_images(inherited, self.images),
-            text=None if self.table is None else to_dict(self.table),
+            text=to_dict(self.table) if self.table and self.config.loss.language > 0 else None,
             recipe=to_dict(self._shareable_config()),
         )
         save(self.parts.validated(), self.out / "best", facts)
@@ -553,10 +561,36 @@ class _Run:
                 "seconds": self.seconds,
                 "precision": _precision_of(self.accelerator),
                 "pending": self.pending,
+                "taught": self.teacher is not None,
                 "pairs": fingerprint(self.splits),
             }
             write_checkpoint(self.out, Checkpoint(step, tensors, state), self.config.keep)
         self.accelerator.wait_for_everyone()
+
+
+def _inherit_licence(start: ModelFacts | None, names: Sequence[str]) -> str:
+    """Of what was started from, and of the data since; "" leaves it to the card."""
+    if start is None or not start.licence:
+        return ""
+    return (
+        f"Started from {start.name}: {start.licence} Then trained on {', '.join(names)}, whose "
+        f"terms apply too."
+    )
+
+
+def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
+    """Say so where the validation pairs are not new to the model that is started from."""
+    if val is None or not facts.training_images:
+        return
+    count = sum(was_seen(val[index], val.classes, facts) for index in range(len(val)))
+    if count:
+        log.warning(
+            "%s was trained on %d of the %d validation pairs: their scores flatter it, and so does "
+            "the choice of the best step; start from another model, as --init mini-synthetic",
+            start,
+            count,
+            len(val),
+        )
 
 
 def _accelerator(precision: str, device: str) -> Accelerator:
@@ -660,6 +694,24 @@ def _claim(out: Path, config: TrainConfig, resume: bool) -> None:
         raise InputError(
             f"cannot write the run to {out}: {error.strerror}; choose another --out"
         ) from None
+
+
+def _open_start(
+    config: TrainConfig, splits: Splits, says: bool
+) -> tuple[SARTM | None, TrainConfig]:
+    """The model that `init` names, and the configuration with what it decides."""
+    if not config.init:
+        return None, config
+    source = load_for_training(config.init, classes=config.model.classes)
+    if says and config.encoder:
+        log.warning(
+            "starting from %s, with its encoder: %s is not read; for that one: --set init=",
+            config.init,
+            config.encoder,
+        )
+    if says and source.facts is not None:
+        _warn_of_seen(splits.val, source.facts, config.init)
+    return source, _take_over(config, source)
 
 
 def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:

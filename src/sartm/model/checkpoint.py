@@ -134,8 +134,8 @@ def save(
         model: as built or loaded, not `merged()`.
         folder: written as a sibling with a temporary name first.
         facts: encoder and its hash are filled in here.
-        full: the encoder too. Models that trained it, or whose encoder came from no file, are
-            always full.
+        full: the encoder too. Models that trained it, whose encoder came from no file, or of size
+            `lite`, where a file brings the trunk alone, are always full.
         dtype: float32 or float16, of the file; the model itself stays as it is.
 
     Raises:
@@ -146,7 +146,8 @@ def save(
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
-    full = full or released or not model.config.frozen_encoder or not source
+    lite = model.config.size == "lite"
+    full = full or released or lite or not model.config.frozen_encoder or not source
     facts = replace(facts, encoder=source, encoder_sha256=hash_encoder(state))
     tensors = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
@@ -418,6 +419,11 @@ def _build_released(weights: Weights, classes: Classes | None, canvas: int) -> R
 
 
 def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SARTM:
+    if weights.size == "lite":
+        raise InputError(
+            f"{source} is {weights.kind}, a trunk without neck and decoder; train on it: sartm "
+            f"train mini --set init= --set encoder={source}"
+        )
     log.warning(
         "%s is %s: the heads for classes are new and know nothing yet", source, weights.kind
     )
@@ -591,7 +597,7 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "",
         "## Licence",
         "",
-        facts.licence or _licence_note(facts),
+        facts.licence or _licence_note(content),
         "",
         "## Results",
         "",
@@ -625,11 +631,16 @@ def _text_note(facts: ModelFacts) -> str:
     return "off" if facts.text is None else _plain(str(facts.text.get("encoder", "")))
 
 
-def _licence_note(facts: ModelFacts) -> str:
-    sam2 = "Encoder and decoder started from SAM 2, Apache-2.0. " if facts.encoder else ""
+def _licence_note(content: ModelFile) -> str:
+    facts = content.facts
+    started = (
+        "The trunk started from EfficientNet-Lite0, Apache-2.0, which was trained on ImageNet. "
+        if content.model.size == "lite"
+        else "Encoder and decoder started from SAM 2, Apache-2.0. "
+    )
     data = _plain(", ".join(facts.data))
     rest = f"The terms of the training data apply: {data}." if data else "No training data."
-    return sam2 + rest
+    return (started if facts.encoder else "") + rest
 
 
 def _result_rows(results: Mapping[str, Any]) -> list[str]:

@@ -122,9 +122,10 @@ class SARTM(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def _freeze(self) -> None:
-        """Leave adapters, fusion and heads to learn; what SAM 2 knows stays."""
-        fixed = (self.image_encoder, self.sam_prompt_encoder)
-        for module in fixed:
+        """Leave adapters, fusion and heads to learn; SAM 2, or ImageNet's trunk, stays."""
+        encoder = self.image_encoder
+        known = encoder.trunk if isinstance(encoder.trunk, LiteTrunk) else encoder
+        for module in (known, self.sam_prompt_encoder):
             module.requires_grad_(False)
         self.no_mem_embed.requires_grad_(False)
         for name, parameter in self.image_encoder.named_parameters():

@@ -179,6 +179,12 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Weights:
         inner = {key.removeprefix("sam."): value for key, value in tensors.items()}
         return Weights("released", recognise_size(inner, where), dict(tensors), where)
     if STEM in tensors:
+        gates = [key for key in tensors if "._se_" in key]
+        if gates:
+            raise InputError(
+                f"{where} is an EfficientNet with squeeze-and-excitation ({gates[0]}): of that "
+                f"family Lite0 alone can be a trunk. Nothing was loaded"
+            )
         turned = {
             f"{TRUNK}{key}": value for key, value in from_efficientnet(tensors, where).items()
         }
