@@ -69,7 +69,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Low-rank adapters on q and v of every encoder block."""
+    """Low-rank adapters on q and v of every encoder block, or every 1x1 convolution of `lite`."""
 
     sets: Literal["per_modality", "shared", "none"] = "per_modality"
     rank: int = 16

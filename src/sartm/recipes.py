@@ -56,7 +56,8 @@ class TrainConfig:
     init: str = ""
     """Model to start from; empty starts at random, or from `encoder`."""
     encoder: str = ""
-    """SAM 2 weights for trunk, neck and decoder: a file, folder or hub id."""
+    """SAM 2 weights for trunk, neck and decoder, or EfficientNet-Lite0 for the trunk of `lite`: a
+    file, folder or hub id. Not read where `init` names a model."""
     teacher: str = ""
     """Model of the same classes, larger as a rule, whose class shares are learned beside the
     labels, as `loss.distil` weighs them."""
@@ -174,14 +175,15 @@ def mini(classes: Classes = MFNET) -> TrainConfig:
 
 
 def _paper(name: str, classes: Classes, crop: int) -> TrainConfig:
-    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4."""
+    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4; CMKD at the released
+    temperature, since a sharper one costs (docs/decisions/0009)."""
     return TrainConfig(
         recipe=name,
         model=ModelConfig(
             classes=classes, size="base_plus", fusion=FusionConfig(crop=(crop, crop))
         ),
         optim=OptimConfig(),
-        loss=LossConfig(),
+        loss=LossConfig(tau=1.0),
         augmentation=AugmentationConfig(crop=(crop, crop)),
         encoder="facebook/sam2-hiera-base-plus",
     )

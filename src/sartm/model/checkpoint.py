@@ -88,7 +88,8 @@ class ModelFacts:
     text: dict[str, Any] | None = None
     """Text table the classes were related by: {encoder, prompts, cosines}."""
     encoder: str = ""
-    """File, folder or hub id of the SAM 2 weights under the adapters; empty: trained here."""
+    """File, folder or hub id of the SAM 2 (or EfficientNet-Lite0) weights that the encoder started
+    from; empty: trained here."""
     encoder_sha256: str = ""
     """Of trunk and neck without adapters; see `hash_encoder`."""
     recipe: dict[str, Any] = field(default_factory=dict)
