@@ -1,17 +1,19 @@
 """What each part of the method is worth: short runs on a frozen encoder, compared pair by seed.
 
     python benchmarks/ablation.py --init MODEL --data DIR --out DIR [--rows a,b,c] [--seeds 0,1,2]
-        [--steps 300] [--batch 4] [--crop 192x288] [--docs docs/ablation.md [--table NAME]]
+        [--steps 300] [--batch 4] [--crop 192x288] [--set loss.tau=1]... [--docs docs/ablation.md
+        [--table NAME]]
 
 A small model stands for SAM 2: `--init` is a `mini` trained on other data, RGB alone or drawn
 pairs, whose encoder as RGB sees it is then frozen; every row adapts it for the same number of steps
 with all else equal, and is scored on the validation split at its last step (nothing is selected).
-The network works at `mini`'s share of the images' size, 0.6, in training and in scoring; label maps
-have the images' size. Rows are judged by the decoder's map alone, where `mini` blends it with the
-auxiliary head's, so that the heads can be told apart. A row is compared with `base` by the
-differences of equal seeds: their mean and its 95 % interval by Student's t. Rows of inference only
-score the trained `base` in another way. What is done is not repeated: results lie in OUT/ROW/SEED,
-and a run that was broken off is resumed. The last line is one JSON object.
+The network works at `mini`'s share of the images' size in training and in scoring; label maps have
+the images' size. `--set` holds for `base` and with it for every row. Rows are judged by the
+decoder's map alone, where `mini` blends it with the auxiliary head's, so that the heads can be told
+apart. A row is compared with `base` by the differences of equal seeds: their mean and its 95 %
+interval by Student's t. Rows of inference only score the trained `base` in another way. What is
+done is not repeated: results lie in OUT/ROW/SEED, and a run that was broken off is resumed. The
+last line is one JSON object.
 """
 
 import argparse
@@ -128,12 +130,15 @@ class Plan:
     batch: int
     crop: tuple[int, int]
     """Height and width of what the network sees in training."""
+    settings: tuple[str, ...] = ()
+    """As for `sartm train --set`; a row's own come after."""
 
     def asked(self) -> dict[str, Any]:
         """What a result must have been made with to be taken over."""
         scale = mini().model.scale
         return {
-            "steps": self.steps, "batch": self.batch, "crop": list(self.crop), "scale": scale
+            "steps": self.steps, "batch": self.batch, "crop": list(self.crop), "scale": scale,
+            "settings": list(self.settings),
         }  # fmt: skip
 
 
@@ -193,7 +198,7 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
         checkpoint_every=100,
         keep=1,
     )  # fmt: skip
-    return override(config, row.settings)
+    return override(config, (*plan.settings, *row.settings))
 
 
 def vary(data: Path, inputs: str, out: Path) -> Path:
@@ -233,7 +238,8 @@ def _mix(sample: Sample) -> Sample:
             f"row out with --rows"
         )
     grey = np.repeat(sample.thermal[..., None], 3, axis=2)
-    return replace(sample, rgb=cv2.addWeighted(sample.rgb, 0.5, grey, 0.5, 0))
+    mixed = cv2.addWeighted(sample.rgb, 0.5, grey, 0.5, 0)
+    return replace(sample, rgb=mixed.astype(np.uint8))
 
 
 def _write_pair(sample: Sample, target: Path, name: str) -> None:
@@ -465,6 +471,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", default="192x288", help="of what the network sees")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="A.B=C", help="of base, and so of every row"
+    )
     parser.add_argument("--docs", type=Path, help="page whose tables are written anew")
     parser.add_argument("--table", default="ablation", help="the page's marks between which")
     given = parser.parse_args(arguments)
@@ -487,7 +496,7 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
         raise InputError(f"--crop is {given.crop!r}; write HxW in pixels, as in 192x288")
     plan = Plan(
         given.data, given.out, start_of(given.init, given.out), given.steps, given.batch,
-        (int(height), int(width)),
+        (int(height), int(width)), tuple(given.set),
     )  # fmt: skip
     scores: Scores = {name: {} for name in rows}
     for seed in seeds:  # seeds outside: after each there is a table of all rows
@@ -510,8 +519,12 @@ def describe(given: argparse.Namespace) -> str:
         f"`present` mIoU in percent on `val` of {data}, of the decoder's map; the network works at "
         f"{mini().model.scale:g} of the images' size; encoder of {Path(given.init).name}, frozen; "
         f"{given.steps} steps of {given.batch} crops of {given.crop}; the mean of the weights at "
-        f"the last step, nothing selected."
+        f"the last step, nothing selected{_also(given.set)}."
     )
+
+
+def _also(settings: Sequence[str]) -> str:
+    return f"; every row with {', '.join(f'`{text}`' for text in settings)}" if settings else ""
 
 
 if __name__ == "__main__":

@@ -78,6 +78,16 @@ def test_every_row_is_a_configuration_and_differs_from_the_base(ablation, made):
         assert config.seed == 0
 
 
+def test_what_is_set_for_all_rows_holds_but_where_a_row_says_otherwise(ablation, made):
+    start, settings = made / "out" / "start", ("loss.tau=0.5", "loss.every=4")
+    plan = ablation.Plan(made / "data", made, start, 2, 2, (32, 64), settings)
+    rows = [ablation.ROWS[name] for name in ("base", "no-memory", "cmkd-tau")]
+    losses = [ablation.configure(row, 0, made / "data", plan).loss for row in rows]
+    assert [loss.every for loss in losses] == [4, 4, 4]
+    assert [loss.tau for loss in losses] == [0.5, 0.5, 1.0]
+    assert plan.asked() != replace(plan, settings=()).asked()
+
+
 def test_the_start_has_the_encoder_of_the_given_model_as_rgb_sees_it(made):
     given, start = load(made / "model"), load(made / "out" / "start")
     assert isinstance(given, SARTM)
