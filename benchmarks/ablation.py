@@ -1,19 +1,20 @@
 """What each part of the method is worth: short runs on a frozen encoder, compared pair by seed.
 
     python benchmarks/ablation.py --init MODEL --data DIR --out DIR [--rows a,b,c] [--seeds 0,1,2]
-        [--steps 300] [--batch 4] [--crop 192x288] [--set loss.tau=1]... [--docs docs/ablation.md
-        [--table NAME]]
+        [--steps 300] [--batch 4] [--crop 192x288] [--set loss.tau=1]... [--fresh]
+        [--docs docs/ablation.md [--table NAME]]
 
 A small model stands for SAM 2: `--init` is a `mini` trained on other data, RGB alone or drawn
 pairs, whose encoder as RGB sees it is then frozen; every row adapts it for the same number of steps
 with all else equal, and is scored on the validation split at its last step (nothing is selected).
 The network works at `mini`'s share of the images' size in training and in scoring; label maps have
-the images' size. `--set` holds for `base` and with it for every row. Rows are judged by the
-decoder's map alone, where `mini` blends it with the auxiliary head's, so that the heads can be told
-apart. A row is compared with `base` by the differences of equal seeds: their mean and its 95 %
-interval by Student's t. Rows of inference only score the trained `base` in another way. What is
-done is not repeated: results lie in OUT/ROW/SEED, and a run that was broken off is resumed. The
-last line is one JSON object.
+the images' size. `--set` holds for `base` and with it for every row. `--fresh` keeps no more than
+the encoder: fusion and heads begin anew with each seed, so that no row inherits what was learned
+together with `base`'s. Rows are judged by the decoder's map alone, where `mini` blends it with the
+auxiliary head's, so that the heads can be told apart. A row is compared with `base` by the
+differences of equal seeds: their mean and its 95 % interval by Student's t. Rows of inference only
+score the trained `base` in another way. What is done is not repeated: results lie in OUT/ROW/SEED,
+and a run that was broken off is resumed. The last line is one JSON object.
 """
 
 import argparse
@@ -132,30 +133,40 @@ class Plan:
     """Height and width of what the network sees in training."""
     settings: tuple[str, ...] = ()
     """As for `sartm train --set`; a row's own come after."""
+    fresh: bool = False
+    """Whether `start` holds a model per seed, of which only the encoder has learned."""
 
     def asked(self) -> dict[str, Any]:
         """What a result must have been made with to be taken over."""
         scale = mini().model.scale
         return {
             "steps": self.steps, "batch": self.batch, "crop": list(self.crop), "scale": scale,
-            "settings": list(self.settings),
+            "settings": list(self.settings), "fresh": self.fresh,
         }  # fmt: skip
 
+    def start_for(self, seed: int) -> Path:
+        """The model that a run of this seed begins with."""
+        return self.start / str(seed) if self.fresh else self.start
 
-def start_of(source: str, out: Path) -> Path:
-    """A model with the encoder of `source` as RGB sees it and no adapters, written to OUT/start.
 
-    Adapters of RGB are folded in: they are part of what was learned before.
+def start_of(source: str, target: Path, seed: int | None = None) -> Path:
+    """A model with the encoder of `source` as RGB sees it and no adapters, written to `target`.
+
+    Adapters of RGB are folded in: they are part of what was learned before. With a seed, all but
+    the encoder is drawn anew.
     """
-    target = out / "start"
     if (target / "config.json").exists():
         return target
     trained = load(source)
     if not isinstance(trained, SARTM):
         raise InputError(f"{source} cannot be trained further; give a folder of `sartm train`")
     lora = replace(trained.config.lora, sets="none")
+    torch.manual_seed(seed or 0)
     plain = SARTM(replace(trained.config, lora=lora))
-    weights = {n: t for n, t in trained.state_dict().items() if ".lora_" not in n}
+    weights = plain.state_dict() if seed is not None else {}
+    for name, tensor in trained.state_dict().items():
+        if ".lora_" not in name and (seed is None or name.startswith("image_encoder.")):
+            weights[name] = tensor
     for name, module in trained.named_modules():
         if isinstance(module, AdaptedQKV) and module.adapted:
             weights[f"{name}.weight"] = module.merged().weight[0]  # set 0 is RGB's, or shared
@@ -169,7 +180,7 @@ def start_of(source: str, out: Path) -> Path:
 
 def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
     """The run of one row and seed: `mini` with the encoder of the start, frozen."""
-    base, model = mini(), read_config(plan.start).model
+    base, model = mini(), read_config(plan.start_for(seed)).model
     pairs = len(PairDataset.open(data, "train"))
     per_epoch = max(1, pairs // plan.batch)
     epochs = math.ceil(plan.steps / per_epoch)
@@ -190,7 +201,7 @@ def configure(row: Row, seed: int, data: Path, plan: Plan) -> TrainConfig:
         loss=LossConfig(lovasz=1.0, every=2),
         augmentation=AugmentationConfig(crop=plan.crop, scale=(0.7, 1.6)),
         data=str(data),
-        init=str(plan.start),
+        init=str(plan.start_for(seed)),
         seed=seed,
         workers=0,
         precision="fp32",
@@ -474,6 +485,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="A.B=C", help="of base, and so of every row"
     )
+    parser.add_argument("--fresh", action="store_true", help="fusion and heads begin anew")
     parser.add_argument("--docs", type=Path, help="page whose tables are written anew")
     parser.add_argument("--table", default="ablation", help="the page's marks between which")
     given = parser.parse_args(arguments)
@@ -494,9 +506,15 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
     height, _, width = given.crop.partition("x")
     if not (height.isdigit() and width.isdigit()):
         raise InputError(f"--crop is {given.crop!r}; write HxW in pixels, as in 192x288")
+    start = given.out / "start"
+    if given.fresh:
+        for seed in seeds:
+            start_of(given.init, start / str(seed), seed)
+    else:
+        start_of(given.init, start)
     plan = Plan(
-        given.data, given.out, start_of(given.init, given.out), given.steps, given.batch,
-        (int(height), int(width)), tuple(given.set),
+        given.data, given.out, start, given.steps, given.batch, (int(height), int(width)),
+        tuple(given.set), given.fresh,
     )  # fmt: skip
     scores: Scores = {name: {} for name in rows}
     for seed in seeds:  # seeds outside: after each there is a table of all rows
@@ -517,7 +535,8 @@ def describe(given: argparse.Namespace) -> str:
     data = open_layout(given.data).name
     return (
         f"`present` mIoU in percent on `val` of {data}, of the decoder's map; the network works at "
-        f"{mini().model.scale:g} of the images' size; encoder of {Path(given.init).name}, frozen; "
+        f"{mini().model.scale:g} of the images' size; encoder of {Path(given.init).name}, frozen"
+        f"{', fusion and heads anew' if given.fresh else ''}; "
         f"{given.steps} steps of {given.batch} crops of {given.crop}; the mean of the weights at "
         f"the last step, nothing selected{_also(given.set)}."
     )

@@ -103,6 +103,19 @@ def test_the_start_has_the_encoder_of_the_given_model_as_rgb_sees_it(made):
         assert (ours - theirs).abs().max() > 1e-3  # its adapters of thermal are gone
 
 
+def test_a_fresh_start_keeps_the_encoder_and_draws_the_rest_by_seed(ablation, made):
+    given = load(made / "model").state_dict()
+    starts = [
+        load(ablation.start_of(str(made / "model"), made / "fresh" / str(seed), seed)).state_dict()
+        for seed in (0, 1)
+    ]
+    trunk = "image_encoder.neck.convs.0.conv.weight"
+    assert all(torch.equal(start[trunk], given[trunk]) for start in starts)
+    head = [weights["auxiliary_head.predict.weight"] for weights in (*starts, given)]
+    assert not torch.equal(head[0], head[1])
+    assert not torch.equal(head[0], head[2])
+
+
 def test_the_encoder_stays_and_the_rest_learns(made):
     start = load(made / "out" / "start").state_dict()
     trained = load(made / "out" / "base" / "0" / "run" / "best").state_dict()
