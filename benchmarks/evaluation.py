@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,26 +35,26 @@ def measure_overhead(
     from sartm.config import ModelConfig
     from sartm.data.pairs import PairDataset
     from sartm.evaluation import judge
-    from sartm.inference import Predictor
+    from sartm.inference import Images, Predictor
     from sartm.model.checkpoint import load
     from sartm.model.sartm import SARTM
 
     dataset = PairDataset.open(data, split, pairs)
     network = load(model) if model else SARTM(ModelConfig(classes=dataset.classes))
-    predictor = Predictor(network, device="cpu", precision="fp32")
+    predictor = Predictor(network, device="cpu", precision="fp32", workers=workers)
     predictor.predict(dataset[0])  # warms up
     torch.set_num_threads(1)  # so that a thread's own CPU time is all of its forward pass
-    inside, forward = [], predictor.logits
+    inside, forward = [], predictor.batch_logits
 
-    def timed(rgb: np.ndarray | None, thermal: np.ndarray | None) -> torch.Tensor:
+    def timed(pairs: Sequence[Images]) -> list[torch.Tensor]:
         wall, cpu = time.perf_counter(), time.thread_time()
-        logits = forward(rgb, thermal)
+        logits = forward(pairs)
         inside.append((time.perf_counter() - wall, time.thread_time() - cpu))
         return logits
 
-    predictor.logits = timed
+    predictor.batch_logits = timed
     wall, cpu = time.perf_counter(), time.process_time()
-    for _ in judge(predictor, dataset, workers=workers):
+    for _ in judge(predictor, dataset):
         pass
     whole = time.perf_counter() - wall, time.process_time() - cpu
     passes = [sum(column) for column in zip(*inside, strict=True)]

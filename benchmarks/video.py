@@ -21,10 +21,11 @@ import av
 import numpy as np
 import numpy.typing as npt
 import psutil
+from torch import Tensor
 
 from sartm.benchmark import Setting, bench
 from sartm.data.synthetic import SceneOptions, draw_scene
-from sartm.inference import Predictor
+from sartm.inference import Images, Predictor
 from sartm.model.checkpoint import load
 from sartm.video import predict_video
 
@@ -40,12 +41,12 @@ class Watched(Predictor):
         self.times: list[float] = []
         self.memory: list[float] = []
 
-    def logits(self, *arguments: Any, **options: Any) -> Any:
+    def batch_logits(self, pairs: Sequence[Images]) -> list[Tensor]:
         """As the predictor's own."""
         gc.collect(0)
         self.times.append(time.perf_counter())
         self.memory.append(psutil.Process().memory_info().rss / 2**20)
-        return super().logits(*arguments, **options)
+        return super().batch_logits(pairs)
 
 
 def draw_film(path: Path, picture: Image, frames: int) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import golden
@@ -11,7 +12,7 @@ import pytest
 import torch
 from conftest import TINY, build
 
-from sartm.benchmark import Setting, bench, change_setting
+from sartm.benchmark import Setting, bench, change_setting, model_flop_utilisation
 from sartm.cli import main
 from sartm.errors import InputError
 from sartm.model.checkpoint import ModelFacts, save
@@ -35,11 +36,18 @@ def test_a_row_holds_speed_memory_and_arithmetic():
 def test_arithmetic_is_counted_per_pair_and_grows_with_the_image():
     model = build(TINY).eval()
     batch = bench(
-        SMALL, change_setting(SMALL, "batch=2"), rounds=1, device="cpu", model=model, gemm_side=64
+        SMALL,
+        change_setting(SMALL, "batch_size=2"),
+        rounds=1,
+        device="cpu",
+        model=model,
+        gemm_side=64,
     )
     one, two = batch["rows"]
     assert two["gflop"] == pytest.approx(one["gflop"], rel=1e-3)
     assert batch["compare"]["agreement"] is None
+    per_pair = two["median_ms"] / 2 / one["median_ms"]
+    assert 1 / batch["compare"]["median_ratio"] == pytest.approx(per_pair, rel=1e-2)
     large = bench(
         change_setting(SMALL, "height=128"), rounds=1, device="cpu", model=model, gemm_side=64
     )
@@ -56,7 +64,7 @@ def test_two_settings_are_compared_per_round():
     assert result["compare"]["agreement"] > 0.999
 
 
-def test_streams_run_at_a_time_and_count_every_batch(monkeypatch):
+def test_workers_run_at_a_time_and_count_every_batch(monkeypatch):
     before, under_way, most = torch.get_num_threads(), [], []
     logits = SARTM.predict_logits
 
@@ -69,15 +77,50 @@ def test_streams_run_at_a_time_and_count_every_batch(monkeypatch):
         return out
 
     monkeypatch.setattr(SARTM, "predict_logits", counted)
-    result = bench(Setting(height=64, width=96, streams=3), rounds=2, model=build(TINY))
+    result = bench(Setting(height=64, width=96, workers=3), rounds=2, model=build(TINY))
     (row,) = result["rows"]
-    assert row["streams"] == max(most) == 3
+    assert row["workers"] == max(most) == 3
     assert row["pairs_per_second"] == pytest.approx(3e3 / row["median_ms"], rel=1e-2)
     assert torch.get_num_threads() == before
 
 
+def test_arithmetic_is_of_the_network_and_speed_of_the_compiled_one(monkeypatch):
+    """Compiled code would be counted by none of its operators."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    changed = change_setting(SMALL, "compile=true")
+    result = bench(SMALL, changed, rounds=1, device="cpu", model=build(TINY).eval(), gemm_side=64)
+    eager, compiled = result["rows"]
+    assert (eager["compile"], compiled["compile"]) == (False, True)
+    assert compiled["gflop"] == eager["gflop"] > 0
+    assert result["compare"]["agreement"] > 0.999
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "expected"),
+    [
+        ("NVIDIA H200", torch.bfloat16, 0.5),
+        ("NVIDIA H100 80GB HBM3", torch.float16, 0.5),
+        ("NVIDIA H100 PCIe", torch.bfloat16, 0.6544),
+        ("NVIDIA A100-SXM4-80GB", torch.bfloat16, 1.5856),
+        ("NVIDIA L40S", torch.bfloat16, 1.3666),
+        ("NVIDIA GH200", torch.bfloat16, None),
+        ("NVIDIA H200", torch.float32, None),
+        ("x86_64", torch.bfloat16, None),
+    ],
+)
+def test_utilisation_is_of_the_published_peak_and_unknown_where_there_is_none(gpu, dtype, expected):
+    assert model_flop_utilisation(494_700, gpu, dtype) == expected
+
+
 def test_settings_that_do_not_exist_are_refused():
-    for text in ("runtime", "runtime=tpu", "threads=2", "batch=0", "height=8", "batch=many"):
+    for text in (
+        "runtime",
+        "runtime=tpu",
+        "threads=2",
+        "batch_size=0",
+        "height=8",
+        "batch_size=many",
+    ):
         with pytest.raises(InputError):
             change_setting(SMALL, text)
 

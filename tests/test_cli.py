@@ -209,17 +209,15 @@ def test_evaluate_and_score_agree(
 
 def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     data, run = str(write_data(tmp_path / "data")), tmp_path / "run"
-    small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64", "workers=0"]
-    small += [
-        "init=",
-        "augmentation.crop=[64,96]",
-        "optim.batch_size=2",
-        "model.fusion.crop=[64,96]",
-    ]
-    args = ["train", "mini", "--data", data, "--out", str(run), "--max-steps", "3"]
+    small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64"]
+    small += ["init=", "augmentation.crop=[64,96]", "model.fusion.crop=[64,96]"]
+    args = ["train", "mini", "--data", data, "--out", str(run), "--max-steps", "3",
+            "--batch-size", "2", "--workers", "0", "--precision", "fp32"]  # fmt: skip
     for setting in small:
         args += ["--set", setting]
     assert main([*args, "--device", "cpu"]) == 0
+    config = json.loads((run / "config.json").read_text())
+    assert (config["optim"]["batch_size"], config["workers"], config["precision"]) == (2, 0, "fp32")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "total" in line] == [1, 2, 3]
     assert main(["train", "mini", "--out", str(run), "--resume", "--max-steps", "4"]) == 0

@@ -220,7 +220,8 @@ def test_several_workers_count_the_same_and_leave_torch_as_it_was(
 ) -> None:
     dataset, threads = many(tmp_path, 6), torch.get_num_threads()
     alone, _ = evaluate_with_pictures(predictor, dataset)
-    together, _ = evaluate_with_pictures(predictor, dataset, workers=3)
+    predictor.workers = 3
+    together, _ = evaluate_with_pictures(predictor, dataset)
     assert alone == together
     assert torch.get_num_threads() == threads
 

@@ -197,15 +197,15 @@ def some(*names: str) -> list[Condition]:
 def counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, stop_after: int = 10**6) -> Any:
     """Counts the pairs that the model labels; stops it as Ctrl-C would."""
     calls: list[str] = []
-    original = predictor.predict
+    original = predictor.predict_batch
 
-    def predict(sample: Sample, modality: Any = "both") -> Any:
-        calls.append(sample.name)
+    def predict(samples: list[Sample], modality: Any = "both") -> Any:
+        calls.extend(sample.name for sample in samples)
         if len(calls) > stop_after:
             raise KeyboardInterrupt
-        return original(sample, modality)
+        return original(samples, modality)
 
-    monkeypatch.setattr(predictor, "predict", predict)
+    monkeypatch.setattr(predictor, "predict_batch", predict)
     return calls
 
 

@@ -1,7 +1,8 @@
 """Large images: tiles give what the whole would, and hold no more than a row of themselves."""
 
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, starmap
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_tiles_of_a_field_make_the_field_again(size):
         part = field[:, y.start // 4 : -(-y.stop // 4), x.start // 4 : -(-x.stop // 4)]
         return F.pad(part, (0, 3, 0, 2), value=1e6)  # what the model's padding gives
 
-    joined = torch.cat(list(tile_logits(see, size, SMALL)), dim=1)
+    joined = torch.cat(list(tile_logits(partial(starmap, see), size, SMALL)), dim=1)
     torch.testing.assert_close(joined, field, atol=1e-5, rtol=1e-5)
     for axis in (0, 1):
         spans = sorted({(tile[axis].start, tile[axis].stop) for tile in asked})
@@ -45,7 +46,8 @@ def test_two_tiles_fade_into_each_other():
     def see(y, x):
         return torch.full((1, 16, 16), float(x.start > 0))
 
-    (line,) = {tuple(row.tolist()) for row in next(tile_logits(see, (64, 112), SMALL))[0]}
+    logits = next(tile_logits(partial(starmap, see), (64, 112), SMALL))
+    (line,) = {tuple(row.tolist()) for row in logits[0]}
     assert line[0] == 0
     assert line[-1] == 1
     assert all(0 <= b - a < 0.35 for a, b in pairwise(line))
@@ -72,9 +74,9 @@ def test_a_large_image_is_labelled_in_tiles_by_one_thermal_rule(modality):
     asked = []
 
     class Spied(Predictor):
-        def logits(self, rgb, heat):
-            asked.append((rgb, heat))
-            return super().logits(rgb, heat)
+        def batch_logits(self, pairs):
+            asked.extend(pairs)
+            return super().batch_logits(pairs)
 
     options = {"device": "cpu", "precision": "fp32"}
     tiled = Spied(model, tiling=SMALL, **options).predict(sample, modality)

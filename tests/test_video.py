@@ -307,12 +307,13 @@ def test_an_interrupted_run_leaves_a_video_that_plays(predictor, videos, tmp_pat
     class Stopped(Predictor):
         def __init__(self):
             self.__dict__.update(predictor.__dict__)
+            self.workers = 1
 
-        def logits(self, rgb, thermal):
+        def batch_logits(self, pairs):
             calls.append(1)
             if len(calls) > 7:
                 raise KeyboardInterrupt
-            return super().logits(rgb, thermal)
+            return super().batch_logits(pairs)
 
     for suffix in (".webm", ".mp4"):
         calls.clear()
@@ -454,18 +455,46 @@ def test_memory_does_not_grow_with_the_video(predictor, tmp_path):
             self.__dict__.update(predictor.__dict__)
             self.seen = 0
 
-        def logits(self, rgb, thermal):
+        def batch_logits(self, pairs):
             self.seen += 1
             if self.seen in (50, 300):
                 gc.collect()
                 used[self.seen] = process.memory_info().rss
-            return super().logits(rgb, thermal)
+            return super().batch_logits(pairs)
 
     options = VideoOptions(labels=True, smooth=0.5)
     outcome = predict_video(Watched(), rgb, thermal, tmp_path / "a.webm", model="m",
                             options=options)  # fmt: skip
     assert outcome.frames == 300
     assert used[300] - used[50] < 20 * 2**20
+
+
+def test_frames_that_pass_together_give_the_same_film(predictor, videos, tmp_path):
+    """Also where the last batch is smaller; smoothing still goes from frame to frame."""
+    options, films = VideoOptions(labels=True, smooth=0.5), {}
+    for batch_size in (1, 5):
+        shapes = []
+
+        class Batched(Predictor):
+            def __init__(self, size, seen):
+                self.__dict__.update(predictor.__dict__)
+                self.batch_size, self.seen = size, seen
+
+            def batch_logits(self, pairs):
+                self.seen.append(len(pairs))
+                return super().batch_logits(pairs)
+
+        out = tmp_path / str(batch_size)
+        outcome = predict_video(Batched(batch_size, shapes), *videos, out, model="m",
+                                options=options)  # fmt: skip
+        assert outcome.frames == 12
+        assert max(shapes) == batch_size
+        films[batch_size] = [
+            cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(out.glob("labels/*.png"))
+        ]
+    assert len(films[1]) == len(films[5]) == 12
+    for alone, together in zip(films[1], films[5], strict=True):
+        assert (alone == together).mean() > 0.999
 
 
 @pytest.mark.slow

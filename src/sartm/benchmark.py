@@ -5,6 +5,7 @@ the ratio per round says more than two runs one after the other.
 """
 
 import platform
+import re
 import resource
 import statistics
 import sys
@@ -19,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch._C._autograd import DeviceType
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,7 +37,12 @@ from sartm.model.sartm import SARTM
 Array = npt.NDArray[Any]
 Runtime = Literal["torch", "onnx", "openvino"]
 IN_A_ROW = 4
-"""Batches that each of several streams runs in a round: they need not end together."""
+"""Batches that each of several workers runs in a round: they need not end together."""
+PUBLISHED_TFLOPS = {
+    "H200": 989.4, "H100 PCIe": 756.0, "H100 NVL": 835.5, "H100": 989.4, "A100": 312.0,
+    "L40S": 362.0, "L4": 121.0, "A10": 125.0,
+}  # fmt: skip
+"""Peak of a GPU in bf16 and fp16 without sparsity, from NVIDIA's data sheets."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +54,35 @@ class Setting:
     """`onnx` and `openvino` export the model first; an exported file has its own."""
     height: int = 480
     width: int = 640
-    batch: int = 1
+    batch_size: int = 1
     precision: Precision = "auto"
     modality: Modality = "both"
-    streams: int = 1
+    workers: int = 1
     """Batches under way at a time, each on its part of the cores."""
+    compile: bool = False
+    """By `torch.compile`."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 32 or max(self.height, self.width) > 16384:
             raise InputError(f"size is {self.height}x{self.width}; each side needs 32 to 16384")
-        if not 1 <= self.batch <= 1024:
-            raise InputError(f"batch is {self.batch}; choose 1 to 1024")
-        if not 1 <= self.streams <= 256:
-            raise InputError(f"streams is {self.streams}; choose 1 to 256")
+        if not 1 <= self.batch_size <= 1024:
+            raise InputError(f"batch_size is {self.batch_size}; choose 1 to 1024")
+        if not 1 <= self.workers <= 256:
+            raise InputError(f"workers is {self.workers}; choose 1 to 256")
+        if self.compile and self.runtime != "torch":
+            raise InputError(f"compile is for runtime=torch, not for {self.runtime}")
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A setting that can be run: `run` gives logits (B, K, h/4, w/4) of one batch."""
+    """A setting that can be run."""
 
     setting: Setting
-    run: Callable[[], Array]
+    run: Callable[[], Array | Tensor]
+    """Gives logits (B, K, h/4, w/4) of one batch, where they were computed."""
     predictor: Predictor
-    network: SARTM | None
-    """For operators and arithmetic; None in other runtimes."""
+    count: Callable[[], object] | None
+    """Computes one pair, not compiled, to count its arithmetic; None in other runtimes."""
 
 
 def bench(
@@ -79,23 +92,27 @@ def bench(
     rounds: int = 10,
     device: str = "auto",
     model: SARTM | ExportedModel | None = None,
-    gemm_side: int = 1024,
+    gemm_side: int | None = None,
 ) -> dict[str, Any]:
-    """Measure a setting, or two in turns.
+    """Measure the network in a setting, or in two in turns.
+
+    On CUDA the time is that between events on the GPU: images lie there before, logits stay there.
 
     Args:
         setting: what to run.
-        changed: a second setting to compare with, of the same batch and modality.
+        changed: a second setting to compare with.
         rounds: timed runs of each, after one that is not counted.
         device: where PyTorch runs.
         model: used for every setting instead of the model that it names.
-        gemm_side: rows and columns of the square matrices that the GEMM rate is measured on.
+        gemm_side: rows and columns of the square matrices that the GEMM rate is measured on; None:
+            1024, on CUDA 8192.
 
     Returns:
         JSON-ready: `machine`, `rows` (one per setting: median_ms, iqr_ms, pairs_per_second,
-        peak_mib, gflop of one pair, gflops, gemm_gflops, share of it, operators) and, of two,
-        `compare`: median_ratio and ratios (time of the first over that of the second per round:
-        above 1 the second is faster), agreement of the classes.
+        peak_mib, gflop of one pair, gflops, gemm_gflops, share of it, mfu (model-FLOP utilisation:
+        share of the published peak, on GPUs of `PUBLISHED_TFLOPS`), operators) and, of two,
+        `compare`: median_ratio and ratios (time per pair of the first over that of the second,
+        per round: above 1 the second is faster), agreement of the classes.
 
     Raises:
         InputError: a model that cannot be loaded, or a setting it cannot run in.
@@ -114,7 +131,8 @@ def bench(
         rows = [_row(*each, gemm_side) for each in zip(ready, seconds, peaks, strict=True)]
     result: dict[str, Any] = {"machine": _machine(ready[0].predictor.device), "rows": rows}
     if changed is not None:
-        ratios = [first / second for first, second in zip(*seconds, strict=True)]
+        share = _pairs(changed) / _pairs(setting)
+        ratios = [share * first / second for first, second in zip(*seconds, strict=True)]
         same = outputs[0].shape == outputs[1].shape
         agreement = float((outputs[0].argmax(1) == outputs[1].argmax(1)).mean()) if same else None
         result["compare"] = {
@@ -132,7 +150,8 @@ def change_setting(setting: Setting, text: str) -> Setting:
         key, found, value = part.strip().partition("=")
         if not found or key not in values:
             raise InputError(f"--compare {part!r}; write KEY=VALUE with {', '.join(values)}")
-        values[key] = int(value) if value.isdecimal() else value
+        words: dict[str, Any] = {"true": True, "false": False}
+        values[key] = int(value) if value.isdecimal() else words.get(value, value)
     return from_dict(Setting, values, "--compare")
 
 
@@ -146,9 +165,10 @@ def _make_ready(
         model,
         device="cpu" if isinstance(model, ExportedModel) else device,
         precision=setting.precision,
+        compiled=setting.compile,
     )
     draw = np.random.default_rng(0)
-    shape = (setting.batch, setting.height, setting.width)
+    shape = (setting.batch_size, setting.height, setting.width)
     images: dict[str, Array] = {
         "rgb": draw.integers(0, 256, (*shape, 3), np.uint8),
         "thermal": draw.random(shape, np.float32),
@@ -159,29 +179,29 @@ def _make_ready(
         setting = replace(setting, runtime=network.export.format)
         opened = network
         return _Ready(setting, lambda: opened.run(images), predictor, None)
-    run = _torch_runner(network, images, predictor.device)
-    return _Ready(setting, run, predictor, network)
+    x, y = _on_device(images, predictor.device)
+    run = torch.inference_mode()(lambda: predictor.network(x, y))
+    one = [None if each is None else each[:1] for each in (x, y)]
+    count = torch.inference_mode()(lambda: network.predict_logits(*one))
+    return _Ready(setting, run, predictor, count)
 
 
-def _torch_runner(
-    network: SARTM, images: dict[str, Array], device: torch.device
-) -> Callable[[], Array]:
+def _on_device(
+    images: dict[str, Array], device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """What `SARTM.predict_logits` takes."""
     x = y = None
     if "rgb" in images:
         x = torch.from_numpy(images["rgb"]).to(device).permute(0, 3, 1, 2).float() / 255
     if "thermal" in images:
         y = torch.from_numpy(images["thermal"]).to(device)[:, None]
-
-    def run() -> Array:
-        with torch.inference_mode():
-            return np.asarray(network.predict_logits(x, y).float().cpu().numpy())
-
-    return run
+    return x, y
 
 
 def _warm_up(ready: _Ready) -> tuple[Array, float | None]:
     """The output, and the peak memory in MiB of a second run: of the GPU, else of the process."""
     out, device = ready.run(), ready.predictor.device
+    out = out.float().cpu().numpy() if isinstance(out, Tensor) else out
     _time(ready)
     cuda = device.type == "cuda"
     if cuda:
@@ -211,26 +231,41 @@ def _peak() -> float:
 
 
 def _time(ready: _Ready) -> float:
-    """Seconds until every stream has run IN_A_ROW batches, by that number; outputs arrive on the
-    CPU, so a GPU is done by then."""
-    streams = ready.setting.streams
-    if streams == 1:
+    """Seconds of a batch; of several workers, until each has run IN_A_ROW, by that number."""
+    workers, device = ready.setting.workers, ready.predictor.device
+    if workers == 1:
+        return _seconds(ready.run, device)
+
+    def run_all() -> None:
+        with ready.predictor.side_by_side(workers), ThreadPoolExecutor(workers) as pool:
+            for done in [pool.submit(ready.run) for _ in range(workers * IN_A_ROW)]:
+                done.result()
+
+    return _seconds(run_all, device) / IN_A_ROW
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    """What `run` takes: on CUDA between two events on the GPU, else by the clock."""
+    if device.type != "cuda":
         begun = time.perf_counter()
-        ready.run()
+        run()
         return time.perf_counter() - begun
-    with ready.predictor.side_by_side(streams), ThreadPoolExecutor(streams) as pool:
-        begun = time.perf_counter()
-        for done in [pool.submit(ready.run) for _ in range(streams * IN_A_ROW)]:
-            done.result()
-        return (time.perf_counter() - begun) / IN_A_ROW
+    with torch.cuda.device(device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
 
 
 def _row(
-    ready: _Ready, seconds: Sequence[float], peak: float | None, gemm_side: int
+    ready: _Ready, seconds: Sequence[float], peak: float | None, gemm_side: int | None
 ) -> dict[str, Any]:
     median = statistics.median(seconds)
     low, high = np.percentile(seconds, (25, 75))
-    pairs = ready.setting.batch * ready.setting.streams
+    pairs = _pairs(ready.setting)
     row: dict[str, Any] = to_dict(ready.setting) | {
         "precision": ready.predictor.precision,
         "median_ms": round(1e3 * median, 3),
@@ -239,37 +274,64 @@ def _row(
         "pairs_per_second": round(pairs / median, 3),
         "peak_mib": None if peak is None else round(peak, 1),
     }
-    if ready.network is None:
+    if ready.count is None:
         return row
-    dtype = ready.network.no_mem_embed.dtype
-    rate, gflop = gemm_gflops(ready.predictor.device, dtype, gemm_side), _gflop(ready)
+    dtype, device = _number_format(ready.predictor.precision), ready.predictor.device
+    rate, gflop = gemm_gflops(device, dtype, gemm_side), _gflop(ready.count)
     reached = gflop * pairs / median
     return row | {
         "gflop": round(gflop, 3),
         "gflops": round(reached, 2),
         "gemm_gflops": round(rate, 2),
         "share": round(reached / rate, 4),
+        "mfu": model_flop_utilisation(reached, _name(device), dtype),
         "operators": _operators(ready),
     }
 
 
-def gemm_gflops(device: torch.device, dtype: torch.dtype, side: int = 1024) -> float:
-    """Rate of a square matrix product in GFLOP/s: the best of five."""
+def _pairs(setting: Setting) -> int:
+    """In the seconds that `_time` gives."""
+    return setting.batch_size * setting.workers
+
+
+def _number_format(precision: str) -> torch.dtype:
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def gemm_gflops(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
+    """Rate of square matrix products in GFLOP/s: the best of five.
+
+    `side` None is 1024, and on CUDA 8192, ten in a row: smaller ones do not fill a large GPU.
+    """
+    cuda = device.type == "cuda"
+    side, in_a_row = side or (8192 if cuda else 1024), 10 if cuda else 1
     a = torch.full((side, side), 0.1, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(5):
-        begun = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for a GPU
-        best = min(best, time.perf_counter() - begun)
-    return 2 * side**3 / best / 1e9
+    product = torch.empty_like(a)
+
+    def multiply() -> None:
+        for _ in range(in_a_row):
+            torch.matmul(a, a, out=product)
+        if device.type not in ("cpu", "cuda"):
+            product[0, 0].item()  # waits for it
+
+    best = min(_seconds(multiply, device) for _ in range(5))
+    return 2 * side**3 * in_a_row / best / 1e9
 
 
-def _gflop(ready: _Ready) -> float:
-    """Of one pair; a multiplication and an addition count as two."""
+def model_flop_utilisation(gflops: float, gpu: str, dtype: torch.dtype) -> float | None:
+    """Share of the published peak in [0, 1] that so many GFLOP/s are; None where none is known."""
+    known = [peak for name, peak in PUBLISHED_TFLOPS.items() if re.search(rf"\b{name}\b", gpu)]
+    if not known or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return round(gflops / 1e3 / known[0], 4)
+
+
+def _gflop(run: Callable[[], object]) -> float:
+    """Of one run; a multiplication and an addition count as two."""
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels are not counted on CPUs
-        ready.run()
-    return float(counter.get_total_flops()) / ready.setting.batch / 1e9
+        run()
+    return float(counter.get_total_flops()) / 1e9
 
 
 def _operators(ready: _Ready) -> list[dict[str, Any]]:
@@ -278,9 +340,12 @@ def _operators(ready: _Ready) -> list[dict[str, Any]]:
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=kinds) as profiled:
         ready.run()
-    times = {
+        if cuda:
+            torch.cuda.synchronize(ready.predictor.device)
+    times = {  # the kernels' own entries repeat what counts for the operators that start them
         event.key: event.self_device_time_total if cuda else event.self_cpu_time_total
         for event in profiled.key_averages()
+        if event.device_type == DeviceType.CPU
     }
     total = sum(times.values()) or 1.0
     longest = sorted(times, key=lambda key: times[key], reverse=True)[:8]
@@ -289,16 +354,26 @@ def _operators(ready: _Ready) -> list[dict[str, Any]]:
 
 def _machine(device: torch.device) -> dict[str, Any]:
     """In words that tell machines apart without naming one."""
-    name = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
     return {
         "device": device.type,
-        "processor": name,
+        "processor": _name(device),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
 
 
-__all__ = ["Setting", "bench", "change_setting", "gemm_gflops"]
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+__all__ = [
+    "PUBLISHED_TFLOPS",
+    "Setting",
+    "bench",
+    "change_setting",
+    "gemm_gflops",
+    "model_flop_utilisation",
+]

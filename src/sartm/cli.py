@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -96,6 +97,15 @@ Canvas = Annotated[
 Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="auto takes bf16 where it is fast.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, max=1024, help="Pairs of one size that the network takes at a time.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Such batches under way; what suits if left out.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="By torch.compile: a minute for each new size.")
+]
 Json = Annotated[str, typer.Option("--json", help="Also write the result as JSON; - for stdout.")]
 Split = Annotated[str, typer.Option(help="Split of the data set.")]
 Protocol = Annotated[str, typer.Option(help="Named mean; the benchmark's own when left out.")]
@@ -190,13 +200,23 @@ def _predictor(
     canvas: int | None,
     device: str,
     precision: Precision,
+    batch_size: int,
+    workers: int | None,
+    compile: bool,
 ) -> "Predictor":
     _import_network()
     from sartm.inference import Predictor
     from sartm.model.checkpoint import load
 
     loaded = load(model, encoder=encoder or None, classes=_class_table(classes), canvas=canvas)
-    return Predictor(loaded, device=device, precision=precision.value)
+    return Predictor(
+        loaded,
+        device=device,
+        precision=precision.value,
+        batch_size=batch_size,
+        workers=workers,
+        compiled=compile,
+    )
 
 
 def _class_table(name: str) -> "Classes | None":
@@ -249,6 +269,9 @@ def predict(
     overwrite: Annotated[bool, typer.Option(help="Label again what is there.")] = False,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
+    batch_size: BatchSize = 1,
+    workers: Workers = None,
+    compile: Compile = False,
     json_file: Json = "",
 ) -> int:
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
@@ -259,6 +282,9 @@ def predict(
     from sartm.data.videos import is_video
 
     camera = Camera(radiometric, black_hot, repair, holes)
+    engine = partial(
+        _predictor, model, encoder, classes, canvas, device, precision, batch_size, workers, compile
+    )
     if is_video(rgb) or is_video(thermal):
         if align:
             raise InputError("--align is for images; take the video's frames as two folders")
@@ -272,8 +298,7 @@ def predict(
             camera=camera,
             clahe=clahe,
         )
-        predictor = _predictor(model, encoder, classes, canvas, device, precision)
-        return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
+        return _label_video(rgb, thermal, out, engine(), model, film, overwrite, json_file)
     find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     _import_network()
     from sartm.inference import PredictOptions, predict_folder
@@ -291,7 +316,7 @@ def predict(
         align=_alignment(align),
     )
     outcome = predict_folder(
-        _predictor(model, encoder, classes, canvas, device, precision),
+        engine(),
         rgb or None,
         thermal or None,
         out,
@@ -353,6 +378,9 @@ def video(
     overwrite: Annotated[bool, typer.Option(help="Replace a video that exists.")] = False,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
+    batch_size: BatchSize = 1,
+    workers: Workers = None,
+    compile: Compile = False,
     json_file: Json = "",
 ) -> int:
     """Label a video, frames or a live camera: the inputs beside the overlay, WebM or MP4."""
@@ -379,7 +407,9 @@ def video(
         camera=Camera(radiometric, black_hot, repair, holes),
         clahe=clahe,
     )
-    predictor = _predictor(model, encoder, classes, canvas, device, precision)
+    predictor = _predictor(
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
+    )
     return _label_video(rgb, thermal, out, predictor, model, options, overwrite, json_file)
 
 
@@ -430,6 +460,13 @@ def train(
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,
     max_time: Annotated[float | None, typer.Option(help="Minutes of this session.")] = None,
     device: Device = "auto",
+    precision: Annotated[Precision | None, typer.Option(help="The recipe's if left out.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs the network takes at a time; the recipe's.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=256, help="Readers of batches; 0: none; the recipe's.")
+    ] = None,
     json_file: Json = "",
 ) -> int:
     """Train on a labelled data set; the best on its validation split is kept in OUT/best."""
@@ -446,10 +483,12 @@ def train(
         config = load_recipe(recipe)
     given = {
         "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
-        "text_encoder": text_encoder, "seed": seed,
+        "text_encoder": text_encoder, "seed": seed, "workers": workers,
+        "precision": precision and precision.value,
     }  # fmt: skip
     changed = {key: value for key, value in given.items() if value not in ("", (), None)}
-    config = override(replace(config, **changed), settings or [])  # type: ignore[arg-type]
+    optim = config.optim if batch_size is None else replace(config.optim, batch_size=batch_size)
+    config = override(replace(config, **changed, optim=optim), settings or [])  # type: ignore[arg-type]
     seconds = None if max_time is None else 60 * max_time
     result = run_training(
         config,
@@ -487,10 +526,12 @@ def evaluate(
     robustness: Annotated[bool, typer.Option("--robustness", help="Bad conditions too.")] = False,
     conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Pairs at a time.")] = 1,
     seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
+    batch_size: BatchSize = 1,
+    workers: Workers = None,
+    compile: Compile = False,
     json_file: Json = "",
 ) -> int:
     """Score a model on a split: report.json, report.md, report.html."""
@@ -506,7 +547,9 @@ def evaluate(
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality.value) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
-    predictor = _predictor(model, encoder, classes, canvas, device, precision)
+    predictor = _predictor(
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
+    )
     if is_unnamed(predictor.classes) and predictor.classes.names != dataset.classes.names:
         raise InputError(
             f"{model} does not name its {len(predictor.classes)} classes; if they are this data "
@@ -522,7 +565,6 @@ def evaluate(
             modality=modality.value,
             protocol=protocol or None,
             views=views,
-            workers=workers,
             seed=seed,
         )
     report, pictures = evaluate_with_pictures(
@@ -531,7 +573,6 @@ def evaluate(
         modality=modality.value,
         protocol=protocol or None,
         views=views,
-        workers=workers,
         robustness=rows,
         model=model,
         command="sartm " + " ".join(sys.argv[1:]),
@@ -752,11 +793,12 @@ def bench(
     model: Model = "mini",
     runtime: Annotated[Runtime, typer.Option(help="What computes.")] = Runtime.torch,
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
-    batch: Annotated[int, typer.Option("--batch-size", min=1, max=1024)] = 1,
-    streams: Annotated[
-        int, typer.Option(min=1, help="Batches under way at a time, sharing the cores.")
+    batch_size: BatchSize = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Batches under way at a time, sharing the cores.")
     ] = 1,
     modality: Modality = Modality.both,
+    compile: Compile = False,
     compare: Annotated[
         str, typer.Option(help="A second setting, in turns: runtime=onnx,precision=fp32")
     ] = "",
@@ -771,18 +813,23 @@ def bench(
 
     height, width = _sides(size, "--size")
     setting = Setting(
-        model, runtime.value, height, width, batch, precision.value, modality.value, streams
+        model=model, runtime=runtime.value, height=height, width=width, batch_size=batch_size,
+        precision=precision.value, modality=modality.value, workers=workers, compile=compile,
     )  # fmt: skip
     changed = change_setting(setting, compare) if compare else None
     result = run_bench(setting, changed, rounds=rounds, device=device)
-    table = Table("setting", "ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM")
+    columns = ("ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM", "of peak")
+    table = Table("setting", *columns)
     for row in result["rows"]:
         name = f"{row['model']} {row['runtime']} {row['precision']} {row['height']}x{row['width']}"
-        share = f"{100 * row['share']:.0f} %" if "share" in row else "-"
+        name += " compiled" * row["compile"] + f" x{row['batch_size']}"
+        name += f", {row['workers']} workers" * (row["workers"] > 1)
         keys = ("median_ms", "pairs_per_second", "peak_mib", "gflop", "gflops")
-        side = f" {row['streams']} streams" if row["streams"] > 1 else ""
+        shares = (row.get(key) for key in ("share", "mfu"))
         table.add_row(
-            f"{name} x{row['batch']}{side}", *(str(row.get(key, "-")) for key in keys), share
+            name,
+            *(str(row.get(key, "-")) for key in keys),
+            *("-" if share is None else f"{100 * share:.0f} %" for share in shares),
         )
     Console().print(table)
     for row in result["rows"]:

@@ -143,24 +143,23 @@ def judge(
     *,
     modality: Modality = "both",
     views: Views = Views(),
-    workers: int = 1,
     change: Callable[[Sample], Sample] | None = None,
 ) -> Iterator[tuple[Sample, Array, Counts]]:
     """Label pairs and count: each sample, its label map (H, W) and (K, K) counts, rows the truth.
 
     Args:
-        predictor: the model, ready to run.
+        predictor: the model, ready to run; says how many pairs at a time.
         dataset: its class table must be the model's.
         indices: positions of the pairs; None: all.
         modality: what the model may see.
         views: crops and sizes.
-        workers: pairs labelled at a time, by threads that share the cores; files are read ahead
-            in either case.
         change: applied to every sample as it was read.
 
     Raises:
         InputError: other classes than the model's, a pair without label, an unreadable file.
     """
+    from sartm.inference import label_ahead
+
     predictor.classes.require_same(dataset.classes)
     chosen = range(len(dataset)) if indices is None else indices
     positions = {dataset.pairs[index].name: index for index in chosen}
@@ -171,26 +170,23 @@ def judge(
         sample = dataset[positions[pair.name]]
         return sample if change is None else change(sample)
 
-    def label(sample: Sample) -> tuple[Sample, Array, Counts]:
+    def label(samples: list[Sample]) -> list[tuple[Array, Counts]]:
+        if views == Views():
+            maps = [found.labels for found in predictor.predict_batch(samples, modality)]
+        else:
+            maps = [label_sample(predictor, sample, modality, views) for sample in samples]
+        return [(labels, count(sample, labels))
+                for sample, labels in zip(samples, maps, strict=True)]  # fmt: skip
+
+    def count(sample: Sample, labels: Array) -> Counts:
         assert sample.label is not None
-        labels = label_sample(predictor, sample, modality, views)
         matrix = ConfusionMatrix(len(dataset.classes))
         matrix.update(labels, sample.label, dataset.classes.ignore)
-        return sample, labels, matrix.counts
+        return matrix.counts
 
-    if workers <= 1:
-        for _, sample in read_ahead(pairs, read):
-            yield label(sample())
-        return
-    import torch
-
-    cores = torch.get_num_threads()
-    torch.set_num_threads(max(1, cores // workers))  # what new threads take over
-    try:
-        for _, judged in read_ahead(pairs, lambda pair: label(read(pair)), workers):
-            yield judged()
-    finally:
-        torch.set_num_threads(cores)
+    for _, labelled in label_ahead(predictor, pairs, read, label):
+        sample, (labels, counts), _ = labelled()
+        yield sample, labels, counts
 
 
 def confusion_of(
@@ -231,7 +227,6 @@ def evaluate_with_pictures(
     modality: Modality = "both",
     protocol: str | None = None,
     views: Views = Views(),
-    workers: int = 1,
     robustness: Sequence[Mapping[str, Cell]] = (),
     model: str = "",
     command: str = "",
@@ -244,7 +239,6 @@ def evaluate_with_pictures(
         modality: what the model may see.
         protocol: a name of docs/protocols.md; None takes the benchmark's own.
         views: crops and sizes; the default is the whole image.
-        workers: pairs labelled at a time.
         robustness: rows of `robustness.measure_robustness`, for the report.
         model: its name, for the report.
         command: what the user typed, for the report.
@@ -255,7 +249,7 @@ def evaluate_with_pictures(
     choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
     tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
-    judged = judge(predictor, dataset, modality=modality, views=views, workers=workers)
+    judged = judge(predictor, dataset, modality=modality, views=views)
     with Meter(f"evaluate {modality}", len(dataset)) as meter:
         for index, (sample, labels, counts) in enumerate(judged):
             tally.add(index, counts, sample.size)

@@ -5,14 +5,15 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock, Semaphore
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -44,6 +45,12 @@ from sartm.tiles import Tiling, resize_strips, tile_logits
 Array = npt.NDArray[Any]
 Source = str | Path | Image.Image | Array | None
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Images = tuple[Array | None, npt.NDArray[np.float32] | None]
+"""(H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule; None what there is not."""
+Area = tuple[slice, slice]
+"""Rows and columns."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 log = logging.getLogger("sartm")
 
@@ -51,6 +58,8 @@ SMALL = 10_000_000
 """Parameters up to which several pairs are labelled at a time on a CPU, each by one core."""
 ROWS = 256
 """Rows of pixels that are drawn or counted at a time."""
+READERS = 8
+"""Files of a batch that are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +181,31 @@ class Predictor:
         *,
         device: str = "auto",
         precision: Precision = "auto",
+        batch_size: int = 1,
+        workers: int | None = None,
+        compiled: bool = False,
         tiling: Tiling = Tiling(),
     ) -> None:
-        self.tiling = tiling
+        """Make a model ready.
+
+        Args:
+            model: as `load` gives it; it stays as it is.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+            precision: number format of the network; "auto" takes bf16 where it is fast.
+            batch_size: pairs of one size that the network takes at a time, in folders, data sets
+                and videos.
+            workers: such batches under way at a time; None: what suits, see `side_by_side`.
+            compiled: by `torch.compile`: about a minute for every new size and batch, which only a
+                long run wins back.
+            tiling: when an image is labelled in tiles, and in which.
+
+        Raises:
+            InputError: a device, precision or compiler that is not there.
+        """
+        if batch_size < 1 or (workers is not None and workers < 1):
+            raise InputError(f"batch size {batch_size} and {workers} workers; give 1 or more")
+        self.batch_size, self.workers, self.tiling = batch_size, workers, tiling
+        self._streams, self._large = 1, Lock()
         self.model: SARTM | ExportedModel
         self.config, self.classes = model.config, model.config.classes
         self.facts = model.facts
@@ -183,6 +214,8 @@ class Predictor:
         if isinstance(model, ExportedModel):
             if device not in ("auto", "cpu"):
                 raise InputError(f"{model.path} runs on the CPU, not on {device}; --device cpu")
+            if compiled:
+                raise InputError(f"{model.path} is an export; leave --compile out")
             self.device, self.model = torch.device("cpu"), model
             self.precision = model.prepare(precision)
             return
@@ -190,7 +223,10 @@ class Predictor:
         chosen = fast_precision(self.device.type) if precision == "auto" else precision
         self.precision = chosen
         kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        self.model = model.merged(kinds[chosen]).to(self.device)
+        merged = model.merged(kinds[chosen]).to(self.device)
+        self.model = merged
+        self.network = _compile(merged) if compiled else merged.predict_logits
+        """`SARTM.predict_logits`, compiled or not."""
 
     def __call__(self, rgb: Source, thermal: Source) -> Prediction:
         """Label one aligned pair.
@@ -206,16 +242,37 @@ class Predictor:
 
     def predict(self, sample: Sample, modality: Modality = "both") -> Prediction:
         """Label a sample as read from a data set, with both or only one of its modalities."""
-        if self.tiling.applies(sample.size) and not self._fixed_size():
-            return self._predict_tiles(sample, modality)
-        rgb, display = self.inputs(sample, modality)
-        logits = self.logits(rgb, display)
-        labels = label_map(logits, sample.size, len(self.classes))
-        image = rgb
-        if image is None:
-            assert display is not None
-            image = np.repeat((display * 255).astype(np.uint8)[..., None], 3, axis=2)
-        return Prediction(labels, self.classes, logits, image)
+        return self.predict_batch([sample], modality)[0]
+
+    def predict_batch(
+        self, samples: Sequence[Sample], modality: Modality = "both"
+    ) -> list[Prediction]:
+        """Label samples; those of one size and the same modalities pass the network together.
+
+        Args:
+            samples: pairs of any sizes; large ones are labelled in tiles, one after another.
+            modality: what the model may see.
+
+        Raises:
+            InputError: one of them has no such modality, or does not fit the thermal rule.
+        """
+        tiled = [self._in_tiles(sample) for sample in samples]
+        whole = [sample for sample, large in zip(samples, tiled, strict=True) if not large]
+        images = [self.inputs(sample, modality) for sample in whole]
+        ready = iter(zip(images, self.batch_logits(images), strict=True))
+        predictions = []
+        for sample, large in zip(samples, tiled, strict=True):
+            if large:
+                with self._large:  # each needs much memory, and has all the streams by itself
+                    predictions.append(self._predict_tiles(sample, modality))
+                continue
+            (image, display), logits = next(ready)
+            labels = label_map(logits, sample.size, len(self.classes))
+            if image is None:
+                assert display is not None
+                image = np.repeat((display * 255).astype(np.uint8)[..., None], 3, axis=2)
+            predictions.append(Prediction(labels, self.classes, logits, image))
+        return predictions
 
     @contextmanager
     def side_by_side(self, streams: int | None = None) -> Iterator[int]:
@@ -225,9 +282,10 @@ class Predictor:
         large one and a GPU take one pair at a time, and share it. Not for two threads at a time.
 
         Args:
-            streams: so many, whatever the network; None: what suits it.
+            streams: so many, whatever the network; None: the predictor's workers, or what suits.
         """
         cores = torch.get_num_threads()
+        streams = streams or self.workers
         if streams is None:
             streams = cores if self.device.type == "cpu" and self._weights() <= SMALL else 1
         if streams == 1:
@@ -236,9 +294,11 @@ class Predictor:
         if isinstance(self.model, ExportedModel):
             self.model.prepare(self._asked, streams)
         torch.set_num_threads(max(1, cores // streams))  # what new threads take over
+        self._streams = streams
         try:
             yield streams
         finally:
+            self._streams = 1
             torch.set_num_threads(cores)
             if isinstance(self.model, ExportedModel):
                 self.model.prepare(self._asked)
@@ -248,8 +308,9 @@ class Predictor:
             return self.model.size() // 4
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def _fixed_size(self) -> bool:
-        return isinstance(self.model, ExportedModel) and self.model.export.size is not None
+    def _in_tiles(self, sample: Sample) -> bool:
+        fixed = isinstance(self.model, ExportedModel) and self.model.export.size is not None
+        return self.tiling.applies(sample.size) and not fixed
 
     def _predict_tiles(self, sample: Sample, modality: Modality) -> Prediction:
         """Label a large image: beyond it and its label map, memory does not grow with its area."""
@@ -258,32 +319,44 @@ class Predictor:
         if thermal is not None:
             levels = thermal_levels(thermal, self.config.thermal, sample.name)
 
-        def see(rows: slice, columns: slice) -> Tensor:
-            seen = None if rgb is None else rgb[rows, columns]
-            heat = None if thermal is None else scale_thermal(thermal[rows, columns], levels)
-            return self.logits(seen, heat)
+        def cut(area: Area) -> Images:
+            seen = None if rgb is None else rgb[area]
+            return seen, None if thermal is None else scale_thermal(thermal[area], levels)
 
         size, coarse = sample.size, []
 
         def finished() -> Iterator[Tensor]:
-            for rows in tile_logits(see, size, self.tiling):
+            for rows in tile_logits(partial(self._logits_ahead, cut), size, self.tiling):
                 coarse.append(_confidence(rows).half().numpy())
                 yield rows
 
         labels = _largest(finished(), size, len(self.classes))
-        image = rgb
-        if image is None:
+        if rgb is None:
             assert thermal is not None
             grey = np.empty(size, np.uint8)
             for top in range(0, size[0], ROWS):
                 rows = slice(top, top + ROWS)
                 grey[rows] = scale_thermal(thermal[rows], levels) * 255
-            image = np.asarray(np.broadcast_to(grey[..., None], (*size, 3)))
-        return Prediction(labels, self.classes, None, image, np.concatenate(coarse))
+            rgb = np.asarray(np.broadcast_to(grey[..., None], (*size, 3)))
+        return Prediction(labels, self.classes, None, rgb, np.concatenate(coarse))
 
-    def inputs(
-        self, sample: Sample, modality: Modality = "both"
-    ) -> tuple[Array | None, npt.NDArray[np.float32] | None]:
+    def _logits_ahead(
+        self, cut: Callable[[Area], Images], areas: Iterable[Area]
+    ) -> Iterator[Tensor]:
+        """`logits` of parts of one image, in order, with as many under way as there are streams."""
+
+        def work(tiles: list[Area]) -> list[Tensor]:
+            return self.batch_logits([cut(area) for area in tiles])
+
+        chunks = _chunks(areas, self.batch_size)
+        if self._streams == 1:
+            for chunk in chunks:
+                yield from work(chunk)
+            return
+        for _, done in read_ahead(chunks, work, self._streams):
+            yield from done()
+
+    def inputs(self, sample: Sample, modality: Modality = "both") -> Images:
         """What `logits` takes: (H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule, or None.
 
         Raises InputError where the modality that is asked for does not exist.
@@ -294,18 +367,71 @@ class Predictor:
             display = apply_thermal_rule(thermal, self.config.thermal, sample.name)
         return rgb, display
 
-    @torch.inference_mode()
     def logits(self, rgb: Array | None, thermal: Array | None) -> Tensor:
         """(K, h/4, w/4) float32 on the CPU from (H, W, 3) uint8 and (H, W) float32 in [0, 1]."""
+        return self.batch_logits([(rgb, thermal)])[0]
+
+    @torch.inference_mode()
+    def batch_logits(self, pairs: Sequence[Images]) -> list[Tensor]:
+        """`logits` of every pair; those of one size and the same modalities in one pass."""
+        alike: dict[Any, list[int]] = {}
+        for index, images in enumerate(pairs):
+            kind = tuple(None if image is None else image.shape for image in images)
+            alike.setdefault(kind, []).append(index)
+        found: dict[int, Tensor] = {}
+        for indices in alike.values():
+            found.update(zip(indices, self._pass([pairs[index] for index in indices]), strict=True))
+        return [found[index] for index in range(len(pairs))]
+
+    def _pass(self, pairs: Sequence[Images]) -> Tensor:
+        """(B, K, h/4, w/4) of pairs of one kind."""
         if isinstance(self.model, ExportedModel):
-            return torch.from_numpy(self.model.logits(rgb, thermal))
-        x = y = None
-        if rgb is not None:
-            moved = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device)
-            x = moved.permute(2, 0, 1)[None].float() / 255
-        if thermal is not None:
-            y = torch.from_numpy(np.ascontiguousarray(thermal)).to(self.device)[None, None]
-        return self.model.predict_logits(x, y)[0].float().cpu()
+            return torch.from_numpy(self.model.batch_logits(pairs))
+        rgb, thermal = (self._stack(images) for images in zip(*pairs, strict=True))
+        x = None if rgb is None else rgb.permute(0, 3, 1, 2).float() / 255
+        y = None if thermal is None else thermal[:, None]
+        try:
+            return self.network(x, y).float().cpu()
+        except torch.OutOfMemoryError:
+            height, width = next(image.shape[:2] for image in pairs[0] if image is not None)
+            raise InputError(
+                f"out of memory on {self.device} with {len(pairs)} pairs of {height}x{width}; "
+                f"lower --batch-size or --workers, or take a smaller model"
+            ) from None
+
+    def _stack(self, images: Sequence[Array | None]) -> Tensor | None:
+        """On the device; None where there are none."""
+        there = [torch.from_numpy(np.ascontiguousarray(image)) for image in images
+                 if image is not None]  # fmt: skip
+        if not there:
+            return None
+        return (there[0][None] if len(there) == 1 else torch.stack(there)).to(self.device)
+
+
+def _compile(model: SARTM) -> Callable[[Tensor | None, Tensor | None], Tensor]:
+    """`predict_logits`, compiled when a size comes for the first time."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError):
+        raise InputError(
+            "--compile needs a C++ compiler, and none was found; install g++ (or name one in the "
+            "environment variable CXX), or leave --compile out"
+        ) from None
+    # With sizes left open, the compiler of torch 2.11 to 2.13 fails on this network.
+    compiled: Callable[[Tensor | None, Tensor | None], Tensor] = torch.compile(
+        model.predict_logits, dynamic=False
+    )
+    return compiled
+
+
+def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """`items` in lists of `size`, the last one shorter."""
+    each = iter(items)
+    while chunk := list(islice(each, size)):
+        yield chunk
 
 
 def _choose(sample: Sample, modality: Modality) -> tuple[Array | None, Array | None]:
@@ -472,11 +598,10 @@ def predict_folder(
         record,
         Meter("predict", len(todo)) as meter,
         ThreadPoolExecutor(1) as writer,
-        predictor.side_by_side() as workers,
     ):
-        label = _reading_labeller(predictor, read, options.modality, workers)
+        label = partial(predictor.predict_batch, modality=options.modality)
         writing: Future[None] | None = None
-        for pair, labelled in read_ahead(todo, label, max(2, workers)):
+        for pair, labelled in label_ahead(predictor, todo, read, label):
             try:
                 sample, prediction, seconds = labelled()
             except InputError as error:
@@ -494,21 +619,70 @@ def predict_folder(
     return Outcome(len(record.pairs), skipped, record.failures)
 
 
-def _reading_labeller(
-    predictor: Predictor, read: Callable[[Pair], Sample], modality: Modality, workers: int
-) -> Callable[[Pair], tuple[Sample, Prediction, float]]:
-    """A pair to its sample, prediction and seconds; of large images one at a time is labelled."""
-    turns, large = Semaphore(workers), Lock()
+Labelled = tuple[Sample, Result, float]
+"""A sample, what was made of it, and the seconds that took."""
 
-    def label(pair: Pair) -> tuple[Sample, Prediction, float]:
-        sample = read(pair)
-        alone = large if predictor.tiling.applies(sample.size) else nullcontext()
-        with alone, turns:
-            begun = time.perf_counter()
-            prediction = predictor.predict(sample, modality)
-            return sample, prediction, time.perf_counter() - begun
 
-    return label
+def label_ahead(
+    predictor: Predictor,
+    items: Iterable[Item],
+    read: Callable[[Item], Sample],
+    label: Callable[[list[Sample]], Sequence[Result]],
+) -> Iterator[tuple[Item, Callable[[], Labelled[Result]]]]:
+    """Each item, in order, with a call that gives what was made of it, or raises.
+
+    The predictor's workers read and label batches in threads, ahead of what is asked for. An item
+    that cannot be read or labelled costs only itself.
+
+    Args:
+        predictor: says how many at a time.
+        items: what `read` takes.
+        read: gives a sample, or raises InputError.
+        label: one result per sample, or InputError; then each is labelled again by itself.
+    """
+    size = predictor.batch_size
+    with predictor.side_by_side() as streams:
+        turns, threads = Semaphore(streams), max(2, streams)
+
+        def work(chunk: list[Item]) -> list[Future[Labelled[Result]]]:
+            answers: list[Future[Labelled[Result]]] = [Future() for _ in chunk]
+            readable = []
+            reading = [readers.submit(read, item) for item in chunk]
+            for answer, future in zip(answers, reading, strict=True):
+                try:
+                    readable.append((future.result(), answer))
+                except InputError as error:
+                    answer.set_exception(error)
+            with turns:
+                _answer(readable, label)
+            return answers
+
+        with ThreadPoolExecutor(max(threads, min(size, READERS))) as readers:
+            for chunk, finished in read_ahead(_chunks(items, size), work, threads):
+                for item, answer in zip(chunk, finished(), strict=True):
+                    yield item, answer.result
+
+
+def _answer(
+    readable: Sequence[tuple[Sample, Future[Labelled[Result]]]],
+    label: Callable[[list[Sample]], Sequence[Result]],
+) -> None:
+    """Label samples together, or one by one where together they cannot be."""
+    if not readable:
+        return
+    begun = time.perf_counter()
+    try:
+        results = label([sample for sample, _ in readable])
+    except InputError as error:
+        if len(readable) == 1:
+            readable[0][1].set_exception(error)
+        else:
+            for each in readable:
+                _answer([each], label)
+        return
+    seconds = (time.perf_counter() - begun) / len(readable)
+    for (sample, answer), result in zip(readable, results, strict=True):
+        answer.set_result((sample, result, seconds))
 
 
 class _Record:

@@ -101,7 +101,6 @@ def measure_robustness(
     modality: Modality = "both",
     protocol: str | None = None,
     views: Views = Views(),
-    workers: int = 1,
     seed: int = 0,
 ) -> list[dict[str, Cell]]:
     """Score a split as it is and under every condition and severity.
@@ -117,7 +116,6 @@ def measure_robustness(
         modality: what the model may see.
         protocol: a name of docs/protocols.md; None takes the benchmark's own first.
         views: crops and sizes.
-        workers: pairs labelled at a time.
         seed: of what is random in the conditions.
 
     Returns:
@@ -144,9 +142,7 @@ def measure_robustness(
         for key, change in todo:
             size = len(dataset.classes)
             counts: Counts = np.zeros((size, size), np.int64)
-            judged = judge(
-                predictor, dataset, modality=modality, views=views, workers=workers, change=change
-            )
+            judged = judge(predictor, dataset, modality=modality, views=views, change=change)
             for _, _, matrix in judged:
                 counts += matrix
                 meter.advance(note=_title(key))

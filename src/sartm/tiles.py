@@ -80,14 +80,16 @@ def _resize(part: Tensor, first: int, last: int, width: int) -> Iterator[Tensor]
 
 
 def tile_logits(
-    logits: Callable[[slice, slice], Tensor], size: tuple[int, int], tiling: Tiling
+    logits: Callable[[Iterator[tuple[slice, slice]]], Iterator[Tensor]],
+    size: tuple[int, int],
+    tiling: Tiling,
 ) -> Iterator[Tensor]:
     """Blended logits of an image from those of its tiles.
 
     Only one row of tiles is held at a time.
 
     Args:
-        logits: (K, h, w) of the pixels in these rows and columns.
+        logits: (K, h, w) of the pixels in each of these rows and columns, in order.
         size: (H, W) of the image.
         tiling: the tiles.
 
@@ -99,13 +101,16 @@ def tile_logits(
     heavy, wide = (
         _weights(starts, n, tiling) for starts, n in zip((down, across), size, strict=True)
     )
+    tiles = logits(
+        (slice(top, min(top + tiling.side, height)), slice(left, min(left + tiling.side, width)))
+        for top in down
+        for left in across
+    )
     columns, held = -(-width // STRIDE), None
     for index, top in enumerate(down):
         row: Tensor | None = None
         for left, weight in zip(across, wide, strict=True):
-            bottom, right = min(top + tiling.side, height), min(left + tiling.side, width)
-            tile = logits(slice(top, bottom), slice(left, right))
-            tile = tile[:, : len(heavy[index]), : len(weight)]
+            tile = next(tiles)[:, : len(heavy[index]), : len(weight)]
             if row is None:
                 row = tile.new_zeros(tile.shape[0], tile.shape[1], columns)
             begin = left // STRIDE

@@ -208,8 +208,9 @@ def train_step(
                     output, batch.label, batch.has_rgb, batch.has_thermal, share, language, taught
                 )
             accelerator.backward(terms["total"] / config.accumulate)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        values = torch.stack([value.detach().float() for value in terms.values()]).tolist()
+        for name, value in zip(terms, values, strict=True):  # fetched at once: a GPU waits once
+            sums[name] = sums.get(name, 0.0) + value
     clip = config.clip or math.inf
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
@@ -491,6 +492,7 @@ class _Run:
             self.parts.validated(),
             device=str(self.accelerator.device),
             precision=_precision_of(self.accelerator),
+            workers=1,  # the loader's processes have the cores too
         )
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes

@@ -22,7 +22,7 @@ from torch import Tensor
 from sartm.config import Modality, to_dict
 from sartm.data.cameras import Camera, enhance_display
 from sartm.data.images import write_atomic, write_label
-from sartm.data.pairs import Sample, find_pairs, fit_thermal, read_ahead
+from sartm.data.pairs import Sample, find_pairs, fit_thermal
 from sartm.data.videos import (
     Arrangement,
     Frame,
@@ -37,7 +37,7 @@ from sartm.data.videos import (
     pair_frames,
 )
 from sartm.errors import InputError
-from sartm.inference import Prediction, Predictor, label_map
+from sartm.inference import Prediction, Predictor, label_ahead, label_map
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]
@@ -394,7 +394,6 @@ class _Inferred(NamedTuple):
     rgb: Array | None
     display: npt.NDArray[np.float32] | None
     logits: Tensor
-    seconds: float
 
 
 def _label(
@@ -408,18 +407,19 @@ def _label(
     """The loop: label, hand over to the writer, which works at the same time."""
     smoother = Smoother(options.smooth)
     pixels = np.zeros(len(tally.classes), np.int64)
-    with ThreadPoolExecutor(1) as pool, predictor.side_by_side() as workers:
 
-        def infer(item: tuple[Frame, Sample]) -> _Inferred:
-            begun = time.perf_counter()
-            rgb, display = predictor.inputs(item[1], options.modality)
-            logits = predictor.logits(rgb, display)
-            return _Inferred(rgb, display, logits, time.perf_counter() - begun)
+    def infer(chosen: list[Sample]) -> list[_Inferred]:
+        images = [predictor.inputs(sample, options.modality) for sample in chosen]
+        logits = predictor.batch_logits(images)
+        return [_Inferred(*both, each) for both, each in zip(images, logits, strict=True)]
 
+    with ThreadPoolExecutor(1) as pool:
         writing: Future[None] | None = None
-        for (frame, sample), inferred in read_ahead(samples, infer, workers):
+        for (frame, sample), inferred in label_ahead(
+            predictor, samples, lambda item: item[1], infer
+        ):
             try:
-                rgb, display, logits, seconds = inferred()
+                _, (rgb, display, logits), seconds = inferred()
             except InputError as error:
                 if not tally.frames:
                     raise

@@ -8,7 +8,7 @@ which a file has both or one; output `logits` (B, K, h/4, w/4) float32 of the pa
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +129,16 @@ class ExportedModel:
         Raises:
             InputError: other modalities or another size than the file was made for.
         """
-        return np.asarray(self.run(self._inputs(rgb, thermal))[0], np.float32)
+        return np.asarray(self.batch_logits([(rgb, thermal)])[0])
+
+    def batch_logits(
+        self, pairs: Sequence[tuple[Array | None, Array | None]]
+    ) -> npt.NDArray[np.float32]:
+        """`logits` (B, K, h/4, w/4) of pairs of one size; one by one where the graph is fixed."""
+        inputs = [self._inputs(rgb, thermal) for rgb, thermal in pairs]
+        if self.export.size is None:
+            inputs = [{name: np.concatenate([each[name] for each in inputs]) for name in inputs[0]}]
+        return np.concatenate([np.asarray(self.run(each), np.float32) for each in inputs])
 
     def run(self, inputs: dict[str, Array]) -> Array:
         """Logits (B, K, h/4, w/4) of a batch: rgb (B, H, W, 3), thermal (B, H, W), as above."""
