@@ -40,7 +40,7 @@ from sartm.errors import InputError
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
-from sartm.tiles import Tiling, resize_strips, tile_logits
+from sartm.tiles import STRIDE, Tiling, resize_strips, tile_logits
 
 Array = npt.NDArray[Any]
 Source = str | Path | Image.Image | Array | None
@@ -326,9 +326,10 @@ class Predictor:
         size, coarse = sample.size, []
 
         def finished() -> Iterator[Tensor]:
-            for rows in tile_logits(partial(self._logits_ahead, cut), size, self.tiling):
-                coarse.append(_confidence(rows).half().numpy())
-                yield rows
+            for row in tile_logits(partial(self._logits_ahead, cut), size, self.tiling):
+                for rows in row.split(ROWS // STRIDE, dim=1):  # what is made of them is as large
+                    coarse.append(_confidence(rows).half().numpy())
+                    yield rows
 
         labels = _largest(finished(), size, len(self.classes))
         if rgb is None:
@@ -762,7 +763,9 @@ class _Record:
                 image = prediction.image
                 last = prediction.coarse is not None and image.flags.writeable
                 drawn = prediction.overlay(options.opacity, image if last else None)
-                cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR, dst=drawn)
+                for top in range(0, len(drawn), ROWS):  # of all in place OpenCV makes a copy
+                    rows = drawn[top : top + ROWS]
+                    cv2.cvtColor(rows, cv2.COLOR_RGB2BGR, dst=rows)
                 _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
                 write_atomic(path, data.tobytes())
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -153,4 +153,4 @@ def _weights(starts: list[int], length: int, tiling: Tiling) -> list[Tensor]:
     ]
 
 
-__all__ = ["Tiling", "resize_strips", "tile_logits"]
+__all__ = ["STRIDE", "Tiling", "resize_strips", "tile_logits"]
