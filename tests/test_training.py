@@ -222,13 +222,16 @@ def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(
     """Against the definition, written the slow way; predictions are labels with a part blanked."""
     guesses = []
 
-    def guess(self: Predictor, sample: Any, modality: str = "both") -> Prediction:
-        labels = sample.label.copy()
-        labels[: 30 * int(sample.name)] = 0
-        guesses.append((labels, sample.label))
-        return Prediction(labels, self.classes, torch.zeros(9, 24, 32), sample.rgb)
+    def guess(self: Predictor, samples: Any, modality: str = "both") -> list[Prediction]:
+        found = []
+        for sample in samples:
+            labels = sample.label.copy()
+            labels[: 30 * int(sample.name)] = 0
+            guesses.append((labels, sample.label))
+            found.append(Prediction(labels, self.classes, torch.zeros(9, 24, 32), sample.rgb))
+        return found
 
-    monkeypatch.setattr(Predictor, "predict", guess)
+    monkeypatch.setattr(Predictor, "predict_batch", guess)
     best = train(short(six), tmp_path / "run", limits=Limits(steps=1), device="cpu")["best"]
 
     def miou(chosen: list[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -428,15 +431,15 @@ def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(
     undisturbed, six, tmp_path, monkeypatch
 ):
     """Told to stop while the validation of step 9 is under way."""
-    out, predict, seen = tmp_path / "run", Predictor.predict, []
+    out, predict, seen = tmp_path / "run", Predictor.predict_batch, []
 
-    def interrupted(self: Predictor, sample: Any, modality: Any = "both") -> Prediction:
-        seen.append(sample.name)
+    def interrupted(self: Predictor, samples: Any, modality: Any = "both") -> list[Prediction]:
+        seen.extend(sample.name for sample in samples)
         if len(seen) == 2:
             signal.raise_signal(signal.SIGTERM)
-        return predict(self, sample, modality)
+        return predict(self, samples, modality)
 
-    monkeypatch.setattr(Predictor, "predict", interrupted)
+    monkeypatch.setattr(Predictor, "predict_batch", interrupted)
     result = train(short(six), out, device="cpu")
     assert (result["step"], result["interrupted"], result["best"]["step"]) == (9, True, 0)
     assert not any("val" in line for line in lines(out))
@@ -650,7 +653,7 @@ def test_out_of_gpu_memory_says_which_knobs_to_turn(six, tmp_path, monkeypatch, 
     if where == "step":
         monkeypatch.setattr(sartm.training.Criterion, "forward", full)
     else:
-        monkeypatch.setattr(Predictor, "predict", full)
+        monkeypatch.setattr(Predictor, "predict_batch", full)
     with pytest.raises(InputError, match=r"out of GPU memory at step \d+") as caught:
         train(short(six), tmp_path / "run", limits=Limits(steps=1), device="cpu")
     for knob in ("activation_checkpointing=true", "optim.batch_size", "accumulate", "crop", "bf16"):
