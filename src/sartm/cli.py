@@ -818,20 +818,7 @@ def bench(
     )  # fmt: skip
     changed = change_setting(setting, compare) if compare else None
     result = run_bench(setting, changed, rounds=rounds, device=device)
-    columns = ("ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM", "of peak")
-    table = Table("setting", *columns)
-    for row in result["rows"]:
-        name = f"{row['model']} {row['runtime']} {row['precision']} {row['height']}x{row['width']}"
-        name += " compiled" * row["compile"] + f" x{row['batch_size']}"
-        name += f", {row['workers']} workers" * (row["workers"] > 1)
-        keys = ("median_ms", "pairs_per_second", "peak_mib", "gflop", "gflops")
-        shares = (row.get(key) for key in ("share", "mfu"))
-        table.add_row(
-            name,
-            *(str(row.get(key, "-")) for key in keys),
-            *("-" if share is None else f"{100 * share:.0f} %" for share in shares),
-        )
-    Console().print(table)
+    _print_speeds(result["rows"])
     for row in result["rows"]:
         if "operators" in row:
             parts = (f"{each['name']} {100 * each['share']:.0f} %" for each in row["operators"])
@@ -844,6 +831,29 @@ def bench(
         _print_json(json_file, result)
     print(json.dumps(result))
     return 0
+
+
+def _print_speeds(rows: list[dict[str, Any]]) -> None:
+    """A table of the settings measured, without columns that none of them fills."""
+    titles = ("setting", "ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM", "of peak")
+    lines = []
+    for row in rows:
+        name = f"{row['model']} {row['runtime']} {row['precision'].removeprefix(row['runtime'])}"
+        name = " ".join(f"{name} {row['height']}x{row['width']} x{row['batch_size']}".split())
+        name += ", compiled" * row["compile"]
+        name += f", {row['workers']} workers" * (row["workers"] > 1)
+        keys = ("median_ms", "pairs_per_second", "peak_mib", "gflop", "gflops")
+        shares = (row.get(key) for key in ("share", "mfu"))
+        values = [name, *(str(row.get(key, "-")) for key in keys)]
+        values += ["-" if share is None else f"{100 * share:.0f} %" for share in shares]
+        lines.append(values)
+    table = Table()
+    filled = [k for k in range(len(titles)) if any(values[k] != "-" for values in lines)]
+    for k in filled:
+        table.add_column(titles[k], no_wrap=k > 0)
+    for values in lines:
+        table.add_row(*(values[k] for k in filled))
+    Console().print(table)
 
 
 def _sides(text: str, option: str) -> tuple[int, int]:
