@@ -661,11 +661,16 @@ def demo(
     ),
     model: Model = "mini",
     device: Device = "auto",
+    json_file: Json = "",
 ) -> int:
     """Draw scenes by day, night, glare and fog, label them, and write a report with pictures."""
     from sartm.demo import run_demo
 
     result = run_demo(out, model=model, device=device)
+    files = {"pictures": str(result.picture), "report": str(result.report)}
+    _print_json(json_file, {"present": result.scores} | files)
+    if json_file == "-":
+        return 0
     table = Table("mIoU % of classes present", "RGB only", "thermal only", "both")
     for part, row in result.scores.items():
         values = (row["rgb"], row["thermal"], row["both"])
@@ -818,26 +823,19 @@ def bench(
     )  # fmt: skip
     changed = change_setting(setting, compare) if compare else None
     result = run_bench(setting, changed, rounds=rounds, device=device)
-    _print_speeds(result["rows"])
-    for row in result["rows"]:
-        if "operators" in row:
-            parts = (f"{each['name']} {100 * each['share']:.0f} %" for each in row["operators"])
-            print(f"operators: {', '.join(parts)}")
-    if "compare" in result:
-        found = result["compare"]
-        same = "other sizes" if found["agreement"] is None else f"{100 * found['agreement']:.3f} %"
-        print(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")
+    if json_file != "-":
+        _print_speeds(result)
     if json_file not in ("", "-"):
         _print_json(json_file, result)
     print(json.dumps(result))
     return 0
 
 
-def _print_speeds(rows: list[dict[str, Any]]) -> None:
-    """A table of the settings measured, without columns that none of them fills."""
+def _print_speeds(result: dict[str, Any]) -> None:
+    """A table without columns that no setting fills, the operators, and the comparison."""
     titles = ("setting", "ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM", "of peak")
     lines = []
-    for row in rows:
+    for row in result["rows"]:
         name = f"{row['model']} {row['runtime']} {row['precision'].removeprefix(row['runtime'])}"
         name = " ".join(f"{name} {row['height']}x{row['width']} x{row['batch_size']}".split())
         name += ", compiled" * row["compile"]
@@ -854,6 +852,14 @@ def _print_speeds(rows: list[dict[str, Any]]) -> None:
     for values in lines:
         table.add_row(*(values[k] for k in filled))
     Console().print(table)
+    for row in result["rows"]:
+        if "operators" in row:
+            parts = (f"{each['name']} {100 * each['share']:.0f} %" for each in row["operators"])
+            print(f"operators: {', '.join(parts)}")
+    if "compare" in result:
+        found = result["compare"]
+        same = "other sizes" if found["agreement"] is None else f"{100 * found['agreement']:.3f} %"
+        print(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")
 
 
 def _sides(text: str, option: str) -> tuple[int, int]:

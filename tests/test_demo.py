@@ -1,0 +1,72 @@
+"""`sartm demo`: what it shows is what the model makes of the drawn scenes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import TINY, build
+
+import sartm.demo
+from sartm.cli import main
+from sartm.data.classes import MFNET, PST900
+from sartm.data.synthetic import SceneOptions, draw_scene
+from sartm.inference import Predictor
+from sartm.model.checkpoint import ModelFacts, load, save
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the demo with one scene per condition, and demo.json of `--json`."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sartm.demo, "SCENES", 1)
+        assert main(["demo", "--out", str(out), "--json", str(out.parent / "demo.json")]) == 0
+    return out
+
+
+def test_the_table_is_what_the_bundled_model_reaches_on_the_scenes(shown: Path) -> None:
+    table = json.loads((shown.parent / "demo.json").read_text())["present"]
+    assert list(table) == ["day", "night", "glare", "fog", "all"]
+    drawn = draw_scene(sartm.demo.FIRST_SEED + 100, SceneOptions(condition="night"))
+    predictor = Predictor(load("mini"))
+    for modality, pair in {
+        "rgb": (drawn.rgb, None),
+        "thermal": (None, drawn.thermal),
+        "both": (drawn.rgb, drawn.thermal),
+    }.items():
+        labels, truth = predictor(*pair).labels, drawn.label
+        known = truth != MFNET.ignore
+        ious = [
+            ((labels == k) & (truth == k)).sum() / (((labels == k) | (truth == k)) & known).sum()
+            for k in np.unique(truth[known])
+        ]
+        assert table["night"][modality] == pytest.approx(100 * np.mean(ious), abs=1e-3)
+    assert table["all"]["both"] > max(table["all"]["rgb"], table["all"]["thermal"])
+
+
+def test_report_and_pictures_are_of_the_same_scenes(shown: Path) -> None:
+    table = json.loads((shown.parent / "demo.json").read_text())["present"]
+    report = json.loads((shown / "report.json").read_text())
+    subsets = report["subsets"]
+    assert report["pairs"] == 4
+    assert report["means"]["present"]["miou"] == table["all"]["both"]
+    for condition in ("day", "night", "glare", "fog"):
+        assert subsets[condition]["means"]["present"]["miou"] == table[condition]["both"]
+        assert cv2.imread(str(shown / "pairs" / f"{condition}-1.jpg")).shape == (240, 5 * 320, 3)
+    assert cv2.imread(str(shown / "scenes.jpg")).shape == (28 + 4 * 240, 5 * 320, 3)
+    page = (shown / "report.html").read_text()
+    assert "thermal only, night" in page
+    assert page.count("data:image/") >= 4
+
+
+def test_a_model_of_other_classes_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(build(replace(TINY, classes=PST900)), tmp_path / "model", ModelFacts(name="tunnel"))
+    arguments = ["demo", "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "5 and 9 classes" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
