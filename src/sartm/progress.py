@@ -2,8 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,8 +12,6 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-
-Item = TypeVar("Item")
 
 QUIET_SECONDS = 10.0
 """Between two plain lines."""
@@ -77,13 +73,3 @@ class Meter:
             f"{left:.0f} s left"
         )
         print(f"{text}  {self.note}".rstrip(), file=sys.stderr, flush=True)  # noqa: T201
-
-
-def track(
-    items: Iterable[Item], description: str, total: int, unit: str = "pairs"
-) -> Iterator[Item]:
-    """Yield `items`, counting each when the next is asked for."""
-    with Meter(description, total, unit) as meter:
-        for item in items:
-            yield item
-            meter.advance()
