@@ -33,22 +33,22 @@ import numpy as np
 import torch
 
 from sartm.config import override
-from sartm.data.augmentation import RGB_MEAN, AugmentationConfig
-from sartm.data.images import write_atomic
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.inference import Predictor, label_map
+from sartm.evaluation.metrics import ConfusionMatrix, means
+from sartm.inference.predictor import Predictor, label_map
+from sartm.io.decode import write_atomic
 from sartm.language import SENTENCE_ENCODER
-from sartm.losses import LossConfig
-from sartm.metrics import ConfusionMatrix, means
 from sartm.model.checkpoint import ModelFacts, load, read_config, save
 from sartm.model.lite import AdaptedConv
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
-from sartm.recipes import OptimConfig, TrainConfig, mini
-from sartm.training import Limits, train
+from sartm.training.augmentation import RGB_MEAN, AugmentationConfig
+from sartm.training.loop import Limits, train
+from sartm.training.losses import LossConfig
+from sartm.training.recipes import OptimConfig, TrainConfig, mini
 
 PHRASE = "a street at night with a {}, seen by a thermal camera"
 """What row `cmkd-phrases` says of a class, where the class table has its bare name."""

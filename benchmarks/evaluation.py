@@ -34,8 +34,8 @@ def measure_overhead(
 
     from sartm.config import ModelConfig
     from sartm.data.pairs import PairDataset
-    from sartm.evaluation import judge
-    from sartm.inference import Images, Predictor
+    from sartm.evaluation.scoring import judge
+    from sartm.inference.predictor import Images, Predictor
     from sartm.model.checkpoint import load
     from sartm.model.sartm import SARTM
 
@@ -73,7 +73,7 @@ def measure_score(predictions: str, data: str, split: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as out:
         arguments = ["score", "--predictions", predictions, "--data", data, "--split", split]
         code = (
-            "import re, sys; from pathlib import Path; from sartm.cli import main\n"
+            "import re, sys; from pathlib import Path; from sartm.cli.main import main\n"
             f"status = main({[*arguments, '--out', out]!r})\n"
             "status_file = Path('/proc/self/status').read_text()\n"
             "print(re.search(r'VmHWM:\\s*(\\d+)', status_file)[1])\n"
@@ -91,8 +91,8 @@ def measure_score(predictions: str, data: str, split: str) -> dict[str, float]:
 
 def draw_maps(root: Path, pairs: int) -> Path:
     """A labelled data set of `pairs` random maps; the images are the labels themselves."""
-    from sartm.data.classes import MFNET
-    from sartm.data.images import write_label
+    from sartm.classes import MFNET
+    from sartm.io.decode import write_label
 
     random = np.random.default_rng(0)
     names = [f"{index:06d}" for index in range(pairs)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sartm.data.registration import Alignment, estimate_alignment, estimate_offset
+from sartm.registration.estimate import Alignment, estimate_alignment, estimate_offset
 
 SHIFT, SCALE = 20.0, 0.05
 

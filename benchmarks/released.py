@@ -34,13 +34,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from sartm.classes import Classes
 from sartm.config import FusionConfig, ModelConfig
-from sartm.data.classes import Classes
 from sartm.export import export_model
-from sartm.inference import Predictor, label_map
-from sartm.losses import Criterion, LossConfig
+from sartm.inference.predictor import Predictor, label_map
 from sartm.model.checkpoint import load
 from sartm.model.sartm import SARTM
+from sartm.training.losses import Criterion, LossConfig
 
 Run = Callable[[], object]
 

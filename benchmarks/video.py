@@ -24,10 +24,10 @@ import psutil
 from torch import Tensor
 
 from sartm.benchmark import Setting, bench
-from sartm.data.synthetic import SceneOptions, draw_scene
-from sartm.inference import Images, Predictor
+from sartm.inference.predictor import Images, Predictor
+from sartm.inference.video import predict_video
 from sartm.model.checkpoint import load
-from sartm.video import predict_video
+from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Image = npt.NDArray[np.uint8]
 RATE = 25

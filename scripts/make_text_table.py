@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from sartm.data.classes import TABLES
+from sartm.classes import TABLES
 from sartm.language import SENTENCE_ENCODER, TextTable, encode, spoken
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "sartm" / "assets" / "text"

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sartm.data.classes import FMB, MFNET, PST900, Classes
+from sartm.classes import FMB, MFNET, PST900, Classes
 
 MFNET_NAMES = {"train": ["00001D", "00002N"], "val": ["00003D"], "test": ["00004N", "00005D"]}
 OTHER_NAMES = {"train": ["00010", "00011"], "test": ["00012"]}
@@ -195,3 +195,21 @@ def toml(root: Path, text: str) -> Path:
     flat("rgb", "thermal", "labels")(root)
     (root / "dataset.toml").write_text(text)
     return root / "dataset.toml"
+
+
+MFNET_LAYOUTS = {
+    "original": mfnet_original,
+    "RGB Thermal Label": flat("RGB", "Thermal", "Label"),
+    "RGB Modal Label": flat("RGB", "Modal", "Label", repeat=True),
+    "rgb ther labels": flat("rgb", "ther", "labels"),
+    "images thermal labels": mfnet_split_folders,
+    "images annotations": mfnet_annotations,
+    "numpy": mfnet_numpy,
+}
+OTHER_LAYOUTS = {
+    "pst900": (pst900, PST900, (36, 64)),
+    "fmb ids": (fmb("Label"), FMB, (30, 40)),
+    "fmb RGB colours": (fmb("color"), FMB, (30, 40)),
+    "fmb BGR colours": (fmb("color", "BGR"), FMB, (30, 40)),
+    "fmb flat": (fmb_flat, FMB, (30, 40)),
+}

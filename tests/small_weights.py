@@ -11,8 +11,8 @@ import torch
 from golden import released_name
 from torch import Tensor
 
+from sartm.classes import Classes
 from sartm.config import DecoderConfig, FusionConfig, ModelConfig
-from sartm.data.classes import Classes
 from sartm.model.sartm import SARTM
 from sartm.model.sources import is_sam2
 

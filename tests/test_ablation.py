@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, build
-from test_training import draw_dataset
+from draw_training import draw_dataset
 
 from sartm.errors import InputError
-from sartm.losses import LossConfig
 from sartm.model.checkpoint import ModelFacts, load, save
 from sartm.model.sartm import SARTM
-from sartm.recipes import mini
+from sartm.training.losses import LossConfig
+from sartm.training.recipes import mini
 
 pytestmark = pytest.mark.slow  # its fixture trains six times
 ROOT = Path(__file__).resolve().parents[1]

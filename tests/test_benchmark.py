@@ -13,7 +13,7 @@ import torch
 from conftest import TINY, build
 
 from sartm.benchmark import Setting, bench, change_setting, model_flop_utilisation
-from sartm.cli import main
+from sartm.cli.main import main
 from sartm.errors import InputError
 from sartm.model.checkpoint import ModelFacts, save
 from sartm.model.sartm import SARTM

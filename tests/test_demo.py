@@ -10,11 +10,11 @@ import pytest
 from conftest import TINY, build
 
 import sartm.demo
-from sartm.cli import main
-from sartm.data.classes import MFNET, PST900
-from sartm.data.synthetic import SceneOptions, draw_scene
-from sartm.inference import Predictor
+from sartm.classes import MFNET, PST900
+from sartm.cli.main import main
+from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.scenes.dataset import SceneOptions, draw_scene
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from types import ModuleType
 import cv2
 import pytest
 
-from sartm.cli import main
-from sartm.data.synthetic import SceneOptions, draw_scene, write_dataset
+from sartm.cli.main import main
+from sartm.scenes.dataset import SceneOptions, draw_scene, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["--max-steps", "1", "--set", "workers=0", "--set", "optim.batch_size=1",

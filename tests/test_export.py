@@ -15,15 +15,15 @@ import torch
 from conftest import TINY, build
 
 import sartm
-from sartm.cli import main
+from sartm.cli.main import main
 from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.export import Comparison, _require_same, draw_images, export_model
-from sartm.inference import Predictor, fingerprint
+from sartm.inference.predictor import Predictor, fingerprint
 from sartm.model.checkpoint import ModelFacts, load, load_for_training, save
 from sartm.model.exported import ExportSettings, open_export
-from sartm.recipes import mini
+from sartm.training.recipes import mini
 
 pytest.importorskip("onnx", reason="the extra `export` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")

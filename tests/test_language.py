@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sartm import language
+from sartm.classes import CITYSCAPES, FMB, MFNET, TABLES, Classes
 from sartm.config import from_dict, to_dict
-from sartm.data.classes import CITYSCAPES, FMB, MFNET, TABLES, Classes
 from sartm.errors import InputError
 from sartm.language import TextTable, bundled_tables, takes_part, text_similarity
 
@@ -129,7 +129,7 @@ def test_without_transformers_the_message_names_the_extra(monkeypatch):
 
 def test_the_bundled_table_needs_neither_torch_nor_transformers():
     code = (
-        "import sys; from sartm.data.classes import FMB; from sartm.language import *;"
+        "import sys; from sartm.classes import FMB; from sartm.language import *;"
         "assert text_similarity(FMB) is not None;"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -4,33 +4,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sartm.classes import Classes
     from sartm.config import ModelConfig
-    from sartm.data.classes import Classes
     from sartm.data.pairs import Pair, PairDataset, Sample
     from sartm.errors import InputError
-    from sartm.evaluation import evaluate
-    from sartm.inference import Prediction, Predictor
+    from sartm.evaluation.scoring import evaluate
+    from sartm.inference.predictor import Prediction, Predictor
     from sartm.model.checkpoint import load
     from sartm.model.sartm import SARTM
-    from sartm.recipes import TrainConfig
-    from sartm.training import train
+    from sartm.training.loop import train
+    from sartm.training.recipes import TrainConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classes": "sartm.data.classes",
+    "Classes": "sartm.classes",
     "InputError": "sartm.errors",
     "ModelConfig": "sartm.config",
     "Pair": "sartm.data.pairs",
     "PairDataset": "sartm.data.pairs",
-    "Prediction": "sartm.inference",
-    "Predictor": "sartm.inference",
+    "Prediction": "sartm.inference.predictor",
+    "Predictor": "sartm.inference.predictor",
     "SARTM": "sartm.model.sartm",
     "Sample": "sartm.data.pairs",
-    "TrainConfig": "sartm.recipes",
-    "evaluate": "sartm.evaluation",
+    "TrainConfig": "sartm.training.recipes",
+    "evaluate": "sartm.evaluation.scoring",
     "load": "sartm.model.checkpoint",
-    "train": "sartm.training",
+    "train": "sartm.training.loop",
 }
 
 __all__ = [

@@ -1,5 +1,5 @@
 """`python -m sartm`."""
 
-from sartm.cli import run
+from sartm.cli.main import run
 
 run()

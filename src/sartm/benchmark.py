@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sartm.config import Modality, from_dict, to_dict
 from sartm.errors import InputError
 from sartm.export import export_model
-from sartm.inference import Precision, Predictor
+from sartm.inference.predictor import Precision, Predictor
 from sartm.model.checkpoint import load
 from sartm.model.exported import INPUTS, ExportedModel
 from sartm.model.sartm import SARTM

@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from sartm.data.classes import MFNET, Classes
+from sartm.classes import MFNET, Classes
 from sartm.errors import InputError
 
 Config = TypeVar("Config")

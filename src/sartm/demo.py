@@ -8,19 +8,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.classes import MFNET
 from sartm.config import Modality
-from sartm.data.classes import MFNET
-from sartm.data.images import write_atomic
 from sartm.data.pairs import Sample
-from sartm.data.synthetic import SceneOptions, draw_scene
 from sartm.errors import InputError
-from sartm.inference import Prediction, Predictor
-from sartm.metrics import ConfusionMatrix, Counts, best_and_worst, means
+from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, means
+from sartm.evaluation.report.files import write_report
+from sartm.evaluation.report.pictures import draw_pair
+from sartm.evaluation.report.scores import build_report
+from sartm.inference.predictor import Prediction, Predictor
+from sartm.io.decode import write_atomic
 from sartm.model.checkpoint import load
 from sartm.progress import Meter
-from sartm.report.files import write_report
-from sartm.report.pictures import draw_pair
-from sartm.report.scores import build_report
+from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Image = npt.NDArray[np.uint8]
 

@@ -24,7 +24,7 @@ from sartm.config import Modality, ThermalRule, to_dict
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.inference import Predictor
+from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import FORMAT, ModelFacts, require_replaceable, swap
 from sartm.model.exported import (
     FILES,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sartm.classes import Classes
 from sartm.config import from_dict
-from sartm.data.classes import Classes
 from sartm.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.cameras import Camera
-from sartm.data.classes import Classes
-from sartm.data.images import Upload, read_label, write_label
+from sartm.classes import Classes
 from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.pairs import Sample, check_ids, find_pairs, read_pair
 from sartm.errors import InputError
+from sartm.io.cameras import Camera
+from sartm.io.decode import Upload, read_label, write_label
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from sartm.app.masks import encode_masks
 from sartm.app.schema import Mask, Segment
-from sartm.data.classes import Classes
-from sartm.data.images import (
+from sartm.classes import Classes
+from sartm.data.pairs import Sample, fit_thermal
+from sartm.errors import InputError
+from sartm.io.decode import (
     FourChannel,
     Upload,
     encode_label,
@@ -18,8 +20,6 @@ from sartm.data.images import (
     read_rgb_alone,
     read_thermal,
 )
-from sartm.data.pairs import Sample, fit_thermal
-from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
 

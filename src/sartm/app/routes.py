@@ -43,7 +43,9 @@ from sartm.app.schema import (
 from sartm.app.schema import Limits as LimitsInfo
 from sartm.app.worker import Worker
 from sartm.config import Modality
-from sartm.data.images import (
+from sartm.errors import InputError
+from sartm.inference.predictor import Prediction, Predictor
+from sartm.io.decode import (
     FourChannel,
     Upload,
     encode_label,
@@ -51,8 +53,6 @@ from sartm.data.images import (
     read_rgb_alone,
     read_thermal,
 )
-from sartm.errors import InputError
-from sartm.inference import Prediction, Predictor
 
 log = logging.getLogger("sartm")
 
@@ -298,7 +298,7 @@ async def example(
 
 @lru_cache(maxsize=len(EXAMPLES))
 def _draw(name: str) -> dict[str, bytes]:
-    from sartm.data.synthetic import SceneOptions, draw_scene
+    from sartm.scenes.dataset import SceneOptions, draw_scene
 
     scene = draw_scene(7, SceneOptions(name, EXAMPLE_SIZE))
     return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}

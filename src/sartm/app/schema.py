@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from sartm.data.classes import Classes
+from sartm.classes import Classes
 
 
 class Problem(BaseModel):

@@ -22,7 +22,7 @@ from sartm.app.routes import Service, router
 from sartm.app.schema import Problem
 from sartm.app.worker import Worker
 from sartm.errors import InputError
-from sartm.inference import Precision, Predictor
+from sartm.inference.predictor import Precision, Predictor
 from sartm.model.checkpoint import load
 from sartm.model.hub import bundled_models
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
-from sartm.data.classes import FMB, MFNET, PST900, Classes
-from sartm.data.images import SUFFIXES, image_size
 from sartm.errors import InputError
+from sartm.io.decode import SUFFIXES, image_size
 
 ThermalUnit = Literal["display", "counts", "celsius"]
 

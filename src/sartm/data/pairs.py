@@ -15,9 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.cameras import Camera, prepare_thermal, read_of_camera
-from sartm.data.classes import Classes
-from sartm.data.images import (
+from sartm.classes import Classes
+from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
+from sartm.errors import InputError
+from sartm.io.cameras import Camera, prepare_thermal, read_of_camera
+from sartm.io.decode import (
     MAX_PIXELS,
     SUFFIXES,
     FourChannel,
@@ -26,8 +28,6 @@ from sartm.data.images import (
     read_rgb,
     read_rgb_alone,
 )
-from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
-from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
 Item = TypeVar("Item")

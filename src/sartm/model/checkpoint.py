@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sartm import __version__
+from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
-from sartm.data.classes import Classes
 from sartm.errors import InputError
 from sartm.model.hub import (
     CARD,

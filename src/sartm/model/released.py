@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartm.classes import Classes
 from sartm.config import (
     DecoderConfig,
     FusionConfig,
@@ -24,7 +25,6 @@ from sartm.config import (
     ModelConfig,
     ThermalRule,
 )
-from sartm.data.classes import Classes
 from sartm.errors import InputError
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sam2 import MLP, Levels, MaskDecoder

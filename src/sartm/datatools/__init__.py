@@ -1,0 +1,1 @@
+"""The `sartm data` commands: check, describe, convert and align data sets."""

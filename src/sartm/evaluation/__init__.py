@@ -1,0 +1,1 @@
+"""Scores: counts, protocols, robustness and their report."""

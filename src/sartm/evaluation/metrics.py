@@ -1,0 +1,381 @@
+"""Pixel counts of one split and the named means over them; no mean without a protocol's name.
+
+Shapes: K classes, (H, W) a label map at its original size, counts (..., K, K) with the ground truth
+in rows and the prediction in columns. Scores are fractions here, except in `means`, `bootstrap`
+and `pair_scores`, which return percent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sartm.classes import FMB, MFNET, PST900, Classes
+from sartm.errors import InputError
+
+Counts = NDArray[np.int64]
+Fractions = NDArray[np.float64]
+Absent = Literal["null", "0"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which classes and pixels a published mean takes in; one row of docs/protocols.md."""
+
+    name: str
+    size: int | None
+    """Classes the data set must have; None fits any."""
+    first: int
+    """The mean runs over class `first` to the last."""
+    truth_zero: Literal["counts", "not in the mean", "ignored"]
+    """Pixels whose ground truth is 0. `not in the mean`: class 0 has no IoU in the mean, but what
+    is predicted there is still a false positive of another class. `ignored`: they do not count."""
+    absent: Absent
+    """IoU of a class that is neither in the truth nor predicted; null leaves it out."""
+    predicted: Absent = "0"
+    """IoU of a class that is not in the truth but predicted somewhere."""
+
+    def row(self) -> tuple[str, str, str, str, str]:
+        """The five cells of the table in docs/protocols.md."""
+        classes = f"{self.first}-{'(K-1)' if self.size is None else self.size - 1}"
+        zero = {
+            "counts": "counts",
+            "not in the mean": "counts only as the source of false positives",
+            "ignored": "ignored",
+        }[self.truth_zero]
+        words = {"null": "left out", "0": "0"}
+        return self.name, classes, zero, words[self.absent], words[self.predicted]
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("mfnet-9", 9, 0, "counts", "null"),
+        Protocol("mfnet-8", 9, 1, "not in the mean", "null"),
+        Protocol("pst900-5", 5, 0, "counts", "null"),
+        Protocol("fmb-15-strict", 15, 0, "counts", "0"),
+        Protocol("fmb-14-strict", 15, 1, "ignored", "0"),
+        Protocol("fmb-15-nan", 15, 0, "counts", "null"),
+        Protocol("fmb-14-nan", 15, 1, "ignored", "null"),
+        Protocol("all", None, 0, "counts", "null"),
+        Protocol("present", None, 0, "counts", "null", predicted="null"),
+    )
+}
+"""Every mean SARTM prints. `present`, over the classes that occur in the truth, is always beside
+the others: unlike them it cannot jump by a class because of one predicted pixel."""
+
+BENCHMARKS = {
+    "mfnet": (MFNET, ("mfnet-9", "mfnet-8")),
+    "pst900": (PST900, ("pst900-5",)),
+    "fmb": (FMB, ("fmb-15-strict", "fmb-14-strict", "fmb-15-nan", "fmb-14-nan")),
+}
+"""Class table and means of each benchmark; the first mean is the one to put in a headline."""
+
+
+_WEIGHTS = 250_000
+"""Weights of pairs drawn at a time by the bootstrap, which bounds its memory to a few MiB."""
+
+
+class ConfusionMatrix:
+    """Pixels per (truth, prediction), summed over a split; exact, as the counts are integers."""
+
+    def __init__(self, classes: int, counts: Counts | None = None) -> None:
+        self.counts: Counts = np.zeros((classes, classes), np.int64)
+        """(K, K), rows are the ground truth, columns the prediction."""
+        if counts is not None:
+            self.counts += counts.astype(np.int64, copy=False)
+
+    def update(
+        self, prediction: NDArray[np.integer], label: NDArray[np.integer], ignore: int = 255
+    ) -> None:
+        """Add one pair: prediction and label (H, W) of ids; pixels labelled `ignore` do not count.
+
+        Raises InputError for maps of different sizes (a label map is scored at its original size)
+        and for ids outside the class table.
+        """
+        classes = len(self.counts)
+        prediction, label = _narrow(np.asarray(prediction)), _narrow(np.asarray(label))
+        if prediction.shape != label.shape:
+            raise InputError(
+                f"the prediction is {_size(prediction)} but the label is {_size(label)}; "
+                f"labels are scored at their original size, so resize the prediction to it"
+            )
+        if not label.size:
+            return
+        ignored = label == ignore
+        known = np.where(ignored, label.dtype.type(0), label)
+        _require_ids(known, classes, "label", f" or {ignore} (ignored)")
+        _require_ids(prediction, classes, "prediction", "")
+        # One bin per pair of ids and a row more for ignored pixels: cheaper than dropping them.
+        index = known.astype(np.intp)
+        index[ignored] = classes
+        index *= classes
+        index += prediction
+        bins = np.bincount(index.ravel(), minlength=(classes + 1) * classes)
+        self.counts += bins[: classes * classes].reshape(classes, classes)
+
+    def merge(self, other: "ConfusionMatrix") -> None:
+        """Add the counts of another part of the same split, such as another process's."""
+        if other.counts.shape != self.counts.shape:
+            raise InputError(
+                f"cannot add counts of {len(other.counts)} classes to {len(self.counts)}; "
+                f"score both parts with one class table"
+            )
+        self.counts += other.counts
+
+    def iou(self) -> Fractions:
+        """(K,) intersection over union; NaN for a class in neither the truth nor a prediction."""
+        return iou(self.counts)
+
+    def accuracy(self) -> Fractions:
+        """(K,) recall: the share of a class's truth that was found; NaN without truth."""
+        return accuracy(self.counts)
+
+    def f1(self) -> Fractions:
+        """(K,) F1 of the class's pixels; NaN for a class in neither the truth nor a prediction."""
+        return f1(self.counts)
+
+    def pixels(self) -> Counts:
+        """(K,) counted ground-truth pixels."""
+        return np.asarray(self.counts.sum(axis=1))
+
+    def pixel_accuracy(self) -> float:
+        """Share of all counted pixels that are right; NaN when nothing was counted."""
+        return float(_ratio(np.trace(self.counts), self.counts.sum()))
+
+
+def iou(counts: Counts) -> Fractions:
+    """(..., K) intersection over union of (..., K, K) counts; NaN where the union is empty."""
+    hit, truth, predicted = _marginals(counts)
+    return _ratio(hit, truth + predicted - hit)
+
+
+def accuracy(counts: Counts) -> Fractions:
+    """(..., K) recall of (..., K, K) counts; NaN where a class has no ground truth."""
+    hit, truth, _ = _marginals(counts)
+    return _ratio(hit, truth)
+
+
+def f1(counts: Counts) -> Fractions:
+    """(..., K) F1 of (..., K, K) counts; NaN where the union is empty."""
+    hit, truth, predicted = _marginals(counts)
+    return _ratio(2 * hit, truth + predicted)
+
+
+def protocol_means(
+    counts: Counts, protocol: Protocol
+) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
+    """(...) mean IoU, mean accuracy and number of classes in the mean IoU of (..., K, K) counts.
+
+    A class without ground truth has no accuracy: it is left out of that mean, or 0 in it where the
+    protocol makes absent classes 0. A mean over no class at all is NaN.
+    """
+    _require_size(protocol, counts.shape[-1])
+    if protocol.truth_zero == "ignored":
+        counts = counts.copy()
+        counts[..., 0, :] = 0
+    _, truth, predicted = _marginals(counts)
+    scores, recalls = iou(counts), accuracy(counts)
+    if protocol.absent == "0":
+        scores = np.where((truth == 0) & (predicted == 0), 0.0, scores)
+        recalls = np.where(truth == 0, 0.0, recalls)
+    if protocol.predicted == "null":
+        scores = np.where((truth == 0) & (predicted > 0), np.nan, scores)
+    scores, recalls = scores[..., protocol.first :], recalls[..., protocol.first :]
+    counted = np.isfinite(scores).sum(axis=-1)
+    return _mean(scores), _mean(recalls), counted
+
+
+def default_protocols(classes: Classes) -> tuple[str, ...]:
+    """The means to print for a class table: its benchmark's, else `all`; and `present`."""
+    for table, protocols in BENCHMARKS.values():
+        if table.names == classes.names:
+            return (*protocols, "present")
+    return ("all", "present")
+
+
+def choose_protocols(classes: Classes, which: str | None = None) -> tuple[str, ...]:
+    """Names of the means for `which`: a protocol, a benchmark, or None for the table's default.
+
+    Raises InputError for an unknown name or one that needs another number of classes.
+    """
+    if which is None:
+        return default_protocols(classes)
+    if which in BENCHMARKS:
+        names: tuple[str, ...] = (*BENCHMARKS[which][1], "present")
+    elif which in PROTOCOLS:
+        names = tuple(dict.fromkeys((which, "present")))
+    else:
+        raise InputError(
+            f"unknown protocol {which!r}; choose one of {', '.join([*BENCHMARKS, *PROTOCOLS])}"
+        )
+    for name in names:
+        _require_size(PROTOCOLS[name], len(classes))
+    return names
+
+
+def means(
+    matrix: ConfusionMatrix, classes: Classes, which: str | None = None
+) -> dict[str, dict[str, float | int | None]]:
+    """Mean IoU and accuracy in percent under each protocol, and how many classes count.
+
+    `which` as in `choose_protocols`. {"mfnet-9": {"miou": 61.2, "macc": 73.0, "counted": 9}, ...};
+    None where no class counts.
+    """
+    table = {}
+    for name in choose_protocols(classes, which):
+        miou, macc, counted = protocol_means(matrix.counts, PROTOCOLS[name])
+        table[name] = {
+            "miou": percent(float(miou)),
+            "macc": percent(float(macc)),
+            "counted": int(counted),
+        }
+    return table
+
+
+def percent(fraction: float) -> float | None:
+    """A fraction as percent with four decimals; None for NaN, so that it can go into JSON."""
+    return round(100 * fraction, 4) if np.isfinite(fraction) else None
+
+
+def bootstrap(
+    counts: Counts,
+    protocol: str,
+    samples: int = 1000,
+    seed: int = 0,
+    baseline: Counts | None = None,
+) -> tuple[float, float]:
+    """95 % interval of a mean IoU in percent, by drawing the pairs again with replacement.
+
+    Args:
+        counts: (N, K, K), one matrix per pair.
+        baseline: (N, K, K) of another model on the same pairs; then the interval is that of the
+            difference, counts minus baseline, each draw taking the same pairs of both.
+
+    Draws in which no class counts are left out; (NaN, NaN) if that is every one. Source: percentile
+    interval of Efron, "Better bootstrap confidence intervals", JASA 1987.
+    """
+    chosen = PROTOCOLS.get(protocol)
+    if chosen is None:
+        raise InputError(f"unknown protocol {protocol!r}; choose one of {', '.join(PROTOCOLS)}")
+    if baseline is not None and baseline.shape != counts.shape:
+        raise InputError(
+            f"the two models were scored on {len(baseline)} and {len(counts)} pairs or on other "
+            f"classes; a paired interval needs the same pairs in the same order"
+        )
+    pairs = len(counts)
+    random = np.random.default_rng(seed)
+    scores = []
+    chunk = max(1, _WEIGHTS // max(pairs, 1))
+    for start in range(0, samples if pairs else 0, chunk):
+        size = min(chunk, samples - start)
+        weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
+        score = _resampled(weights, counts, chosen)
+        scores.append(score if baseline is None else score - _resampled(weights, baseline, chosen))
+    drawn = np.concatenate(scores) if scores else np.empty(0)
+    drawn = drawn[np.isfinite(drawn)]
+    if not drawn.size:
+        return float("nan"), float("nan")
+    low, high = np.percentile(100 * drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def pair_scores(counts: Counts) -> Fractions:
+    """(N,) percent: `present` mean IoU of each pair of (N, K, K) counts; NaN if nothing counts."""
+    return 100 * protocol_means(counts, PROTOCOLS["present"])[0]
+
+
+def best_and_worst(counts: Counts, number: int = 3) -> tuple[list[int], list[int]]:
+    """Indices of the pairs with the highest and the lowest `pair_scores`, from the extreme on.
+
+    A pair whose truth holds one class only is nearly always right, so it is shown only when there
+    are not enough others. No pair is in both lists.
+    """
+    scores = pair_scores(counts)
+    kinds = (counts.sum(axis=-1) > 0).sum(axis=-1)
+    usable = [int(i) for i in np.argsort(-scores, kind="stable") if np.isfinite(scores[i])]
+    rich = [i for i in usable if kinds[i] > 1]
+    order = rich if len(rich) >= min(2 * number, len(usable)) else usable
+    best = order[: min(number, (len(order) + 1) // 2)]
+    worst = order[len(best) :][::-1][:number]
+    return best, worst
+
+
+def protocol_table() -> str:
+    """The protocols as the Markdown table of docs/protocols.md."""
+    head: Sequence[str] = (
+        "name",
+        "classes in the mean",
+        "ground truth 0",
+        "class absent from truth and prediction",
+        "class absent from truth but predicted",
+    )
+    lines = [head, ["---"] * 5, *(protocol.row() for protocol in PROTOCOLS.values())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def _marginals(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """(..., K) right pixels, truth pixels and predicted pixels of each class."""
+    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1), counts.sum(axis=-2)
+
+
+def _ratio(part: Any, whole: Any) -> Fractions:
+    """part / whole in float64, NaN where the whole is 0."""
+    part, whole = np.asarray(part, float), np.asarray(whole, float)
+    out = np.full(whole.shape, np.nan)
+    np.divide(part, whole, out=out, where=whole > 0)
+    return out
+
+
+def _mean(values: Fractions) -> Fractions:
+    """Mean over the last axis of what is not NaN; NaN where nothing is left."""
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def _resampled(weights: Fractions, counts: Counts, protocol: Protocol) -> Fractions:
+    """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn."""
+    classes = counts.shape[-1]
+    total = np.zeros((len(weights), classes**2))
+    for start in range(0, len(counts), 1000):  # a part at a time: no float copy of all counts
+        some = counts[start : start + 1000]
+        # float64 is exact below 2**53 pixels and lets BLAS do the sum.
+        total += weights[:, start : start + 1000] @ some.reshape(len(some), -1).astype(float)
+    return protocol_means(total.reshape(-1, classes, classes), protocol)[0]
+
+
+def _narrow(ids: NDArray[Any]) -> NDArray[Any]:
+    """The same ids in 16 bits where they fit: every later step then moves a quarter of the data."""
+    if ids.dtype.kind != "i" or ids.itemsize <= 2 or not ids.size:
+        return ids
+    limits = np.iinfo(np.int16)
+    fits = limits.min <= int(ids.min()) and int(ids.max()) <= limits.max
+    return ids.astype(np.int16) if fits else ids
+
+
+def _require_ids(ids: NDArray[np.integer], classes: int, what: str, also: str) -> None:
+    if ids.dtype.kind not in "iu":
+        raise InputError(
+            f"the {what} holds {ids.dtype} values; a label map holds whole numbers, one class id "
+            f"per pixel"
+        )
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"the {what} holds id {low if low < 0 else high}, outside 0-{classes - 1}{also}; "
+            f"check that it is a map of class ids of this data set, not of colours"
+        )
+
+
+def _require_size(protocol: Protocol, classes: int) -> None:
+    if protocol.size not in (None, classes):
+        raise InputError(
+            f"protocol {protocol.name} needs {protocol.size} classes, the data set has {classes}; "
+            f"leave --protocol out to get the means that fit"
+        )
+
+
+def _size(array: NDArray[Any]) -> str:
+    return "x".join(map(str, array.shape)) or "a single number"

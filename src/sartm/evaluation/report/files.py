@@ -1,0 +1,112 @@
+"""A report as files: report.json for programs, report.md for a forge, report.html to look at."""
+
+import dataclasses
+import html
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sartm.classes import Colour
+from sartm.errors import InputError
+from sartm.evaluation.report.page import to_html
+from sartm.evaluation.report.pictures import PairPictures
+from sartm.evaluation.report.published import Comparison
+from sartm.evaluation.report.scores import Report
+from sartm.evaluation.report.tables import (
+    Table,
+    class_table,
+    clean_text,
+    comparison_notes,
+    confusion_table,
+    describe_selection,
+    describe_versions,
+    list_facts,
+    list_warnings,
+    means_table,
+    number,
+    numeric_columns,
+    published_tables,
+    robustness_table,
+    subset_table,
+)
+from sartm.io.decode import write_atomic
+
+
+def write_report(
+    report: Report,
+    out: Path,
+    pictures: Sequence[PairPictures] = (),
+    comparison: Comparison | None = None,
+    palette: Sequence[Colour] = (),
+) -> None:
+    """Write report.json, report.md and report.html into the folder `out`, each whole or not at all.
+
+    Raises InputError where `out` cannot be written.
+    """
+    texts = {
+        "report.json": to_json(report),
+        "report.md": to_markdown(report, comparison),
+        "report.html": to_html(report, pictures, comparison, palette),
+    }
+    try:
+        for name, text in texts.items():
+            write_atomic(out / name, text.encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write the report to {out}: {error.strerror}; choose another folder with --out"
+        ) from None
+
+
+def to_json(report: Report) -> str:
+    """report.json; None becomes null, and what was not measured is left out."""
+    values = dataclasses.asdict(report)
+    for optional in ("intervals", "views", "robustness"):
+        if not values[optional]:
+            del values[optional]
+    text = json.dumps(values, indent=2, allow_nan=False)
+    # One line per row of numbers: a 15x15 matrix is otherwise 255 lines of one number each.
+    # No string holds a line break in JSON, so nothing but lists of numbers can match.
+    rows = re.compile(r"\[\n\s+([-\d.]+(?:,\n\s+[-\d.]+)*)\n\s+\]")
+    return rows.sub(lambda found: "[" + " ".join(found[1].split()) + "]", text) + "\n"
+
+
+def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
+    """report.md: the tables, readable as text and on a forge."""
+    name, mean = next(iter(report.means.items()))
+    blocks = [
+        f"# Evaluation: {_md(report.model)} on {_md(report.data)} ({_md(report.split)})",
+        f"**mIoU {number(mean['miou'])} %** ({name}) over {report.pairs} pairs",
+        *(f"> **Warning.** {_md(warning)}" for warning in list_warnings(report)),
+    ]
+    if report.contaminated:
+        some = ", ".join(_md(pair) for pair in report.contaminated[:20])
+        rest = len(report.contaminated) - 20
+        blocks.append(f"Training pairs: {some}{f' and {rest} more' if rest > 0 else ''}")
+    blocks.append("\n".join(f"* {term}: {_md(value)}" for term, value in list_facts(report)))
+    blocks.append(_md(describe_selection(report)))
+    tables = [means_table(report), class_table(report), subset_table(report)]
+    tables += [robustness_table(report), confusion_table(report)]
+    blocks += [_markdown_table(table) for table in tables if table is not None]
+    if comparison is not None and comparison.rows:
+        blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
+        blocks += [f"* {_md(text)}" for text in comparison_notes(comparison)]
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
+    blocks.append(f"## Command\n\n{fence}sh\n{clean_text(report.command)}\n{fence}")
+    blocks.append(_md(describe_versions(report)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    align = ["---", *("---:" if column else "---" for column in numeric_columns(table)[1:])]
+    lines = [table.head, align, *table.rows]
+    body = "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in lines)
+    return f"## {_md(table.title)}\n\n{body}" + (f"\n\n{_md(table.note)}" if table.note else "")
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    text = html.escape(clean_text(text), quote=False)
+    text = re.sub(r"([\\|*\[\]`~])", r"\\\1", text)
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word `_` is no markup
+    return re.sub(r"\s*\n\s*", " ", text)

@@ -1,0 +1,292 @@
+"""The tables and sentences of a report, which Markdown and the page share."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sartm.evaluation.metrics import PROTOCOLS
+from sartm.evaluation.report.published import Comparison, Published
+from sartm.evaluation.report.scores import Cell, Report, SubsetScores
+
+NONE = "\N{EN DASH}"
+"""What tables show for a value that is not defined."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; the first column names the row."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def means_table(report: Report) -> Table:
+    """Every mean with its interval and what counts in it."""
+    rows = []
+    for name, mean in report.means.items():
+        low_high = report.intervals.get(name)
+        interval = NONE if low_high is None else f"{low_high[0]:.2f} to {low_high[1]:.2f}"
+        counted = f"{mean['counted']} of {len(report.classes)}"
+        cells = (number(mean["miou"]), interval, number(mean["macc"]), counted)
+        rows.append((name, *cells, _describe_protocol(name)))
+    return Table(
+        "Means",
+        ("protocol", "mIoU %", "95 % interval", "mAcc %", "classes counted", "what counts"),
+        tuple(rows),
+        "The interval is a bootstrap over the pairs of the split; it knows nothing of training "
+        "seeds, and frames of one drive are more alike than it assumes.",
+    )
+
+
+def class_table(report: Report) -> Table:
+    """IoU, accuracy and F1 per class, and IoU per subset."""
+    subsets = report.subsets
+    rows = []
+    for index, score in enumerate(report.classes):
+        parts = [number(subset.classes[index].iou) for subset in subsets.values()]
+        scores = (number(score.iou), number(score.acc), number(score.f1))
+        rows.append((score.name, str(score.id), *scores, *parts, f"{score.pixels:,}"))
+    extra = tuple(f"IoU {name} %" for name in subsets)
+    head = ("class", "id", "IoU %", "accuracy %", "F1 %", *extra, "truth pixels")
+    return Table(
+        "Classes",
+        head,
+        tuple(rows),
+        f"{NONE}: undefined. Accuracy needs truth pixels, IoU and F1 truth or predicted ones.",
+    )
+
+
+def subset_table(report: Report) -> Table | None:
+    """The means of every subset; None without subsets."""
+    if not report.subsets:
+        return None
+    rows = []
+    everything = SubsetScores(report.pairs, report.means, report.pixel_accuracy, report.classes)
+    for name, part in {**report.subsets, "all pairs": everything}.items():
+        scores = [number(mean["miou"]) for mean in part.means.values()]
+        rows.append((name, str(part.pairs), *scores, number(part.pixel_accuracy)))
+    head = ("subset", "pairs", *(f"{name} mIoU %" for name in report.means), "pixel accuracy %")
+    return Table("Subsets", head, tuple(rows))
+
+
+@dataclass(frozen=True)
+class ConditionScores:
+    """What the rows of a report say about one bad condition; mean IoU in percent."""
+
+    name: str
+    steps: tuple[tuple[float, float | None], ...]
+    """Severity and score, mildest first; empty where there is only one strength."""
+    mean: float | None
+    worst: float | None
+    drop: float | None
+    """Points that the mean lies below the undamaged pairs; None where that is not known."""
+
+
+def group_robustness(report: Report) -> list[ConditionScores]:
+    """The rows of a report by condition, in their order."""
+    groups: dict[str, list[dict[str, Cell]]] = {}
+    for row in report.robustness:
+        groups.setdefault(str(row["condition"]), []).append(row)
+    found = []
+    for name, rows in groups.items():
+        steps = [
+            (float(severity), _score(row, "miou"))
+            for row in rows
+            if isinstance(severity := row.get("severity"), int | float)
+        ]
+        rest = {str(row.get("severity")): row for row in rows}
+        middle = rest.get("mean", rest.get("None", {}))
+        worst = rest.get("worst", rest.get("None", {}))
+        found.append(
+            ConditionScores(
+                name,
+                tuple(sorted(steps, key=lambda step: step[0])),
+                _score(middle, "miou"),
+                _score(worst, "miou"),
+                _score(middle or worst, "drop"),
+            )
+        )
+    return found
+
+
+def _score(row: Mapping[str, Cell], key: str) -> float | None:
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def robustness_table(report: Report) -> Table | None:
+    """A row per bad condition, a column per severity; None where they were not measured."""
+    conditions = group_robustness(report)
+    if not conditions:
+        return None
+    most = max(len(one.steps) for one in conditions)
+    if not most:
+        simple = tuple((one.name, number(one.mean)) for one in conditions)
+        return Table("Robustness", ("condition", "mIoU %"), simple)
+    rows = []
+    for one in conditions:
+        steps = [severity for severity, _ in one.steps]
+        plain = steps == list(range(1, len(steps) + 1))
+        name = one.name if plain else f"{one.name} ({', '.join(f'{step:g}' for step in steps)})"
+        scores = [number(score) for _, score in one.steps] + [""] * (most - len(steps))
+        ends = number(one.mean), number(one.worst)
+        rows.append((name, *ends, number(one.drop), *scores))
+    protocols = {str(row["protocol"]) for row in report.robustness if row.get("protocol")}
+    of = f" ({', '.join(sorted(protocols))})" if protocols else ""
+    return Table(
+        "Robustness",
+        ("condition", "mean", "worst", "lost", *(str(step) for step in range(1, most + 1))),
+        tuple(rows),
+        f"mIoU %{of} by severity, mildest first; in brackets the severities where they are "
+        f"quantities of their own. Lost: points that the mean lies below the undamaged pairs. "
+        f"report.json has every number.",
+    )
+
+
+def confusion_table(report: Report) -> Table:
+    """The confusion matrix in percent of each row."""
+    names = [score.name for score in report.classes]
+    rows = []
+    for name, counts in zip(names, report.confusion, strict=True):
+        total = sum(counts)
+        rows.append((name, *(_share(count, total) for count in counts)))
+    return Table(
+        "Confusion",
+        ("truth \\ predicted", *names),
+        tuple(rows),
+        f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels.",
+    )
+
+
+def published_tables(report: Report, comparison: Comparison) -> Iterator[Table]:
+    """Per protocol the published figures and this report, the best first."""
+    head = ("system", "year", "mIoU %", "modality", "status", "source", "note")
+    for protocol, published in comparison.rows.items():
+        rows = [(row.miou, _published_row(row)) for row in published]
+        ours = report.means[protocol]["miou"]
+        if ours is not None:
+            note = "" if comparison.same_images else "other images: not comparable"
+            own = ("this report", NONE, number(ours), report.modality, NONE, "measured", note)
+            # Ranked only where a rank means something, else on top.
+            rows.append((ours if comparison.same_images else 100.0, own))
+        rows.sort(key=lambda row: -row[0])
+        note = (
+            "As printed by the source; R: the system's own repository or abstract, "
+            "T: another author's table."
+        )
+        cells = tuple(cells for _, cells in rows)
+        yield Table(f"Published figures, {protocol}", head, cells, note)
+
+
+def _published_row(row: Published) -> tuple[str, ...]:
+    system = row.system if row.backbone is None else f"{row.system} ({row.backbone})"
+    notes = [f"chosen on {row.selected_on}"] if row.selected_on else []
+    notes += [row.note] if row.note else []
+    year = NONE if row.year is None else str(row.year)
+    rest = (row.modality, row.status, row.source, "; ".join(notes))
+    return system, year, number(row.miou), *rest
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """What to know before comparing, as sentences."""
+    left_out = (
+        f"{comparison.left_out} further published figures for this data set are left out: "
+        f"their mean is another one, or it is not known which."
+    )
+    return [*comparison.cautions, *([left_out] if comparison.left_out else [])]
+
+
+def list_facts(report: Report) -> list[tuple[str, str]]:
+    """What was scored, as term and value."""
+    facts = [
+        ("model", report.model),
+        ("data", report.data),
+        ("split", report.split),
+        ("pairs", str(report.pairs)),
+        ("modality", report.modality),
+        ("label size", report.label_size),
+        ("pixel accuracy", f"{number(report.pixel_accuracy)} %"),
+    ]
+    return [*facts, ("views", _describe_views(report.views))] if report.views else facts
+
+
+def _describe_views(views: Mapping[str, Any]) -> str:
+    """How the model saw each pair, in words."""
+    words = ["the whole image"]
+    if views["window"]:
+        height, width = views["window"]
+        words = [f"windows of {height}x{width}, a new one every {views['stride']} pixels"]
+    if views["scales"] != [1.0]:
+        words.append(f"scales {', '.join(f'{scale:g}' for scale in views['scales'])}")
+    if views["flip"]:
+        words.append("with mirror images")
+    return "; ".join(words)
+
+
+def list_warnings(report: Report) -> list[str]:
+    """What makes the numbers better than they are."""
+    found = []
+    if report.contaminated:
+        found.append(
+            f"{len(report.contaminated)} of the {report.pairs} scored pairs were in the model's "
+            f"training set: these numbers do not measure how it does on new images."
+        )
+    if report.selected_on is not None and report.selected_on == report.split:
+        found.append(
+            f"The checkpoint was chosen on this split ({report.split}): the numbers are optimistic."
+        )
+    return found
+
+
+def describe_selection(report: Report) -> str:
+    """How the checkpoint was chosen, as a sentence."""
+    if report.selected_on is None:
+        return "How the checkpoint was chosen is not recorded."
+    return f"The checkpoint was chosen on split {report.selected_on}."
+
+
+def _describe_protocol(name: str) -> str:
+    _, classes, zero, absent, predicted = PROTOCOLS[name].row()
+    if name == "present":
+        return "classes with truth pixels only"
+    return (
+        f"classes {classes}; ground truth 0 {zero}; a class that does not occur: {absent}; "
+        f"one that is only predicted: {predicted}"
+    )
+
+
+def describe_versions(report: Report) -> str:
+    """The versions behind the numbers, as a sentence."""
+    return "Versions: " + ", ".join(
+        f"{name} {version}" for name, version in report.versions.items()
+    )
+
+
+def number(value: float | int | None) -> str:
+    """Two decimals; a dash for None."""
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _share(count: int, total: int) -> str:
+    if not total:
+        return NONE
+    share = 100 * count / total
+    return "<0.1" if 0 < share < 0.05 else f"{share:.1f}" if share else "0"
+
+
+def numeric_columns(table: Table) -> list[bool]:
+    """Which columns hold numbers, to be set flush right."""
+    pattern = re.compile(rf"[-<{NONE}]?[\d.,]*(?: to -?[\d.]+| of \d+)?")
+    return [
+        bool(table.rows) and all(pattern.fullmatch(cell) for cell in column) and any(column)
+        for column in zip(*table.rows, strict=True)
+    ] or [False] * len(table.head)
+
+
+def clean_text(text: str) -> str:
+    """Text without control or direction characters and without what UTF-8 cannot hold."""
+    text = str(text).encode("utf-8", "replace").decode("utf-8")
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)

@@ -1,0 +1,488 @@
+"""Scores: a model on a data set, or anyone's label maps, counted over the whole split.
+
+Loads no torch, so that scoring label maps starts at once.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sartm.classes import MFNET, Classes
+from sartm.config import Modality, to_dict
+from sartm.data.layouts import Pair
+from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
+from sartm.errors import InputError
+from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
+from sartm.evaluation.report.pictures import PairPictures, draw_pair
+from sartm.evaluation.report.scores import Cell, Report, build_report
+from sartm.io.decode import apply_thermal_rule, image_size, read_label
+from sartm.progress import Meter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sartm.inference.predictor import Predictor
+    from sartm.model.checkpoint import ModelFacts
+    from sartm.model.sartm import SARTM
+
+Array = npt.NDArray[Any]
+
+LARGEST_COUNTS = 64 * 2**20
+"""Bytes of per-pair counts: 200,000 pairs of 9 classes. Beyond it a report has no intervals."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which crops and sizes of a pair a model sees; the default is the whole image, once.
+
+    The class probabilities of several views are averaged at the original size: unlike logits they
+    are bounded, so no view outvotes the others.
+    """
+
+    window: tuple[int, int] | None = None
+    """(height, width) of a sliding window in pixels; None: the whole image."""
+    stride: int | None = None
+    """Pixels from one window to the next, both ways; None: two thirds of the shorter side."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes relative to the original's."""
+    flip: bool = False
+    """Each view mirrored left to right as well."""
+
+    def __post_init__(self) -> None:
+        if self.window is not None and min(self.window) < 32:
+            found = f"{self.window[0]}x{self.window[1]}"
+            raise InputError(f"the window is {found} pixels; each side needs at least 32")
+        if self.stride is not None:
+            if self.window is None:
+                raise InputError(f"stride {self.stride} without a window; give --window HxW too")
+            if not 1 <= self.stride <= min(self.window):
+                raise InputError(
+                    f"stride is {self.stride}; windows of {self.window[0]}x{self.window[1]} cover "
+                    f"every pixel with 1 to {min(self.window)}"
+                )
+        if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
+            raise InputError(f"scales are {list(self.scales)}; give one or more from 0.1 to 4")
+
+    def step(self) -> int | None:
+        """The stride in use, the default filled in; None without a window."""
+        if self.window is None:
+            return None
+        return self.stride or max(1, 2 * min(self.window) // 3)
+
+
+def label_sample(
+    predictor: "Predictor", sample: Sample, modality: Modality = "both", views: Views = Views()
+) -> Array:
+    """(H, W) class ids of a sample, from the mean class probabilities where views are several."""
+    if views == Views():
+        return predictor.predict(sample, modality).labels
+    import torch
+    import torch.nn.functional as F
+
+    images = predictor.inputs(sample, modality)
+    height, width = sample.size
+    classes = len(predictor.classes)
+    total = torch.zeros((classes, height, width))
+    for scale in views.scales:
+        size = max(1, round(scale * height)), max(1, round(scale * width))
+        scaled = [None if image is None else _resize(image, size) for image in images]
+        for step in (1, -1) if views.flip else (1,):
+            turned = [None if image is None else image[:, ::step] for image in scaled]
+            mean = _mean_of_windows(predictor, turned, size, views)
+            mean = mean if step == 1 else mean.flip(-1)
+            if size != sample.size:
+                mean = F.interpolate(mean[None], sample.size, mode="bilinear")[0]
+            total += mean
+    labels = total.max(0).indices.numpy()
+    return np.asarray(labels.astype(np.uint8 if classes <= 256 else np.uint16))
+
+
+def _mean_of_windows(
+    predictor: "Predictor", images: Sequence[Array | None], size: tuple[int, int], views: Views
+) -> "Tensor":
+    """(K, h, w) class probabilities of an image of `size`, averaged where windows overlap."""
+    import torch
+
+    from sartm.model.sartm import resize_logits
+
+    height, width = (min(pair) for pair in zip(views.window or size, size, strict=True))
+    stride = views.step() or 1  # of a whole image there is one window
+    total = torch.zeros((len(predictor.classes), *size))
+    seen = torch.zeros(size)
+    for top in _starts(size[0], height, stride):
+        for left in _starts(size[1], width, stride):
+            area = slice(top, top + height), slice(left, left + width)
+            rgb, thermal = (None if image is None else image[area] for image in images)
+            logits = resize_logits(predictor.logits(rgb, thermal)[None], (height, width))
+            total[(slice(None), *area)] += logits[0].softmax(0)
+            seen[area] += 1
+    return total / seen
+
+
+def _starts(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of windows that cover `size`; the last one ends at the border."""
+    return [*range(0, size - window, stride), size - window]
+
+
+def _resize(image: Array, size: tuple[int, int]) -> Array:
+    if image.shape[:2] == size:
+        return image
+    how = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=how))
+
+
+def judge(
+    predictor: "Predictor",
+    dataset: PairDataset,
+    indices: Sequence[int] | None = None,
+    *,
+    modality: Modality = "both",
+    views: Views = Views(),
+    change: Callable[[Sample], Sample] | None = None,
+) -> Iterator[tuple[Sample, Array, Counts]]:
+    """Label pairs and count: each sample, its label map (H, W) and (K, K) counts, rows the truth.
+
+    Args:
+        predictor: the model, ready to run; says how many pairs at a time.
+        dataset: its class table must be the model's.
+        indices: positions of the pairs; None: all.
+        modality: what the model may see.
+        views: crops and sizes.
+        change: applied to every sample as it was read.
+
+    Raises:
+        InputError: other classes than the model's, a pair without label, an unreadable file.
+    """
+    from sartm.inference.predictor import label_ahead
+
+    predictor.classes.require_same(dataset.classes)
+    chosen = range(len(dataset)) if indices is None else indices
+    positions = {dataset.pairs[index].name: index for index in chosen}
+    pairs = [dataset.pairs[index] for index in chosen]
+    _require_labels(pairs, dataset)
+
+    def read(pair: Pair) -> Sample:
+        sample = dataset[positions[pair.name]]
+        return sample if change is None else change(sample)
+
+    def label(samples: list[Sample]) -> list[tuple[Array, Counts]]:
+        if views == Views():
+            maps = [found.labels for found in predictor.predict_batch(samples, modality)]
+        else:
+            maps = [label_sample(predictor, sample, modality, views) for sample in samples]
+        return [(labels, count(sample, labels))
+                for sample, labels in zip(samples, maps, strict=True)]  # fmt: skip
+
+    def count(sample: Sample, labels: Array) -> Counts:
+        assert sample.label is not None
+        matrix = ConfusionMatrix(len(dataset.classes))
+        matrix.update(labels, sample.label, dataset.classes.ignore)
+        return matrix.counts
+
+    for _, labelled in label_ahead(predictor, pairs, read, label):
+        sample, (labels, counts), _ = labelled()
+        yield sample, labels, counts
+
+
+def confusion_of(
+    predictor: "Predictor",
+    dataset: PairDataset,
+    indices: Sequence[int] | None = None,
+    modality: Modality = "both",
+) -> Iterator[tuple[Sample, Counts]]:
+    """Each labelled sample with the (K, K) counts of its prediction; see `judge`."""
+    for sample, _, counts in judge(predictor, dataset, indices, modality=modality):
+        yield sample, counts
+
+
+def evaluate(
+    model: "SARTM",
+    dataset: PairDataset,
+    *,
+    modality: Modality = "both",
+    protocol: str | None = None,
+    views: Views = Views(),
+    device: str = "auto",
+) -> Report:
+    """Score a model on the labelled pairs of a split; see `evaluate_with_pictures`."""
+    from sartm.inference.predictor import Predictor
+
+    predictor = Predictor(model, device=device)
+    name = "" if model.facts is None else model.facts.name
+    report, _ = evaluate_with_pictures(
+        predictor, dataset, modality=modality, protocol=protocol, views=views, model=name
+    )
+    return report
+
+
+def evaluate_with_pictures(
+    predictor: "Predictor",
+    dataset: PairDataset,
+    *,
+    modality: Modality = "both",
+    protocol: str | None = None,
+    views: Views = Views(),
+    robustness: Sequence[Mapping[str, Cell]] = (),
+    model: str = "",
+    command: str = "",
+) -> tuple[Report, list[PairPictures]]:
+    """Score a model on the labelled pairs of a split.
+
+    Args:
+        predictor: the model, ready to run.
+        dataset: the split; its class table must be the model's.
+        modality: what the model may see.
+        protocol: a name of docs/protocols.md; None takes the benchmark's own.
+        views: crops and sizes; the default is the whole image.
+        robustness: rows of `robustness.measure_robustness`, for the report.
+        model: its name, for the report.
+        command: what the user typed, for the report.
+
+    Returns:
+        The report, and the pictures of its best and worst pairs.
+    """
+    choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
+    facts = predictor.facts
+    tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
+    judged = judge(predictor, dataset, modality=modality, views=views)
+    with Meter(f"evaluate {modality}", len(dataset)) as meter:
+        for index, (sample, labels, counts) in enumerate(judged):
+            tally.add(index, counts, sample.size)
+            extremes.add(index, labels, counts)
+            if facts is not None and was_seen(sample, dataset.classes, facts):
+                contaminated.append(sample.name)
+            meter.advance()
+    report = tally.report(
+        dataset,
+        modality=modality,
+        model=model,
+        command=command,
+        which=protocol,
+        contaminated=contaminated,
+        selected_on=None if facts is None else facts.selected_on,
+        views=to_dict(views) | {"stride": views.step()},
+        robustness=robustness,
+    )
+    pictures = [
+        _picture(dataset[index], labels, group, predictor, dataset)
+        for group, index, labels in extremes.chosen()
+    ]
+    return report, pictures
+
+
+def score(
+    predictions: Path, dataset: PairDataset, *, protocol: str | None = None, command: str = ""
+) -> Report:
+    """Score a folder of label maps made by anyone: <name>.png per pair, at the label's size.
+
+    Maps are 8-bit, 16-bit or palette images of class ids, in `predictions` or its folder labels.
+
+    Raises InputError for a missing, unreadable or wrongly sized map, naming it.
+    """
+    choose_protocols(dataset.classes, protocol)
+    if not predictions.is_dir():
+        raise InputError(f"{predictions}: no such folder; --predictions is a folder of label maps")
+    folder = predictions / "labels" if (predictions / "labels").is_dir() else predictions
+    _require_labels(dataset.pairs, dataset)
+    names = (pair.name for pair in dataset.pairs)
+    missing = [name for name in names if not (folder / f"{name}.png").is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(dataset)} label maps are missing in {folder}, the first is "
+            f"{missing[0]}.png. Predict the whole split {dataset.split!r}, or choose another with "
+            f"--split"
+        )
+
+    def count(pair: Pair) -> tuple[Counts, tuple[int, int]]:
+        return _score_map(folder / f"{pair.name}.png", pair, dataset)
+
+    tally = _Tally(dataset)
+    with Meter("score", len(dataset)) as meter:
+        for index, (_, counted) in enumerate(read_ahead(dataset.pairs, count)):
+            tally.add(index, *counted())
+            meter.advance()
+    return tally.report(
+        dataset, modality="unknown", model=str(predictions), command=command, which=protocol
+    )
+
+
+def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tuple[int, int]]:
+    """(K, K) counts of one label map against its truth, and the (height, width) of both."""
+    truth = _truth(pair, dataset)
+    size = image_size(path)
+    if size != truth.shape:
+        raise InputError(
+            f"{path} is {size[0]}x{size[1]} but its label is {truth.shape[0]}x{truth.shape[1]}; "
+            f"write predictions at the label's size"
+        )
+    matrix = ConfusionMatrix(len(dataset.classes))
+    labels = read_label(path)
+    try:
+        matrix.update(labels, truth, dataset.classes.ignore)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return matrix.counts, size
+
+
+def subsets_of(dataset: PairDataset) -> dict[str, list[int]]:
+    """Positions of the pairs of every subset that occurs."""
+    found: dict[str, list[int]] = {}
+    for index, pair in enumerate(dataset.pairs):
+        for name in dataset.subset_of(pair.name):
+            found.setdefault(name, []).append(index)
+    return found
+
+
+class _Tally:
+    """Counts of a split in bounded memory.
+
+    A matrix per pair, which intervals need; where those would be too large (as would 1000 draws of
+    the bootstrap) one per combination of subsets.
+    """
+
+    def __init__(self, dataset: PairDataset) -> None:
+        size = len(dataset.classes)
+        self.pairs = len(dataset)
+        self.subsets = subsets_of(dataset)
+        self.each = max(self.pairs, 1000) * size**2 * 4 <= LARGEST_COUNTS
+        rows: list[int] = list(range(self.pairs))
+        if not self.each:
+            kinds: dict[tuple[str, ...], int] = {}
+            kind_of = (tuple(dataset.subset_of(pair.name)) for pair in dataset.pairs)
+            rows = [kinds.setdefault(kind, len(kinds)) for kind in kind_of]
+        self.rows = np.array(rows, np.intp)
+        # Of one pair 32 bits hold every count, at half the memory.
+        kind = np.uint32 if self.each else np.int64
+        self.counts: npt.NDArray[Any] = np.zeros((self.rows.max(initial=-1) + 1, size, size), kind)
+        self.sizes: set[tuple[int, int]] = set()
+
+    def add(self, index: int, counts: Counts, size: tuple[int, int]) -> None:
+        """Count the pair at `index`; counts (K, K), size (height, width) of its label."""
+        self.counts[self.rows[index]] += counts.astype(self.counts.dtype)
+        self.sizes.add(size)
+
+    def report(
+        self,
+        dataset: PairDataset,
+        *,
+        modality: str,
+        model: str,
+        command: str,
+        which: str | None,
+        contaminated: Sequence[str] = (),
+        selected_on: str | None = None,
+        views: Mapping[str, Any] | None = None,
+        robustness: Sequence[Mapping[str, Cell]] = (),
+    ) -> Report:
+        report = build_report(
+            self.counts,
+            dataset.classes,
+            split=dataset.split,
+            modality=modality,
+            label_sizes=sorted(self.sizes),
+            model=model,
+            data=dataset.name,
+            command=command,
+            which=which,
+            subsets={
+                name: np.unique(self.rows[positions]).tolist()
+                for name, positions in self.subsets.items()
+            },
+            contaminated=contaminated,
+            selected_on=selected_on,
+            views=views,
+            robustness=robustness,
+            samples=1000 if self.each else 0,
+        )
+        subsets = {
+            name: replace(part, pairs=len(self.subsets[name]))
+            for name, part in report.subsets.items()
+        }
+        return replace(report, pairs=self.pairs, subsets=subsets)
+
+
+class _Extremes:
+    """Label maps of the pairs that may end among the best or worst; of the others none is kept.
+
+    Pairs whose truth holds one class only are kept apart, as `best_and_worst` shows them only when
+    there are not enough others.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[Array, Counts]] = {}
+
+    def add(self, index: int, labels: Array, counts: Counts) -> None:
+        self.kept[index] = labels, counts
+        poor = _has_one_class(counts)
+        group = [i for i, (_, known) in self.kept.items() if _has_one_class(known) == poor]
+        best, worst = best_and_worst(np.stack([self.kept[i][1] for i in group]))
+        needed = {group[i] for i in (*best, *worst)}
+        for i in group:
+            if i not in needed:
+                del self.kept[i]
+
+    def chosen(self) -> Iterator[tuple[Literal["best", "worst"], int, Array]]:
+        """Group, position and label map of the pairs to show."""
+        if not self.kept:
+            return
+        order = sorted(self.kept)
+        best, worst = best_and_worst(np.stack([self.kept[i][1] for i in order]))
+        for i in best:
+            yield "best", order[i], self.kept[order[i]][0]
+        for i in worst:
+            yield "worst", order[i], self.kept[order[i]][0]
+
+
+def _has_one_class(counts: Counts) -> bool:
+    return int(np.count_nonzero(counts.any(axis=1))) <= 1
+
+
+def _require_labels(pairs: Sequence[Pair], dataset: PairDataset) -> None:
+    """Say before any work that there is nothing to score against."""
+    without = [pair.name for pair in pairs if pair.label is None]
+    if without:
+        raise InputError(
+            f"{len(without)} of {len(pairs)} pairs of split {dataset.split!r} have no label to "
+            f"score against, such as {without[0]!r}; label them or take them off the list"
+        )
+
+
+def _truth(pair: Pair, dataset: PairDataset) -> Array:
+    """The label alone: scoring needs no images."""
+    assert pair.label is not None
+    colours = dataset.classes.palette if pair.coloured_label else ()
+    label = read_label(pair.label, dataset.classes.ignore, colours)
+    check_ids(label, dataset.classes, pair.label)
+    return label
+
+
+def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:
+    """Whether a model was trained on this pair.
+
+    MSRS and MFNet share frames under one name though their pixels differ.
+    """
+    known, name = facts.training_images, sample.name
+    numbered = len(name) == 6 and name[:5].isdigit() and name[5] in "DN"
+    if numbered and classes.names == MFNET.names and name in known:
+        return True
+    return bool(known) and pixel_hash(sample) in known.values()
+
+
+def _picture(
+    sample: Sample,
+    labels: Array,
+    group: Literal["best", "worst"],
+    predictor: "Predictor",
+    dataset: PairDataset,
+) -> PairPictures:
+    thermal = None
+    if sample.thermal is not None:
+        shown = apply_thermal_rule(sample.thermal, predictor.config.thermal, sample.name)
+        thermal = (255 * shown).astype(np.uint8)
+    assert sample.label is not None
+    return draw_pair(sample.name, group, sample.label, labels, dataset.classes, sample.rgb, thermal)

@@ -1,0 +1,1 @@
+"""Prediction: a pair, a folder, a film to label maps."""

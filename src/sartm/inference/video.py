@@ -1,0 +1,584 @@
+"""Labelled video: pairs of frames in, the inputs beside the overlay out, in constant memory."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sartm.config import Modality, to_dict
+from sartm.data.pairs import Sample, find_pairs, fit_thermal
+from sartm.errors import InputError
+from sartm.inference.frames import (
+    Arrangement,
+    Frame,
+    Match,
+    Stream,
+    Unpaired,
+    camera_index,
+    folder_stream,
+    import_av,
+    is_video,
+    open_stream,
+    pair_frames,
+)
+from sartm.inference.predictor import Prediction, Predictor, label_ahead, label_map
+from sartm.io.cameras import Camera, enhance_display
+from sartm.io.decode import write_atomic, write_label
+from sartm.progress import Meter
+
+Array = npt.NDArray[Any]
+Item = TypeVar("Item")
+
+# Suffix -> container, and the encoders that serve it with their settings, best first.
+_FORMATS: dict[str, tuple[str, dict[str, dict[str, str]]]] = {
+    ".webm": (
+        "webm",
+        {"libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0",
+                        "row-mt": "1"}},
+    ),
+    ".mp4": (
+        "mp4",
+        {"libx264": {"preset": "veryfast", "crf": "21"}, "libopenh264": {"b": "8000000"}},
+    ),
+}  # fmt: skip
+_CLOCK = Fraction(1, 90_000)  # of time stamps in the result
+_NAMED = 100  # failures that are listed; more are only counted
+
+log = logging.getLogger("sartm")
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What `predict_video` does beside labelling."""
+
+    modality: Modality = "both"
+    opacity: float = 0.5
+    every: int = 1
+    """Label only each N-th frame of the leading source."""
+    match: Match = "auto"
+    """Partners by `time` or `index`; `auto`: two folders by file name, everything else by time."""
+    tolerance: float | None = None
+    """Seconds between partners at most; half the longer frame interval if None."""
+    offset: float = 0.0
+    """Seconds to add to thermal times."""
+    smooth: float = 0.0
+    """Share of the class probabilities that is kept from the frames before, in [0, 1)."""
+    one_file: Arrangement | None = None
+    """How one video holds both RGB and thermal."""
+    rate: float | None = None
+    """Frames per second of folders of frames."""
+    limit: int | None = None
+    """Stop after this many labelled frames."""
+    labels: bool = False
+    """Write label maps too."""
+    width: int = 1920
+    """Of the result, in pixels at most."""
+    resize_thermal: bool = False
+    allow_single: bool = False
+    """Label frames without a partner alone."""
+    camera: Camera = field(default_factory=Camera)
+    clahe: bool = False
+    """Local contrast of the thermal picture that is shown."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smooth < 1:
+            raise InputError(f"--smooth is {self.smooth:g}; give 0 (none) up to below 1")
+        if self.every < 1 or (self.limit is not None and self.limit < 1):
+            raise InputError("--every and --limit count frames; give 1 or more")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise InputError(f"--tolerance is {self.tolerance:g} seconds; give 0 or more")
+        if self.rate is not None and not 0.01 <= self.rate <= 1000:
+            raise InputError(f"--fps is {self.rate:g}; give 0.01 to 1000 frames per second")
+        if self.width < 64:
+            raise InputError(f"--width is {self.width}; give at least 64 pixels")
+
+
+@dataclass(frozen=True)
+class VideoOutcome:
+    """What a run did; the summary beside the video holds the same."""
+
+    video: Path
+    summary: Path
+    frames: int
+    unpaired: Unpaired
+    failures: dict[str, str]
+    """Message per frame that could not be labelled, the first hundred."""
+    failed: int
+    damaged: int
+    """Packets of the inputs that could not be decoded."""
+
+    def complaints(self) -> list[str]:
+        """A line for each kind of frame that is missing from the result, and why."""
+        lines = [f"frame {name}: {message}" for name, message in self.failures.items()]
+        for side, count in self.unpaired.counts.items():
+            if count:
+                times = [f"{moment:.2f} s" for moment in self.unpaired.times[side][:8]]
+                shown = ", ".join(times or [Path(file).name for file in self.unpaired.files[:8]])
+                more = ", ..." if count > 8 else ""
+                lines.append(f"{count} {side} frames without a partner: {shown}{more}")
+        if self.damaged:
+            lines.append(f"{self.damaged} damaged packets of the inputs were left out")
+        return lines
+
+
+class Smoother:
+    """Exponential mean of class probabilities over time, at the resolution of the logits.
+
+        p_t = keep p_{t-1} + (1 - keep) softmax(logits_t)
+
+    The logarithm of p takes the place of the logits: with `keep` 0 label maps and confidences are
+    those of single frames. A change of size begins anew.
+    """
+
+    def __init__(self, keep: float) -> None:
+        self.keep = keep
+        self.mean: Tensor | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(K, h, w) logits of the next frame to those of the mean, same shape."""
+        if self.keep == 0:
+            return logits
+        now = logits.softmax(0)
+        if self.mean is None or self.mean.shape != now.shape:
+            self.mean = now
+        else:
+            self.mean = torch.lerp(now, self.mean, self.keep)
+        return self.mean.clamp_min(1e-12).log()
+
+
+def predict_video(
+    predictor: Predictor,
+    rgb: str | Path | None,
+    thermal: str | Path | None,
+    out: Path,
+    *,
+    model: str,
+    options: VideoOptions = VideoOptions(),
+    overwrite: bool = False,
+) -> VideoOutcome:
+    """Label a video and write it beside its inputs; what was finished plays after an interrupt.
+
+    Time stamps are those of RGB (of thermal if there is no RGB), so the frame rate stays. A frame
+    that cannot be labelled costs that frame only, unless it is the first.
+
+    Args:
+        predictor: the model.
+        rgb: video, folder or glob of frames, `camera:N`, or None.
+        thermal: likewise. None also where `options.one_file` says that `rgb` holds both.
+        out: file ending in .webm (VP9) or .mp4 (H.264), with its summary and labels beside it; or
+            a folder, for NAME.webm, summary.json and labels/.
+        model: name of the model, for the summary.
+        options: settings.
+        overwrite: replace a video that exists.
+
+    Raises:
+        InputError: an input that cannot be read, no frame with a partner, sizes that differ,
+            an encoder that is missing, or an output that exists.
+    """
+    places = _places(out, _name(rgb if rgb is not None else thermal))
+    encoder = choose_encoder(places.video)
+    if places.video.exists() and not overwrite:
+        raise InputError(f"{places.video} exists; choose another --out, or pass --overwrite")
+    unpaired = Unpaired()
+    streams, pairs = _open(rgb, thermal, options, unpaired)
+    lead = streams[0]
+    tally = _Tally(predictor.classes.names)
+    total = math.ceil(lead.count / options.every)
+    total = min(total or options.limit or 0, options.limit or total)
+    film = _Film(places, encoder, lead.rate / options.every, options)
+    with contextlib.ExitStack() as stack:
+        for stream in streams:
+            stack.callback(stream.frames.close)  # type: ignore[attr-defined]
+        stack.callback(_summarise, places, model, rgb, thermal, streams, unpaired, tally, options)
+        stack.enter_context(film)
+        meter = stack.enter_context(Meter("video", total, "frames"))
+        ahead = stack.enter_context(contextlib.closing(_ahead(_samples(pairs, options, tally))))
+        _label(predictor, ahead, film, meter, tally, options)
+        tally.interrupted = False
+    if not tally.frames:
+        raise InputError(_nothing(unpaired, options))
+    return VideoOutcome(
+        places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
+        sum(stream.damaged for stream in streams),
+    )  # fmt: skip
+
+
+def choose_encoder(video: Path) -> str:
+    """The encoder for a result by its suffix, as far as the installed PyAV has it.
+
+    Raises:
+        InputError: another suffix than .webm and .mp4, or no encoder for it.
+    """
+    av = import_av()
+    if video.suffix.lower() not in _FORMATS:
+        raise InputError(f"{video}: a result is written as .webm (VP9) or .mp4 (H.264); name it so")
+    there = {
+        suffix: [name for name in encoders if _exists(av, name)]
+        for suffix, (_, encoders) in _FORMATS.items()
+    }
+    found = there[video.suffix.lower()]
+    if not found:
+        others = ", ".join(suffix for suffix, names in there.items() if names) or "none of the two"
+        raise InputError(
+            f"{video}: this PyAV has no encoder for {video.suffix} "
+            f"({' or '.join(_FORMATS[video.suffix.lower()][1])}); it can write: {others}"
+        )
+    return found[0]
+
+
+def _exists(av: Any, encoder: str) -> bool:
+    try:
+        av.codec.Codec(encoder, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the results go."""
+
+    video: Path
+    summary: Path
+    labels: Path
+
+
+def _places(out: Path, name: str) -> _Places:
+    if out.suffix and not out.is_dir():
+        beside = out.with_suffix("")
+        return _Places(out, out.with_suffix(".json"), beside.with_name(f"{beside.name}-labels"))
+    return _Places(out / f"{name}.webm", out / "summary.json", out / "labels")
+
+
+def _name(source: str | Path | None) -> str:
+    """What the result is called after its source."""
+    if source is None:
+        raise InputError("no input; give --rgb, --thermal or both")
+    number = camera_index(source)
+    if number is not None:
+        return f"camera-{number}"
+    stem = Path(source).stem
+    return "video" if not stem or set(stem) & set("*?[]") else stem
+
+
+@dataclass
+class _Tally:
+    """What happened so far."""
+
+    classes: tuple[str, ...]
+    frames: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    failed: int = 0
+    seconds: float = 0.0
+    """Spent in the model."""
+    pixels: dict[str, int] = field(default_factory=dict)
+    """Per class."""
+    size: tuple[int, int] | None = None
+    interrupted: bool = True
+
+    def fail(self, name: str, message: str) -> None:
+        self.failed += 1
+        if len(self.failures) < _NAMED:
+            self.failures[name] = message
+
+
+def _open(
+    rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
+) -> tuple[list[Stream], Iterator[tuple[Frame, Frame | None]]]:
+    """The sources, the leading one first, and their frames in pairs."""
+    epoch = time.monotonic()
+
+    def opened(source: str | Path, role: Any) -> Stream:
+        return open_stream(source, role, rate=options.rate, camera=options.camera, epoch=epoch)
+
+    if options.one_file:
+        if rgb is None or thermal is not None:
+            raise InputError(
+                f"--one-file {options.one_file} takes one video; give it as --rgb alone"
+            )
+        lead = opened(rgb, options.one_file)
+        return [lead], ((frame, None) for frame in lead.frames)
+    if rgb is None or thermal is None:
+        lead = opened(rgb, "rgb") if rgb is not None else opened(str(thermal), "thermal")
+        return [lead], ((frame, None) for frame in lead.frames)
+    by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
+    if by_name:
+        pairs, lonely = find_pairs(rgb, thermal, None, options.allow_single)
+        for path in lonely:
+            unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
+            unpaired.files.append(str(path))
+        del unpaired.files[_NAMED:]
+        lead = folder_stream(
+            pairs, str(rgb), options.rate, resize_thermal=options.resize_thermal,
+            camera=options.camera,
+        )  # fmt: skip
+        return [lead], ((frame, None) for frame in lead.frames)
+    first, second = opened(rgb, "rgb"), opened(thermal, "thermal")
+    paired = pair_frames(
+        first, second, unpaired, match=options.match, tolerance=options.tolerance,
+        offset=options.offset,
+    )  # fmt: skip
+    if options.allow_single:
+        return [first, second], paired
+    return [first, second], (both for both in paired if both[1] is not None)
+
+
+def _is_below(path: Path, source: str | Path) -> bool:
+    return Path(source).is_dir() and path.is_relative_to(source)
+
+
+def _samples(
+    pairs: Iterator[tuple[Frame, Frame | None]], options: VideoOptions, tally: _Tally
+) -> Generator[tuple[Frame, Sample]]:
+    """Every N-th pair, converted; what cannot be is counted, except at the beginning."""
+    taken = 0
+    for frame, partner in pairs:
+        if frame.index % options.every:
+            continue
+        name = frame.name or f"{frame.index:06d}"
+        try:
+            sample = _sample(name, frame, partner, options)
+        except InputError as error:
+            if not taken:
+                raise
+            tally.fail(name, str(error))
+            continue
+        yield frame, sample
+        taken += 1
+        if taken == options.limit:
+            return
+
+
+def _sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
+    rgb, thermal = frame.load()
+    if partner is not None:
+        thermal = partner.load()[1]
+    if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
+        if not options.resize_thermal:
+            raise InputError(
+                f"frame {name}: RGB is {rgb.shape[0]}x{rgb.shape[1]} but thermal is "
+                f"{thermal.shape[0]}x{thermal.shape[1]}. If both show the same field of view pass "
+                f"--resize-thermal; if not, register the cameras first: sartm data align"
+            )
+        thermal = fit_thermal(thermal, rgb.shape[:2])
+    return Sample(name, rgb, thermal)
+
+
+def _ahead(items: Generator[Item]) -> Generator[Item]:
+    """`items`, the next one being prepared in another thread."""
+    # In this order: `items` is closed when the thread has left it.
+    with contextlib.closing(items), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
+
+
+class _Inferred(NamedTuple):
+    """What a thread made of one frame."""
+
+    rgb: Array | None
+    display: npt.NDArray[np.float32] | None
+    logits: Tensor
+
+
+def _label(
+    predictor: Predictor,
+    samples: Iterator[tuple[Frame, Sample]],
+    film: "_Film",
+    meter: Meter,
+    tally: _Tally,
+    options: VideoOptions,
+) -> None:
+    """The loop: label, hand over to the writer, which works at the same time."""
+    smoother = Smoother(options.smooth)
+    pixels = np.zeros(len(tally.classes), np.int64)
+
+    def infer(chosen: list[Sample]) -> list[_Inferred]:
+        images = [predictor.inputs(sample, options.modality) for sample in chosen]
+        logits = predictor.batch_logits(images)
+        return [_Inferred(*both, each) for both, each in zip(images, logits, strict=True)]
+
+    with ThreadPoolExecutor(1) as pool:
+        writing: Future[None] | None = None
+        for (frame, sample), inferred in label_ahead(
+            predictor, samples, lambda item: item[1], infer
+        ):
+            try:
+                _, (rgb, display, logits), seconds = inferred()
+            except InputError as error:
+                if not tally.frames:
+                    raise
+                tally.fail(sample.name, str(error))
+                continue
+            begun = time.perf_counter()
+            logits = smoother(logits)
+            labels = label_map(logits, sample.size, len(predictor.classes))
+            tally.seconds += seconds + time.perf_counter() - begun
+            grey = None if display is None else _grey(display, options.clahe)
+            image = rgb if rgb is not None else grey
+            assert image is not None
+            prediction = Prediction(labels, predictor.classes, logits, image)
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(film.write, sample.name, frame.time, rgb, grey, prediction)
+            pixels += np.bincount(labels.ravel(), minlength=len(pixels))
+            tally.pixels = dict(zip(tally.classes, pixels.tolist(), strict=True))
+            tally.frames, tally.size = tally.frames + 1, sample.size
+            meter.total = max(meter.total, tally.frames)
+            meter.advance()
+        if writing is not None:
+            writing.result()
+
+
+def _grey(display: npt.NDArray[np.float32], clahe: bool) -> npt.NDArray[np.uint8]:
+    """Thermal (H, W) in [0, 1] as a picture (H, W, 3)."""
+    grey = (display * 255).astype(np.uint8)
+    return np.asarray(
+        cv2.cvtColor(enhance_display(grey) if clahe else grey, cv2.COLOR_GRAY2RGB), np.uint8
+    )
+
+
+class _Film:
+    """The result being written: a temporary file that becomes the video when it is left."""
+
+    def __init__(
+        self, places: _Places, encoder: str, rate: Fraction, options: VideoOptions
+    ) -> None:
+        self.places, self.encoder, self.rate, self.options = places, encoder, rate, options
+        self.form, encoders = _FORMATS[places.video.suffix.lower()]
+        self.settings = encoders[encoder]
+        video = places.video
+        self.unfinished = video.with_name(f".{video.stem}.{os.getpid()}.tmp{video.suffix}")
+        self.container: Any = None
+        self.stream: Any = None
+        self.last = -1
+
+    def __enter__(self) -> "_Film":
+        return self
+
+    def write(
+        self,
+        name: str,
+        moment: float,
+        rgb: Array | None,
+        thermal: Array | None,
+        prediction: Prediction,
+    ) -> None:
+        """Add one moment: RGB and thermal (H, W, 3) as far as there are, and the overlay."""
+        inputs = [image for image in (rgb, thermal) if image is not None]
+        panels = [*inputs, prediction.overlay(self.options.opacity)]
+        try:
+            self._encode(_beside(panels, self.options.width), moment)
+            if self.options.labels:
+                write_label(self.places.labels / f"{name}.png", prediction.labels)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.places.video}: {error.strerror or error}; what was finished "
+                f"is kept"
+            ) from None
+
+    def _encode(self, picture: Array, moment: float) -> None:
+        av = import_av()
+        if self.container is None:
+            self._open(av, picture.shape[0], picture.shape[1])
+        size = (self.stream.width, self.stream.height)
+        if picture.shape[1::-1] != size:  # a camera that changed its resolution
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts = max(round(moment / _CLOCK), self.last + 1)
+        frame.time_base = _CLOCK
+        frame.duration = round(1 / self.rate / _CLOCK)
+        self.last = frame.pts
+        self.container.mux(self.stream.encode(frame))
+
+    def _open(self, av: Any, height: int, width: int) -> None:
+        self.unfinished.parent.mkdir(parents=True, exist_ok=True)
+        self.container = av.open(str(self.unfinished), "w", format=self.form)
+        self.stream = self.container.add_stream(
+            self.encoder, rate=self.rate.limit_denominator(1001), options=dict(self.settings)
+        )
+        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
+        self.stream.codec_context.time_base = _CLOCK
+
+    def __exit__(self, *error: object) -> None:
+        if self.container is None:
+            return
+        try:
+            with contextlib.closing(self.container):
+                self.container.mux(self.stream.encode(None))
+            self.unfinished.replace(self.places.video)
+        finally:
+            self.unfinished.unlink(missing_ok=True)
+
+
+def _beside(panels: list[Array], width: int) -> Array:
+    """Pictures (H, W, 3) of one size in a row of at most `width` pixels, with even sides."""
+    height, each = panels[0].shape[:2]
+    scale = min(1.0, width / (each * len(panels)))
+    size = (max(2, int(each * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
+    if size != (each, height):
+        panels = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
+    return np.concatenate(panels, axis=1)
+
+
+def _nothing(unpaired: Unpaired, options: VideoOptions) -> str:
+    if unpaired:
+        return (
+            f"no RGB frame has a thermal partner ({unpaired.counts['rgb']} and "
+            f"{unpaired.counts['thermal']} frames); shift the times with --offset, widen "
+            f"--tolerance, pair by --match index, or label them alone with --allow-single"
+        )
+    return "the input holds no frame that could be labelled; check that it plays"
+
+
+def _summarise(
+    places: _Places,
+    model: str,
+    rgb: str | Path | None,
+    thermal: str | Path | None,
+    streams: list[Stream],
+    unpaired: Unpaired,
+    tally: _Tally,
+    options: VideoOptions,
+) -> None:
+    """Write the summary beside the video, also of an interrupted run."""
+    if not tally.frames:
+        return
+    whole = sum(tally.pixels.values())
+    content = {
+        "model": model,
+        "settings": to_dict(options),
+        "inputs": {"rgb": rgb and str(rgb), "thermal": thermal and str(thermal)},
+        "video": places.video.name,
+        "frames": tally.frames,
+        "interrupted": tally.interrupted,
+        "rate": round(float(streams[0].rate / options.every), 4),
+        "size": list(tally.size or ()),
+        "seconds_per_frame": round(tally.seconds / tally.frames, 5),
+        "shares": {name: round(n / whole, 6) for name, n in tally.pixels.items() if n},
+        "unpaired": {
+            "counts": unpaired.counts, "times": unpaired.times, "files": unpaired.files,
+        },
+        "damaged_packets": {stream.name: stream.damaged for stream in streams},
+        "failures": tally.failures,
+        "failed": tally.failed,
+    }  # fmt: skip
+    write_atomic(places.summary, json.dumps(content, indent=1).encode())
+
+
+__all__ = ["Smoother", "VideoOptions", "VideoOutcome", "choose_encoder", "predict_video"]

@@ -1,0 +1,643 @@
+"""One file to one array and back: RGB, thermal, four-channel and label images, all checked."""
+
+import os
+import struct
+import threading
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from sartm.classes import Colour
+from sartm.config import ThermalRule
+from sartm.errors import InputError
+
+Array = npt.NDArray[Any]
+FourChannel = Literal["auto", "yes", "no"]
+
+MAX_PIXELS = 250_000_000
+"""Default largest height x width that is decoded, so that a small file cannot fill the memory."""
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".npy"}
+)
+"""Lower-case endings that folders are searched for; what a file is, its first bytes decide."""
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"BM", "bmp"),
+    (b"P5", "ppm"), (b"P6", "ppm"), (b"\x93NUMPY", "npy"),
+)  # fmt: skip
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "png": PngImageFile, "jpeg": JpegImageFile, "bmp": BmpImageFile, "webp": WebPImageFile,
+    "ppm": PpmImageFile,
+}  # fmt: skip
+# What people pass by mistake, and what helps.
+_FOREIGN = (
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the image itself with `git lfs pull`"),
+    (b"<svg", "an SVG drawing: export it as PNG"),
+    (b"<!doctype html", "a web page, not the image it shows: download the file itself"),
+    (b"<html", "a web page, not the image it shows: download the file itself"),
+    (b"GIF8", "a GIF: convert it to PNG"),
+    (b"%PDF", "a PDF: export the picture as PNG"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"ftyp", "HEIC, AVIF or a video: convert it to PNG or JPEG, or pass a video as such"),
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The bytes of an image that lie in no file; every reader takes them like a path."""
+
+    name: str
+    """What messages call it; never opened."""
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
+        """A new stream from the first byte."""
+        return BytesIO(self.data)
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.data
+
+
+Source = str | Path | Upload
+File = Path | Upload
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the first bytes of an image say, before anything is decoded."""
+
+    kind: str
+    height: int
+    width: int
+    orientation: int = 1
+    """EXIF 1-8, what is still to be applied to the decoded pixels."""
+    mode: str = ""
+    """Pillow's mode, `P` for a palette; empty where Pillow is not asked."""
+    grey_bits: int = 8
+    """Bits per sample of a grey PNG: decoders stretch 1, 2 and 4 bits to 0-255."""
+
+
+def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """Read a visible image as uint8 (H, W, 3) in RGB order, EXIF orientation applied.
+
+    Grey becomes three equal channels, transparency (and a thermal 4th channel) is dropped, 16 bits
+    are scaled to 8 with rounding (value / 257). Of several pages the first is read.
+
+    Raises:
+        InputError: not a readable image, larger than `max_pixels`, or floating-point.
+    """
+    path = _file(path)
+    return _as_rgb(_decode(path, max_pixels), path)
+
+
+def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
+    """Read a thermal image as raw (H, W) uint8, uint16 or float32; values are not scaled.
+
+    Three equal channels become one (JPEG rounding is forgiven up to 12 levels, 2 on average).
+
+    Raises:
+        InputError: not a readable image, larger than `max_pixels`, false colour, NaN or infinity.
+    """
+    path = _file(path)
+    return _as_thermal(_decode(path, max_pixels), path)
+
+
+def read_four_channel(
+    path: Source, max_pixels: int = MAX_PIXELS
+) -> tuple[npt.NDArray[np.uint8], Array]:
+    """Read RGB + thermal in one file: uint8 (H, W, 3) and raw (H, W).
+
+    Four channels as MFNet ships them, or an .npy of four or six (RGB, then thermal three times).
+
+    Raises:
+        InputError: as `read_rgb` and `read_thermal`, or another number of channels.
+    """
+    path = _file(path)
+    pixels = _decode(path, max_pixels)
+    if pixels.ndim != 3 or pixels.shape[2] not in (4, 6):
+        found = 1 if pixels.ndim == 2 else pixels.shape[2]
+        raise InputError(
+            f"{path}: expected RGB + thermal in one file (4 channels), found {found}; "
+            f"give the thermal image as a file of its own"
+        )
+    thermal = np.ascontiguousarray(pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:])
+    return _as_rgb(pixels, path), _as_thermal(thermal, path)
+
+
+def read_rgb_alone(
+    path: Source, four_channel: FourChannel = "auto", max_pixels: int = MAX_PIXELS
+) -> tuple[npt.NDArray[np.uint8], Array | None, str]:
+    """Read an image given without a thermal partner, which may carry thermal as 4th channel.
+
+    With `auto` a 4th channel of more than 16 distinct values is thermal, of one or two values
+    transparency; between the two it is dropped as well. `yes` and `no` decide without looking.
+
+    Returns:
+        RGB uint8 (H, W, 3), thermal raw (H, W) or None, and a sentence to show ("" if none needed).
+
+    Raises:
+        InputError: as `read_rgb`; with `yes` also when the file does not have a 4th channel.
+    """
+    path = _file(path)
+    pixels = _decode(path, max_pixels)
+    rgb = _as_rgb(pixels, path)
+    if pixels.ndim != 3 or pixels.shape[2] < 4:
+        if four_channel == "yes":
+            raise InputError(
+                f"{path}: --four-channel yes, but the file has no 4th channel; "
+                f"give the thermal image with --thermal"
+            )
+        return rgb, None, ""
+    if four_channel == "no":
+        return rgb, None, ""
+    thermal = pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:]
+    distinct = np.unique(thermal).size
+    if four_channel == "yes":
+        return rgb, _as_thermal(np.ascontiguousarray(thermal), path), ""
+    found = f"{path}: the 4th channel has {distinct} distinct value{'s' * (distinct != 1)} and is"
+    if distinct <= 16:
+        note = f"{found} dropped as transparency; --four-channel yes takes it as thermal"
+        return rgb, None, note
+    note = f"{found} taken as thermal; --four-channel no drops it"
+    return rgb, _as_thermal(np.ascontiguousarray(thermal), path), note
+
+
+def read_label(
+    path: Source,
+    ignore: int = 255,
+    colours: tuple[Colour, ...] = (),
+    max_pixels: int = MAX_PIXELS,
+) -> Array:
+    """Read class ids as (H, W), uint8, or uint16 where an id exceeds 255.
+
+    Palette images give their indices and small bit depths their values. Negative ids mean `ignore`.
+    With `colours` (RGB, position = id) a colour picture is read, stored in RGB or in BGR order.
+
+    Raises:
+        InputError: not a readable image, lossy (JPEG), a colour picture without `colours`, or a
+            colour that is not among them.
+    """
+    path = _file(path)
+    header = _probe(path, max_pixels)
+    if header.kind == "jpeg":
+        raise InputError(
+            f"{path}: a label cannot be JPEG, whose compression mixes ids along edges; use the "
+            f"original PNG"
+        )
+    pixels = _indices(path, header) if header.mode == "P" and not colours else _load(path, header)
+    if header.mode == "P" and colours:
+        pixels = _expanded(path, header)
+    if pixels.ndim == 2 and header.grey_bits < 8:
+        pixels = pixels // (255 // (2**header.grey_bits - 1))
+    if pixels.ndim == 3:
+        return _colours_to_ids(pixels[..., :3], colours, path)
+    return _as_ids(pixels, ignore, path)
+
+
+def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) as the readers would return it, from the header alone."""
+    header = _probe(_file(path), max_pixels)
+    swapped = header.orientation >= 5
+    return (header.width, header.height) if swapped else (header.height, header.width)
+
+
+def write_label(path: str | Path, label: Array) -> None:
+    """Write (H, W) class ids as grey PNG: 8 bits, or 16 where an id exceeds 255. Atomic."""
+    write_atomic(Path(path), encode_label(label, str(path)))
+
+
+def encode_label(label: Array, name: str = "label") -> bytes:
+    """The PNG that `write_label` writes; `name` says in messages which one it is."""
+    if label.ndim != 2 or label.dtype.kind not in "iu":
+        raise InputError(f"{name}: a label map is (H, W) integers, found {_describe(label)}")
+    low, high = (int(label.min()), int(label.max())) if label.size else (0, 0)
+    if low < 0 or high > 65535:
+        raise InputError(f"{name}: ids of a label map lie in 0-65535, found {low} to {high}")
+    done, data = cv2.imencode(".png", label.astype(np.uint8 if high <= 255 else np.uint16))
+    if not done:
+        raise InputError(f"{name}: cannot encode a label map of {label.shape}")
+    return data.tobytes()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary name in the same folder, then rename; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def apply_thermal_rule(
+    raw: Array, rule: ThermalRule, name: str = "thermal"
+) -> npt.NDArray[np.float32]:
+    """Scale raw thermal values (H, W) to float32 (H, W) in [0, 1] by a model's rule.
+
+    `percentile` equals numpy's linear percentiles of the whole image; a constant image gives zeros.
+    `name` says in messages which image it was.
+
+    Raises:
+        InputError: rule `uint8` with other than 8-bit data.
+    """
+    return scale_thermal(raw, thermal_levels(raw, rule, name))
+
+
+def thermal_levels(raw: Array, rule: ThermalRule, name: str = "thermal") -> tuple[float, float]:
+    """The raw values that a rule maps to 0 and 1 in the whole image `raw` (H, W).
+
+    Apart from `scale_thermal`, so that a crop keeps the levels of its image.
+    """
+    if rule.rule == "uint8":
+        if raw.dtype != np.uint8:
+            low, high = (f"{value:g}" for value in (raw.min(), raw.max()))
+            raise InputError(
+                f"{name}: {raw.dtype} thermal values ({low} to {high}), but the model's thermal "
+                f"rule is uint8. Train a model with --set model.thermal.rule=range --set "
+                f"model.thermal.low={low} --set model.thermal.high={high} (or rule=percentile)"
+            )
+        return 0.0, 255.0
+    if rule.rule == "range":
+        return rule.low, rule.high
+    return _percentiles(raw, rule.low, rule.high)
+
+
+def scale_thermal(raw: Array, levels: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Raw values of any shape to [0, 1] between two levels, clipped; equal levels split at them."""
+    low, high = levels
+    if high <= low:  # the limit of an ever narrower range: no division by zero
+        return (raw > low).astype(np.float32)
+    if raw.dtype == np.uint8:
+        table = ((np.arange(256) - low) / (high - low)).clip(0, 1).astype(np.float32)
+        return np.asarray(cv2.LUT(raw, table))
+    # Subtract in double precision: 16-bit counts around 30000 with a range of 50 keep their steps.
+    scaled = (raw - np.float64(low)) / (high - low)
+    return np.asarray(scaled.clip(0, 1).astype(np.float32))
+
+
+def _percentiles(raw: Array, low: float, high: float) -> tuple[float, float]:
+    """Two percentiles; integers by counting, many times faster than sorting."""
+    if raw.dtype.kind != "u":
+        first, second = np.percentile(raw, (low, high))
+        return float(first), float(second)
+    counts = np.zeros(2 ** (8 * raw.itemsize), np.int64)
+    for top in range(0, len(raw), 256):  # in parts: counting takes 8 bytes a pixel
+        counts += np.bincount(raw[top : top + 256].ravel(), minlength=len(counts))
+    below = np.cumsum(counts)
+    values = []
+    for percent in (low, high):
+        position = percent / 100 * (raw.size - 1)
+        rank = int(position)
+        ranks = np.array([rank, min(rank + 1, raw.size - 1)])
+        first, second = np.searchsorted(below, ranks, side="right")
+        values.append(float(first + (position - rank) * (second - first)))
+    return values[0], values[1]
+
+
+def _file(source: Source) -> File:
+    return Path(source) if isinstance(source, str) else source
+
+
+def _as_rgb(pixels: Array, path: File) -> npt.NDArray[np.uint8]:
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"{path}: an RGB image has 8 or 16 bits per channel, found {pixels.dtype}; "
+            f"convert it to 8-bit PNG (is it the thermal image?)"
+        )
+    if pixels.ndim == 2:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    elif pixels.shape[2] == 4:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
+    elif pixels.shape[2] > 4:
+        pixels = np.ascontiguousarray(pixels[..., :3])
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)  # rounds
+    return pixels.astype(np.uint8, copy=False)
+
+
+def _as_thermal(pixels: Array, path: File) -> Array:
+    if pixels.ndim == 3:
+        pixels = _one_channel(pixels[..., :3], path)
+    if pixels.dtype.kind == "f":
+        pixels = pixels.astype(np.float32, copy=False)
+        bad = int(pixels.size - np.isfinite(pixels).sum())
+        if bad:
+            raise InputError(
+                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; "
+                f"fill them (e.g. with the coldest valid value) and write the file again"
+            )
+    elif pixels.dtype not in (np.uint8, np.uint16):
+        # Signed or 32-bit integers: float32 is exact up to 2**24, far beyond any camera's counts.
+        pixels = pixels.astype(np.float32)
+    return np.ascontiguousarray(pixels)
+
+
+def _one_channel(pixels: Array, path: File) -> Array:
+    first, second, third = cv2.split(pixels)
+    if pixels.dtype == np.uint8:
+        most = cv2.max(cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third)),
+                       cv2.absdiff(first, third))  # fmt: skip
+        largest, mean = int(most.max()), float(most.mean())
+        differ = largest > 12 or mean > 2
+    else:  # more bits are stored without loss, so equal channels are exactly equal
+        spread = pixels.max(axis=2).astype(np.float64) - pixels.min(axis=2)
+        largest, mean = spread.max(), float(spread.mean())
+        differ = largest > 0
+    if differ:
+        raise InputError(
+            f"{path}: the thermal image is in false colour or is a visible image (channels differ "
+            f"by up to {largest:g}, {mean:.1f} on average). Export it in grey, or as 16-bit or "
+            f"radiometric TIFF; RGB + thermal in one file is passed as --rgb alone"
+        )
+    return np.asarray(second)
+
+
+def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
+    if pixels.dtype in (np.uint8, np.uint16):
+        small = pixels.dtype == np.uint16 and (pixels.size == 0 or pixels.max() <= 255)
+        return np.ascontiguousarray(pixels, dtype=np.uint8 if small else pixels.dtype)
+    if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
+        raise InputError(
+            f"{path}: a label holds whole class ids, found fractions such as "
+            f"{pixels[pixels != np.rint(pixels)][0]:g}; is this the thermal image?"
+        )
+    ids = np.where(pixels < 0, ignore, pixels)
+    if ids.size and ids.max() > 65535:
+        raise InputError(f"{path}: label ids reach {ids.max():g}; 65535 is the largest supported")
+    return ids.astype(np.uint8 if ids.max(initial=0) <= 255 else np.uint16)
+
+
+def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File) -> Array:
+    """(H, W, 3) RGB to (H, W) ids by exact colour; three equal channels are ids stored thrice."""
+    if not colours:
+        if np.ptp(pixels, axis=2).max(initial=0) == 0:
+            return np.ascontiguousarray(pixels[..., 0])
+        raise InputError(
+            f"{path}: a label holds class ids, but this is a colour picture; use the id images "
+            f"(for FMB the folder Label, not color), or give the colour table of the classes"
+        )
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{path}: a colour label has 8 bits per channel, found {pixels.dtype}")
+    best, unknown = _look_up(pixels, colours)
+    if unknown.any():  # some sets store the same palette in BGR order
+        other, still_unknown = _look_up(pixels[..., ::-1], colours)
+        if still_unknown.sum() < unknown.sum():
+            best, unknown = other, still_unknown
+    if unknown.any():
+        colour = tuple(int(value) for value in pixels[unknown][0])
+        raise InputError(
+            f"{path}: {int(unknown.sum())} label pixels have a colour that is not in the palette, "
+            f"e.g. {colour}; add it to the class table or use the id images"
+        )
+    return best
+
+
+def _look_up(pixels: Array, colours: tuple[Colour, ...]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Ids (H, W) and where no colour fits."""
+    packed, table = _pack(pixels), _pack(np.asarray(colours))
+    order = np.argsort(table, kind="stable")
+    place = np.searchsorted(table[order], packed).clip(max=len(colours) - 1)
+    ids = order[place]
+    return ids.astype(np.uint8 if len(colours) <= 256 else np.uint16), table[ids] != packed
+
+
+def _pack(colours: Array) -> npt.NDArray[np.int32]:
+    """(..., 3) values 0-255 to (...) one number each."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return (red << 16) + (green << 8) + blue
+
+
+def _decode(path: File, max_pixels: int) -> Array:
+    """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the file's own number type."""
+    return _load(path, _probe(path, max_pixels))
+
+
+def _load(path: File, header: _Header) -> Array:
+    if header.kind == "npy":
+        return _load_numpy(path)
+    data = path.read_bytes()
+    _refuse_cut_off(path, data, header.kind)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise _damaged(path, header)
+    stored = (header.height, header.width)
+    if header.kind != "tiff" and pixels.shape[:2] != stored:
+        raise _damaged(path, header)
+    if pixels.ndim == 3:
+        four = pixels.shape[2] == 4
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if four else cv2.COLOR_BGR2RGB)
+    return _upright(pixels, header.orientation)
+
+
+def _load_numpy(path: File) -> Array:
+    try:
+        with path.open("rb") as file:
+            pixels: Array = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise InputError(
+            f"{path}: damaged or not a plain array; write it again with np.save"
+        ) from None
+    # Some tools store 8-bit pictures as floats: the values say so.
+    if pixels.dtype.kind == "f" and pixels.ndim == 3 and pixels.size:
+        small = pixels.min() >= 0 and pixels.max() <= 255
+        if small and np.array_equal(pixels, np.rint(pixels)):
+            return pixels.astype(np.uint8)
+    return pixels
+
+
+def _indices(path: File, header: _Header) -> Array:
+    """Palette indices (H, W), which OpenCV would replace by colours."""
+    return _upright(np.asarray(_pillow(path, header)), header.orientation)
+
+
+def _expanded(path: File, header: _Header) -> Array:
+    """A palette image as (H, W, 3) colours."""
+    return _upright(np.asarray(_pillow(path, header).convert("RGB")), header.orientation)
+
+
+def _pillow(path: File, header: _Header) -> Image.Image:
+    plugin = TiffImageFile if header.kind == "tiff" else _PLUGINS[header.kind]
+    try:
+        image = plugin(BytesIO(path.read_bytes()))
+        image.load()
+    except (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError):
+        raise _damaged(path, header) from None
+    return image
+
+
+def _upright(pixels: Array, orientation: int) -> Array:
+    """Apply an EXIF orientation to (H, W) or (H, W, C)."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _probe(path: File, max_pixels: int) -> _Header:
+    """Read and check the header; everything that is not a supported image is refused here."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+            kind = _kind(path, start)
+            file.seek(0)
+            header = _parse(path, kind, start, file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected an image file") from None
+    except InputError:
+        raise
+    except PermissionError:
+        raise InputError(f"{path}: may not be read; check the file's permissions") from None
+    except Exception:  # parsers of hostile headers fail in many ways, and say nothing of use
+        raise InputError(
+            f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
+        ) from None
+    if header.height < 1 or header.width < 1:
+        raise InputError(f"{path}: the image has no pixels ({header.height}x{header.width})")
+    if header.height * header.width > max_pixels:
+        raise InputError(
+            f"{path}: {header.height}x{header.width} is {header.height * header.width / 1e6:.0f} "
+            f"million pixels, more than the limit of {max_pixels / 1e6:g}; cut it into tiles"
+        )
+    return header
+
+
+def _kind(path: File, start: bytes) -> str:
+    if not start:
+        raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
+    for magic, kind in _MAGIC:
+        if start.startswith(magic):
+            return kind
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "webp"
+    for sign, remedy in _FOREIGN:
+        if sign.lower() in start.lower():
+            raise InputError(f"{path}: this is {remedy}")
+    raise InputError(
+        f"{path}: not an image; readable are PNG, JPEG, TIFF, BMP, WebP, PPM and NumPy .npy"
+    )
+
+
+def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> _Header:
+    if kind == "npy":
+        shape = _numpy_shape(path, file)
+        return _Header(kind, shape[0], shape[1])
+    if kind == "tiff":
+        return _parse_tiff(path, start, file)
+    # The plugin classes directly: `Image.open` has a process-wide pixel limit of its own.
+    image = _PLUGINS[kind](file)
+    orientation = 1
+    if "exif" in image.info:
+        found = image.getexif().get(274, 1)
+        orientation = found if isinstance(found, int) and 1 <= found <= 8 else 1
+    grey_bits = start[24] if kind == "png" and start[25] == 0 else 8
+    return _Header(kind, image.height, image.width, orientation, image.mode, grey_bits)
+
+
+def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+        np.lib.format.read_array_header_2_0
+    )  # fmt: skip
+    shape, _, dtype = read(file)
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4, 6)):
+        raise InputError(f"{path}: an array of shape {shape} is not (H, W) or (H, W, 3, 4 or 6)")
+    if dtype.kind not in "buif":  # a text type of a gigabyte per value would be allocated
+        raise InputError(f"{path}: an array of {dtype} holds no pixels; save it as numbers")
+    return tuple(int(side) for side in shape)
+
+
+def _parse_tiff(path: File, start: bytes, file: BinaryIO) -> _Header:
+    """Pillow refuses some TIFFs that OpenCV reads (64-bit floats), so only the tags are taken."""
+    directory = ImageFileDirectory_v2(start[: 16 if start[2] == 43 or start[3] == 43 else 8])
+    file.seek(directory.next)
+    directory.load(file)
+    if directory.get(262) == 5:
+        raise InputError(f"{path}: a TIFF in CMYK colours; convert it to RGB")
+    mode = "P" if directory.get(262) == 3 else ""
+    swapped = directory.get(274, 1) in (5, 6, 7, 8)
+    height, width = int(directory[257]), int(directory[256])
+    # The decoder turns a TIFF upright by itself, so nothing is left to do here.
+    return _Header("tiff", *((width, height) if swapped else (height, width)), mode=mode)
+
+
+def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
+    """Some decoders fill what is missing with grey: look for the end marker instead."""
+    if kind == "jpeg":
+        scan = data.find(b"\xff\xda")  # an EXIF thumbnail has an end marker too, before this one
+        whole = data.rfind(b"\xff\xd9") > scan
+    else:
+        whole = kind != "png" or _ends(data)
+    if not whole:
+        raise InputError(f"{path}: the file is cut off ({len(data)} bytes); copy it again")
+
+
+def _ends(png: bytes) -> bool:
+    """Whether every chunk up to IEND fits into the file; decoders make room for what one claims."""
+    place = 8
+    while place + 12 <= len(png):
+        length, kind = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
+        place += 12 + length
+        if kind == b"IEND":
+            return place <= len(png)
+    return False
+
+
+def _damaged(path: File, header: _Header) -> InputError:
+    return InputError(
+        f"{path}: damaged {header.kind.upper()} file, its pixels cannot be decoded; "
+        f"copy or export it again"
+    )
+
+
+def _describe(array: Array) -> str:
+    return f"{array.dtype} {array.shape}"
+
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Source",
+    "Upload",
+    "apply_thermal_rule",
+    "encode_label",
+    "image_size",
+    "read_four_channel",
+    "read_label",
+    "read_rgb",
+    "read_rgb_alone",
+    "read_thermal",
+    "scale_thermal",
+    "thermal_levels",
+    "write_atomic",
+    "write_label",
+]

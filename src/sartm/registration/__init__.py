@@ -1,0 +1,1 @@
+"""Two cameras onto one grid: the homography, estimated or known."""

@@ -1,0 +1,1 @@
+"""Drawn street scenes: RGB, thermal and exact labels."""

@@ -1,0 +1,1 @@
+"""Training: recipes, batches, losses, the loop and what a run writes."""

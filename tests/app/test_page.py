@@ -1,0 +1,535 @@
+"""The page as people use it, in a real Chromium: look, switch, correct, save; by hand or keys."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from browser import CHROMIUM, DRIVER, Browser, serving
+from conftest import SHARED, TINY, build
+from test_app import decode
+
+pytest.importorskip("fastapi")
+if not (CHROMIUM and DRIVER):
+    pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
+
+from sartm.app import routes
+from sartm.app.annotation import open_annotation
+from sartm.app.server import create_app, load_predictors
+from sartm.cli.main import main
+from sartm.inference.predictor import Predictor
+from sartm.io.decode import read_label
+from sartm.model.checkpoint import ModelFacts, save
+from sartm.scenes.dataset import SceneOptions, draw_scene
+
+pytestmark = pytest.mark.slow
+
+LABELLED = """
+    return document.querySelectorAll('#legend li').length && document.getElementById('busy').hidden
+"""
+READY = "return document.documentElement.dataset.ready"
+PLACES = """
+    return [...document.querySelectorAll('button, select')].filter(e => e.offsetParent).map(e => {
+        const r = e.getBoundingClientRect();
+        return [e.id || e.textContent, r.x, r.y, r.width, r.height];
+    })
+"""
+SEEN = "return document.getElementById('spot').textContent"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A model, a pair (real where there is one) and what `sartm predict` makes of it."""
+    folder = tmp_path_factory.mktemp("page")
+    save(build(TINY, seed=3), folder / "tiny", ModelFacts())
+    rgb = sorted((SHARED / "data/msrs268/rgb").glob("*N.jpg"))[:1]
+    if rgb:
+        sources = {"rgb": rgb[0], "thermal": SHARED / "data/msrs268/thermal" / rgb[0].name}
+        for kind, source in sources.items():
+            (folder / f"{kind}.jpg").write_bytes(source.read_bytes())
+    else:
+        scene = draw_scene(5, SceneOptions(size=(240, 320)))
+        cv2.imwrite(str(folder / "rgb.jpg"), scene.rgb[..., ::-1])
+        cv2.imwrite(str(folder / "thermal.jpg"), scene.thermal)
+    for modality in ("both", "rgb", "thermal"):
+        command = ["predict", "--rgb", f"{folder}/rgb.jpg", "--thermal", f"{folder}/thermal.jpg"]
+        command += ["--model", f"{folder}/tiny", "--precision", "fp32", "--modality", modality]
+        assert main([*command, "--out", f"{folder}/{modality}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictors(work) -> dict[str, Predictor]:
+    return load_predictors([str(work / "tiny")], device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def address(predictors) -> Iterator[str]:
+    with serving(create_app(predictors)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_examples() -> Iterator[None]:
+    """Drawing large scenes takes seconds, in which nothing else is answered."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes, "EXAMPLE_SIZE", (96, 128))
+        yield
+
+
+@pytest.fixture(scope="module")
+def window() -> Iterator[Browser]:
+    browser = Browser()
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(window, address, work) -> Iterator[Browser]:
+    """The page with the pair on it; afterwards nothing may have been complained about."""
+    window.resize(1280, 860)
+    window.go("about:blank")
+    open_page(window, address)
+    choose(window, work / "rgb.jpg", work / "thermal.jpg")
+    window.wait(LABELLED)
+    window.complaints()
+    yield window
+    assert window.complaints() == []
+
+
+def open_page(browser: Browser, address: str) -> None:
+    browser.go(address)
+    browser.js("localStorage.clear()")
+    browser.wait(READY)
+
+
+def choose(browser: Browser, *files: Path) -> None:
+    browser.type("#file", "\n".join(map(str, files)))
+
+
+def predicted(work: Path, modality: str = "both") -> Path:
+    return work / modality / "labels" / "rgb.png"
+
+
+def frame(browser: Browser, index: int = 0) -> tuple[float, float, float, float]:
+    """Left, top, scale and offset-corrected origin of the picture in a pane."""
+    return tuple(
+        browser.js(
+            "const r = document.querySelectorAll('.pane canvas')[arguments[0]]"
+            ".getBoundingClientRect(); return [r.x, r.y, r.width, r.height]",
+            index,
+        )
+    )
+
+
+def place(browser: Browser, size: tuple[int, int], x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the fitted picture lies in the window."""
+    left, top, width, height = frame(browser)
+    scale = min(width / size[1], height / size[0])
+    return (
+        left + (width - size[1] * scale) / 2 + (x + 0.5) * scale,
+        top + (height - size[0] * scale) / 2 + (y + 0.5) * scale,
+    )
+
+
+def paint(browser: Browser, index: int) -> None:
+    browser.js(
+        "const s = document.getElementById('paint'); s.value = arguments[0];"
+        "s.dispatchEvent(new Event('change'))",
+        index,
+    )
+
+
+def labels_of(browser: Browser) -> np.ndarray:
+    return read_label(browser.downloaded(lambda: browser.click("#get-labels")))
+
+
+def test_a_pair_is_labelled_and_saved_as_predict_saves_it(page, work):
+    expected = read_label(predicted(work))
+    legend = page.js(
+        "return [...document.querySelectorAll('#legend .label')].map(e => e.innerText)"
+    )
+    assert sorted(legend) == sorted(
+        TINY.classes.names[index].replace("_", " ") for index in np.unique(expected)
+    )
+    saved = page.downloaded(lambda: page.click("#get-labels"))
+    assert saved.read_bytes() == predicted(work).read_bytes()
+    for x, y in ((40, 60), (200, 150), (111, 222)):
+        page.drag(place(page, expected.shape, x, y), button=False)
+        text = page.wait(SEEN + ".includes('at') && document.getElementById('spot').textContent")
+        name = TINY.classes.names[expected[y, x]].replace("_", " ")
+        assert text.startswith(name)
+        assert text.endswith(f"% at {x}, {y}")
+
+
+def test_the_picture_shows_base_and_classes(page, work):
+    """Pixels of the canvas: the slider fades the classes in, the base changes below them."""
+    shot = """
+        await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+        const canvas = document.querySelector('.pane canvas');
+        const { data } = canvas.getContext('2d').getImageData(
+            canvas.width / 4, canvas.height / 4, canvas.width / 2, canvas.height / 2);
+        let sum = 0, colour = 0;
+        for (let i = 0; i < data.length; i += 4) {
+            sum += data[i]; colour += Math.abs(data[i] - data[i + 1]);
+        }
+        return [sum, colour / data.length];
+    """
+    slide = "const s = document.getElementById('opacity'); s.value = arguments[0];"
+    slide += "s.dispatchEvent(new Event('input'))"
+    page.click("input[name=base][value=thermal]")
+    page.js(slide, 0)
+    assert page.js(shot)[1] < 0.5  # grey alone
+    page.js(slide, 80)
+    faded = page.js(shot)
+    assert faded[1] > 2
+    page.js(slide, 0)
+    thermal = page.js(shot)[0]
+    page.click("input[name=base][value=rgb]")
+    assert page.js(shot)[0] != thermal
+    page.click("input[name=base][value=confidence]")
+    assert page.js(shot)[0] not in (thermal, faded[0])
+
+
+def test_each_modality_alone_and_all_side_by_side(page, work):
+    for modality in ("rgb", "thermal"):
+        page.click(f"input[name=mode][value={modality}]")
+        page.wait(LABELLED)
+        saved = page.downloaded(lambda: page.click("#get-labels"))
+        assert saved.read_bytes() == predicted(work, modality).read_bytes()
+    page.click("input[name=mode][value=compare]")
+    page.wait(LABELLED)
+    shown = "return [...document.querySelectorAll('.pane')].filter(p => !p.hidden).length"
+    assert page.js(shown) == 4
+    expected = [read_label(predicted(work, kind)) for kind in ("both", "rgb", "thermal")]
+    left, top, width, height = frame(page, 1)
+    scale = min(width / expected[0].shape[1], height / expected[0].shape[0])
+    page.drag((left + width / 2, top + height / 2), button=False)
+    x = int((width / 2 - (width - expected[0].shape[1] * scale) / 2) / scale)
+    y = int((height / 2 - (height - expected[0].shape[0] * scale) / 2) / scale)
+    captions = page.js(
+        "return [...document.querySelectorAll('.pane figcaption')].map(e => e.textContent)"
+    )
+    for caption, labels in zip(captions, expected, strict=False):
+        near = labels[y - 1 : y + 2, x - 1 : x + 2].ravel()
+        assert any(TINY.classes.names[index].replace("_", " ") in caption for index in near)
+
+
+def test_a_region_is_corrected_undone_and_saved(page, work):
+    before = read_label(predicted(work))
+    size = before.shape
+    page.click("#edit")
+    page.js("const s = document.getElementById('size'); s.value = 15;")
+    paint(page, 7)
+    line = [(100, 80), (160, 80), (160, 140)]
+    page.drag(*(place(page, size, x, y) for x, y in line))
+    after = labels_of(page)
+    changed = after != before
+    assert changed.any()
+    assert (after[changed] == 7).all()
+    ideal = np.zeros(size, np.uint8)
+    cv2.polylines(ideal, [np.array(line)], False, 1, 15)
+    assert (after[cv2.erode(ideal, np.ones((3, 3))) == 1] == 7).all()
+    assert not changed[cv2.dilate(ideal, np.ones((5, 5))) == 0].any()
+
+    page.click("#undo")
+    assert page.downloaded(lambda: page.click("#get-labels")).read_bytes() == (
+        predicted(work).read_bytes()
+    )
+    page.click("#redo")
+    np.testing.assert_array_equal(labels_of(page), after)
+
+    page.click("input[name=tool][value=fill]")
+    paint(page, 5)
+    page.drag(place(page, size, 130, 80), place(page, size, 130, 80))
+    filled = after.copy()
+    reach = np.zeros((size[0] + 2, size[1] + 2), np.uint8)
+    cv2.floodFill(filled, reach, (130, 80), 5, flags=4)
+    np.testing.assert_array_equal(labels_of(page), filled)
+
+    page.click("input[name=tool][value=eraser]")
+    page.drag(place(page, size, 130, 80), place(page, size, 140, 80))
+    erased = labels_of(page)
+    assert erased[80, 135] == 0
+    data = json.loads(page.downloaded(lambda: page.click("#get-json")).read_text())
+    assert data["corrected"] is True
+    found = np.full(size, 99, np.uint8)
+    for segment in data["segments"]:
+        mask = decode(segment["segmentation"]["counts"], size)
+        assert mask.sum() == segment["pixels"]
+        found[mask] = segment["id"]
+    np.testing.assert_array_equal(found, erased)
+    overlay = cv2.imread(str(page.downloaded(lambda: page.click("#get-overlay"))))
+    assert overlay.shape[:2] == size
+
+
+def test_the_keyboard_alone_corrects_a_map(page, work):
+    before = read_label(predicted(work))
+    page.js("document.activeElement.blur()")
+    page.press("c")
+    page.js("document.querySelector('.pane canvas').focus()")
+    name = "return document.getElementById('paint').selectedOptions[0].textContent"
+    first = page.js(name)
+    page.press("q")
+    assert page.js(name) != first
+    page.press("}")
+    page.press(" ")
+    assert page.js("return document.getElementById('spot').textContent").startswith(page.js(name))
+    assert (labels_of(page) != before).any()
+    page.press("\ue009", "z")
+    np.testing.assert_array_equal(labels_of(page), before)
+    scale = "return parseInt(document.getElementById('scale').textContent)"
+    fitted = page.js(scale)
+    page.press("+")
+    page.press("+")
+    assert page.js(scale) > 1.5 * fitted
+    page.press("0")
+    assert page.js(scale) == fitted
+    page.press("3")
+    assert page.js("return document.querySelector('input[name=base]:checked').value") == (
+        "confidence"
+    )
+
+
+def test_wheel_and_drag_move_the_picture_under_the_pointer(page, work):
+    size = read_label(predicted(work)).shape
+    spot = place(page, size, 50, 40)
+    page.drag(spot, button=False)
+    page.js(
+        "const [x, y] = arguments; const c = document.querySelector('.pane canvas');"
+        "const r = c.getBoundingClientRect(); c.dispatchEvent(new WheelEvent('wheel', "
+        "{deltaY: -600, clientX: x, clientY: y, bubbles: true, cancelable: true}))",
+        *spot,
+    )
+    page.drag((spot[0] + 50, spot[1]), spot, button=False)
+    assert page.js(SEEN).endswith(" at 50, 40")
+    page.drag(spot, (spot[0] + 90, spot[1] + 30))
+    assert page.js(SEEN).endswith(" at 50, 40")
+
+
+def test_dropped_and_pasted_files_go_where_they_belong(page, work, address):
+    page.go("about:blank")
+    page.go(address)
+    page.wait(READY)
+    counts = np.linspace(29000, 31000, 40 * 50).reshape(40, 50).astype(np.uint16)
+    colour = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+    give = """
+        const [name, bytes, event, target] = arguments;
+        const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(bytes)], name));
+        const init = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+        const kind = event === 'drop' ? DragEvent : ClipboardEvent;
+        document.querySelector(target).dispatchEvent(new kind(event, init));
+    """
+    name = "return document.querySelector('#slot-{} .name').textContent === '{}' && "
+    busy = "document.getElementById('busy').hidden"
+    page.js(give, "a.tiff", list(cv2.imencode(".tiff", counts)[1].tobytes()), "drop", "#view")
+    page.wait(name.format("thermal", "a.tiff") + busy)  # no browser shows a 16-bit TIFF
+    page.js(give, "b.png", list(cv2.imencode(".png", colour)[1].tobytes()), "paste", "body")
+    page.wait(name.format("rgb", "b.png") + busy)
+    page.js(give, "c.bmp", list(cv2.imencode(".bmp", colour)[1].tobytes()), "drop", "#slot-rgb")
+    page.wait(name.format("rgb", "c.bmp") + busy)
+    # This model takes 8 bits only, which the page says; without the thermal image all is well.
+    assert "uint8" in page.wait("return document.getElementById('toasts').innerText")
+    page.click("#slot-thermal .remove")
+    page.wait(LABELLED)
+    page.complaints()  # the refusal above is one for the browser's own log
+
+
+def test_a_file_that_is_no_image_is_said_and_the_page_goes_on(page, work):
+    bad = work / "bad.png"
+    bad.write_text("no image")
+    choose(page, bad)
+    said = page.wait("return document.getElementById('toasts').innerText")
+    assert "not an image" in said
+    page.complaints()
+    choose(page, work / "rgb.jpg")
+    page.wait(LABELLED)
+
+
+def test_sizes_that_differ_wait_for_a_word(page, work):
+    small = cv2.resize(cv2.imread(str(work / "thermal.jpg"), 0), (100, 80))
+    cv2.imwrite(str(work / "small-thermal.png"), small)
+    choose(page, work / "rgb.jpg", work / "small-thermal.png")
+    page.wait("return !document.getElementById('resize-row').hidden")
+    assert page.js("return document.getElementById('result').hidden")
+    page.click("#resize")
+    page.wait(LABELLED)
+    assert labels_of(page).shape == read_label(predicted(work)).shape
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_sticks_out_on_a_phone_or_desk(window, address, work, dark):
+    media = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    window.cdp("Emulation.setEmulatedMedia", features=media)
+    wide = "return document.documentElement.scrollWidth - window.innerWidth"
+    for width, height, phone in ((390, 844, True), (360, 640, True), (1280, 800, False)):
+        window.resize(width, height, phone=phone)
+        open_page(window, address)
+        assert window.js("return document.documentElement.dataset.theme") == (
+            "dark" if dark else "light"
+        )
+        assert window.js(wide) <= 0
+        choose(window, work / "rgb.jpg", work / "thermal.jpg")
+        window.wait(LABELLED)
+        assert window.js(wide) <= 0
+        window.click("#edit")
+        assert window.js(wide) <= 0
+        small = window.js(
+            "return [...document.querySelectorAll('button, select, .segmented span')].filter(e => "
+            "e.offsetParent && (e.offsetHeight < 28 || e.offsetWidth < 28)).map(e => e.outerHTML)"
+        )
+        assert not small
+        window.click("#edit")
+        window.click("input[name=mode][value=compare]")
+        window.wait(LABELLED)
+        assert window.js(wide) <= 0
+    window.cdp("Emulation.setEmulatedMedia", features=[])
+
+
+def test_every_control_has_a_name_for_screen_readers(page):
+    page.click("#edit")
+    tree = page.cdp("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "slider", "combobox", "radio", "link", "checkbox", "image", "radiogroup"}
+    nodes = [node for node in tree if node.get("role", {}).get("value") in roles]
+    assert len(nodes) > 30
+    unnamed = [
+        node for node in nodes if not node["ignored"] and not node.get("name", {}).get("value")
+    ]
+    assert unnamed == []
+
+
+def test_fingers_paint_and_pinch(page, work):
+    before = read_label(predicted(work))
+    page.resize(390, 844, phone=True)
+    page.click("#edit")
+    page.js("window.scrollTo(0, 0)")
+    paint(page, 7)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        fingers = [{"x": x, "y": y, "id": index} for index, (x, y) in enumerate(points)]
+        page.cdp("Input.dispatchTouchEvent", type=kind, touchPoints=fingers)
+
+    start, end = place(page, before.shape, 60, 60), place(page, before.shape, 160, 60)
+    touch("touchStart", start)
+    touch("touchMove", end)
+    touch("touchEnd")
+    page.wait("return !document.getElementById('undo').disabled")
+    changed = labels_of(page) != before
+    assert changed.sum() > 200
+    scale = "return parseInt(document.getElementById('scale').textContent)"
+    fitted = page.js(scale)
+    page.js("window.scrollTo(0, 0)")  # to save, the page was scrolled down
+    left, top, width, height = frame(page)
+    x, y = left + width / 2, top + height / 2
+    touch("touchStart", (x - 30, y))
+    touch("touchStart", (x - 30, y), (x + 30, y))
+    touch("touchMove", (x - 90, y), (x + 90, y))
+    touch("touchEnd")
+    page.wait(f"{scale} > {1.8 * fitted}")
+    assert ((labels_of(page) != before) == changed).all()  # a pinch paints nothing
+
+
+def test_nothing_moves_when_the_drawn_scenes_arrive(window, address, work):
+    """Otherwise a click meant for one button meets another, or none."""
+    hold = """
+        const real = window.fetch;
+        const held = new Promise(done => { window.release = done; });
+        window.fetch = async (path, ...rest) => {
+            if (/examples.+(rgb|thermal)$/.test(path)) await held;
+            return real(path, ...rest);
+        };
+    """
+    script = window.cdp("Page.addScriptToEvaluateOnNewDocument", source=hold)["identifier"]
+    arrived = "return document.querySelectorAll('#cards img').length === 8"
+    try:
+        window.resize(1280, 860)
+        for labelled in (False, True):
+            window.go("about:blank")
+            open_page(window, address)
+            if labelled:
+                choose(window, work / "rgb.jpg", work / "thermal.jpg")
+                window.wait(LABELLED)
+            before = window.js(PLACES)
+            window.js("window.release()")
+            window.wait(arrived, 120)
+            assert window.js(PLACES) == before
+            assert len(before) > 8
+    finally:
+        window.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
+def test_a_drawn_scene_is_one_click_away(window, address):
+    window.resize(1280, 860)
+    window.go("about:blank")
+    open_page(window, address)
+    window.wait("return document.querySelectorAll('#cards button').length === 4", 120)
+    window.click("#cards button")
+    window.wait(LABELLED)
+
+
+def test_a_token_is_asked_for_once(window, predictors):
+    with serving(create_app(predictors, token="open sesame")) as address:
+        window.go(address)
+        window.wait("return document.getElementById('ask').open")
+        window.type("#token", "open sesame\ue007")
+        window.wait(READY)
+        assert window.js("return document.getElementById('model').value") == "tiny"
+        window.js("sessionStorage.clear()")
+        window.go("about:blank")
+        window.go(f"{address}/#token=open%20sesame")
+        window.wait(READY)
+        assert window.js("return location.hash") == ""
+        assert not window.js("return document.getElementById('ask').open")
+    window.complaints()
+
+
+def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors, work, tmp_path):
+    for kind in ("rgb", "thermal"):
+        for name in ("one", "two"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{name}.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
+    classes = predictors["tiny"].classes
+    app = create_app(predictors, annotation=open_annotation(tmp_path, None, classes))
+    title = "return document.getElementById('pair').textContent"
+    ready = " === '{}' && document.getElementById('busy').hidden && "
+    ready += "!document.getElementById('save').disabled"
+    before = read_label(predicted(work))
+    with serving(app) as address:
+        window.resize(1280, 860)
+        window.go(address)
+        window.complaints()
+        window.wait(title + ready.format("one"))
+        size = before.shape
+        paint(window, 7)
+        window.drag(place(window, size, 100, 80), place(window, size, 160, 80))
+        window.press("n")
+        assert "not saved" in window.dismiss()
+        window.click("#save")
+        window.wait(title + ready.format("two"))
+        saved = read_label(tmp_path / "labels" / "one.png")
+        changed = saved != before
+        assert 500 < changed.sum() < 2000
+        assert (saved[changed] == 7).all()
+        assert (saved[75:85, 100:160] == 7).all()
+
+        window.press("p")
+        window.wait(title + ready.format("one"))
+        assert window.js("return document.getElementById('progress').textContent") == (
+            "1 of 2, 1 saved"
+        )
+        np.testing.assert_array_equal(labels_of(window), saved)
+        window.go(address)  # the next time it begins at the first that is not saved
+        window.wait(title + ready.format("two"))
+        window.press("s")  # a prediction that is right is kept as it is
+        window.wait("return !document.getElementById('saved').hidden")
+        np.testing.assert_array_equal(read_label(tmp_path / "labels" / "two.png"), before)
+        assert window.complaints() == []
+
+
+def test_the_description_of_the_api_can_be_read(window, address):
+    window.go(f"{address}/docs")
+    window.wait("return document.body.innerText.includes('/v1/segment')")
+    assert "four_channel" in window.js("return document.body.innerText")

@@ -1,0 +1,260 @@
+"""Thermal cameras: radiometric JPEG, borders, dead pixels, and one field in three number types."""
+
+import struct
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from conftest import TINY, build
+
+from sartm.config import ThermalRule
+from sartm.data.layouts import Pair
+from sartm.data.pairs import PairDataset, read_pair
+from sartm.errors import InputError
+from sartm.inference.predictor import Predictor
+from sartm.io.cameras import (
+    Camera,
+    Radiometry,
+    border_bands,
+    dead_pixels,
+    enhance_display,
+    fill_holes,
+    is_radiometric,
+    read_radiometric,
+    repair_thermal,
+    to_celsius,
+)
+from sartm.io.decode import read_thermal
+
+CALIBRATION = Radiometry(
+    r1=16528.2, r2=0.0122586, b=1427.5, f=1.0, o=-1307, emissivity=0.95, reflected=293.15,
+    distance=2.0, air=291.15, humidity=0.4,
+)  # fmt: skip
+
+
+def field(height=48, width=64):
+    """A smooth scene in degrees Celsius, 5-45, with a warm body and a warm box."""
+    y, x = np.mgrid[:height, :width]
+    warm = 12 + 8 * x / width + 22 * np.exp(-((x - 20) ** 2 + (y - 24) ** 2) / 60)
+    warm[10:22, 40:54] = 33 + 4 * np.sin(x[10:22, 40:54] / 3)
+    return warm
+
+
+def counts_of(celsius, calibration=CALIBRATION):
+    """What the camera counts: the object's radiation, weakened, with reflections and the air's."""
+    c, tau = calibration, calibration.transmission()
+    planck = c.r1 / (c.r2 * (np.exp(c.b / (celsius + 273.15)) - c.f)) - c.o
+    counts = c.emissivity * tau * planck
+    counts += (1 - c.emissivity) * tau * c.counts_of(c.reflected)
+    counts += (1 - tau) * c.counts_of(c.air)
+    return np.rint(counts).astype(np.uint16)
+
+
+def camera_record(c, order):
+    record = bytearray(0x400)
+    numbers = {
+        0x20: c.emissivity, 0x24: c.distance, 0x28: c.reflected, 0x2C: c.air, 0x30: 293.15,
+        0x34: 1.0, 0x3C: c.humidity, 0x58: c.r1, 0x5C: c.b, 0x60: c.f, 0x70: c.alpha[0],
+        0x74: c.alpha[1], 0x78: c.beta[0], 0x7C: c.beta[1], 0x80: c.mix, 0x30C: c.r2,
+    }  # fmt: skip
+    struct.pack_into(f"{order}H", record, 0, 2)
+    for offset, value in numbers.items():
+        struct.pack_into(f"{order}f", record, offset, value)
+    struct.pack_into(f"{order}i", record, 0x308, int(c.o))
+    return bytes(record)
+
+
+def raw_record(counts, kind, order):
+    if kind == "png little":  # as most cameras write it: the bytes the wrong way round
+        body = cv2.imencode(".png", counts.byteswap())[1].tobytes()
+    elif kind == "png big":
+        body = cv2.imencode(".png", counts)[1].tobytes()
+    elif kind == "tiff":
+        body = cv2.imencode(".tiff", counts)[1].tobytes()
+    else:
+        body = counts.astype(f"{order}u2").tobytes()
+    head = struct.pack(f"{order}HHH", 2, counts.shape[1], counts.shape[0])
+    return head.ljust(32, b"\0") + body
+
+
+def write_flir(path, counts, kind="png little", calibration=CALIBRATION, order="<", chunk=3000):
+    """A radiometric JPEG: a small false-colour picture, and the FLIR file in several segments."""
+    records = [(1, raw_record(counts, kind, order)), (0x20, camera_record(calibration, order))]
+    directory, place, bodies = b"", 64 + 32 * len(records), b""
+    for number, body in records:
+        directory += struct.pack(">HHIIII", number, 1, 100, 1, place, len(body)).ljust(32, b"\0")
+        bodies, place = bodies + body, place + len(body)
+    head = b"FFF\0" + b"TEST".ljust(16, b"\0") + struct.pack(">III", 100, 64, len(records))
+    flir = head.ljust(64, b"\0") + directory + bodies
+    parts = [flir[start : start + chunk] for start in range(0, len(flir), chunk)]
+    segments = b""
+    for index, part in enumerate(parts):
+        body = b"FLIR\0\x01" + bytes([index, len(parts) - 1]) + part
+        segments += b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:, 32:] = (20, 90, 250)
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    path.write_bytes(jpeg[:2] + segments + jpeg[2:])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["png little", "png big", "tiff", "plain"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_radiometric_jpeg_gives_the_temperatures_it_was_made_from(tmp_path, kind, order):
+    path = write_flir(tmp_path / "a.jpg", counts_of(field()), kind, order=order)
+    celsius = read_radiometric(path)
+    assert is_radiometric(path)
+    assert celsius.dtype == np.float32
+    assert np.abs(celsius - field()).max() < 0.05  # one count is about 0.03 degrees
+
+
+def test_a_mirror_like_surface_is_hotter_than_it_looks():
+    """Emissivity, reflection and air are worth degrees; without them a black body is exact."""
+    counts = counts_of(field(), replace(CALIBRATION, emissivity=0.6))
+    as_stored = to_celsius(counts, replace(CALIBRATION, emissivity=0.6))
+    assert np.abs(as_stored - field()).max() < 0.08
+    assert np.abs(to_celsius(counts, CALIBRATION) - field()).max() > 3
+
+
+def test_counts_below_every_temperature_do_not_become_nan():
+    celsius = to_celsius(np.array([[0, 14000, 15000]], np.uint16), CALIBRATION)
+    assert np.isfinite(celsius).all()
+    assert celsius[0, 2] > celsius[0, 1] == celsius[0, 0]
+
+
+def test_files_without_or_with_damaged_flir_data_are_refused_with_a_remedy(tmp_path):
+    whole = write_flir(tmp_path / "a.jpg", counts_of(field())).read_bytes()
+    picture = tmp_path / "picture.jpg"
+    cv2.imwrite(str(picture), np.zeros((8, 8, 3), np.uint8))
+    assert not is_radiometric(picture)
+    with pytest.raises(InputError, match="raw data are missing"):
+        read_radiometric(picture)
+    with pytest.raises(InputError, match="check the path"):
+        read_radiometric(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="limit"):
+        read_radiometric(write_flir(tmp_path / "b.jpg", counts_of(field())), max_pixels=100)
+    odd = write_flir(
+        tmp_path / "odd.jpg", counts_of(field()), calibration=replace(CALIBRATION, emissivity=0.0)
+    )
+    with pytest.raises(InputError, match="emissivity 0"):
+        read_radiometric(odd)
+    damaged = tmp_path / "damaged.jpg"
+    last = whole.rindex(b"FLIR\0\x01")  # what comes after is the picture, which nobody needs
+    for end in range(40, last, last // 60):
+        damaged.write_bytes(whole[:end])
+        with pytest.raises(InputError):
+            read_radiometric(damaged)
+
+
+def test_random_damage_costs_a_message_and_never_a_crash(tmp_path):
+    whole = write_flir(tmp_path / "a.jpg", counts_of(field())).read_bytes()
+    draw = np.random.default_rng(5)
+    path, outcomes = tmp_path / "b.jpg", set()
+    for _ in range(150):
+        broken = bytearray(whole)
+        for place in draw.integers(0, min(len(whole), 300), 4):
+            broken[place] = int(draw.integers(256))
+        path.write_bytes(broken)
+        try:
+            outcomes.add("read" if np.isfinite(read_radiometric(path)).all() else "not finite")
+        except InputError as error:
+            outcomes.add("named" if str(path) in str(error) else "which file?")
+    assert "named" in outcomes
+    assert outcomes <= {"read", "named"}
+
+
+def test_a_pair_and_a_data_set_in_celsius_read_radiometric_files(tmp_path):
+    rgb = tmp_path / "rgb.png"
+    cv2.imwrite(str(rgb), np.zeros((48, 64, 3), np.uint8))
+    pair = Pair("a", rgb, write_flir(tmp_path / "a.jpg", counts_of(field())))
+    with pytest.raises(InputError, match="false colour"):
+        read_pair(pair)
+    sample = read_pair(pair, camera=Camera(radiometric=True))
+    assert np.abs(sample.thermal - field()).max() < 0.05
+    of_set = PairDataset([pair], TINY.classes, thermal_unit="celsius")[0]
+    assert np.array_equal(of_set.thermal, sample.thermal)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_bands_and_dead_pixels_are_filled_and_nothing_else_changes(dtype):
+    scale = {np.uint8: 5, np.uint16: 100, np.float32: 1}[dtype]
+    clean = (field() * scale + (0 if dtype is np.float32 else 0.5)).astype(dtype)
+    broken = clean.copy()
+    broken[:3] = 0
+    broken[:, -5:] = 0
+    dead = [(20, 20), (40, 8), (15, 58), (3, 0), (47, 30)]
+    for index, place in enumerate(dead):
+        broken[place] = 0 if index % 2 else scale * 50
+    assert border_bands(broken) == (3, 0, 0, 5)
+    mended = repair_thermal(broken)
+    assert mended.dtype == dtype
+    kept = np.ones(clean.shape, bool)
+    kept[:3], kept[:, -5:] = False, False
+    for place in dead:
+        kept[place] = False
+    assert np.array_equal(mended[kept], clean[kept])
+    difference = np.abs(mended.astype(float) - clean) / scale
+    assert difference[3:, :-5].max() < 1.5  # degrees
+    assert difference.max() < 4
+    assert np.array_equal(repair_thermal(clean), clean)
+
+
+def test_holes_take_the_nearest_measured_value_and_nothing_else_changes():
+    counts = counts_of(field()).astype(np.uint16)
+    holed = counts.copy()
+    holed[:4] = holed[:, -6:] = holed[20:23, 30:33] = 0
+    filled = fill_holes(holed, 0)
+    assert filled.dtype == np.uint16
+    assert np.array_equal(filled[holed > 0], counts[holed > 0])
+    assert np.array_equal(filled[:4, :50], np.tile(counts[4, :50], (4, 1)))
+    assert np.array_equal(filled[30:, -6:], np.tile(counts[30:, [57]], (1, 6)))
+    assert filled[21, 30] == counts[21, 29]
+    nothing = np.zeros((5, 5), np.uint16)
+    assert np.array_equal(fill_holes(nothing, 0), nothing)
+
+
+def test_what_belongs_to_the_scene_is_not_repaired():
+    sky = field()
+    sky[:20] = 0.0  # clipped: far more than an eighth
+    assert border_bands(sky) == (0, 0, 0, 0)
+    assert border_bands(np.full((9, 9), 3)) == (0, 0, 0, 0)
+    person = field()
+    person[30:32, 50:51] = 60.0  # two pixels are an object
+    assert not dead_pixels(person).any()
+    noise = np.random.default_rng(0).normal(size=(60, 60)).astype(np.float32)
+    assert np.array_equal(repair_thermal(noise), noise)
+
+
+def test_black_hot_files_are_turned_and_display_contrast_grows(tmp_path):
+    grey = (field() * 5).astype(np.uint8)
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), 255 - grey)
+    sample = read_pair(Pair("a", None, path), camera=Camera(black_hot=True))
+    assert np.array_equal(sample.thermal, grey)
+    assert np.array_equal(read_thermal(path), 255 - grey)
+    flat = (100 + field() / 4).astype(np.uint8)
+    assert np.ptp(enhance_display(flat)) > 1.5 * np.ptp(flat)
+
+
+def test_one_field_as_counts_degrees_and_8_bit_gives_the_same_labels():
+    """The fixed range is what makes them equal: a range per image would not."""
+    celsius = field(96, 128)
+    forms = {
+        "celsius": (celsius.astype(np.float32), ThermalRule("range", 0.0, 50.0)),
+        "counts": (
+            np.rint((celsius + 273.15) * 100).astype(np.uint16),
+            ThermalRule("range", 27315.0, 32315.0),
+        ),
+        "display": (np.rint(celsius * 5.1).astype(np.uint8), ThermalRule("range", 0.0, 255.0)),
+        "uint8": (np.rint(celsius * 5.1).astype(np.uint8), ThermalRule("uint8")),
+    }
+    rgb = np.random.default_rng(2).integers(0, 256, (96, 128, 3), np.uint8)
+    labels = {}
+    for name, (thermal, rule) in forms.items():
+        predictor = Predictor(build(replace(TINY, thermal=rule)), device="cpu", precision="fp32")
+        labels[name] = [predictor(rgb, thermal).labels, predictor(None, thermal).labels]
+    for found in labels.values():
+        for ours, theirs in zip(found, labels["celsius"], strict=True):
+            assert (ours != theirs).mean() <= 0.01
+    assert len(np.unique(labels["celsius"][1])) > 1
