@@ -37,11 +37,13 @@ from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means
+from sartm.files import write_atomic
 from sartm.inference.predictor import Predictor, label_map
-from sartm.io.decode import write_atomic
 from sartm.language import SENTENCE_ENCODER
-from sartm.model.checkpoint import ModelFacts, load, read_config, save
+from sartm.model.checkpoint import read_config, save
+from sartm.model.facts import ModelFacts
 from sartm.model.lite import AdaptedConv
+from sartm.model.loading import load
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter

@@ -36,7 +36,7 @@ def measure_overhead(
     from sartm.data.pairs import PairDataset
     from sartm.evaluation.scoring import judge
     from sartm.inference.predictor import Images, Predictor
-    from sartm.model.checkpoint import load
+    from sartm.model.loading import load
     from sartm.model.sartm import SARTM
 
     dataset = PairDataset.open(data, split, pairs)
@@ -92,7 +92,7 @@ def measure_score(predictions: str, data: str, split: str) -> dict[str, float]:
 def draw_maps(root: Path, pairs: int) -> Path:
     """A labelled data set of `pairs` random maps; the images are the labels themselves."""
     from sartm.classes import MFNET
-    from sartm.io.decode import write_label
+    from sartm.io.labels import write_label
 
     random = np.random.default_rng(0)
     names = [f"{index:06d}" for index in range(pairs)]

@@ -38,7 +38,7 @@ from sartm.classes import Classes
 from sartm.config import FusionConfig, ModelConfig
 from sartm.export import export_model
 from sartm.inference.predictor import Predictor, label_map
-from sartm.model.checkpoint import load
+from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 from sartm.training.losses import Criterion, LossConfig
 

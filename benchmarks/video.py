@@ -26,7 +26,7 @@ from torch import Tensor
 from sartm.benchmark import Setting, bench
 from sartm.inference.predictor import Images, Predictor
 from sartm.inference.video import predict_video
-from sartm.model.checkpoint import load
+from sartm.model.loading import load
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Image = npt.NDArray[np.uint8]

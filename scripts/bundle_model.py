@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from sartm.config import override
-from sartm.model.checkpoint import load, save
+from sartm.model.checkpoint import save
+from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 
 MODELS = Path(__file__).resolve().parents[1] / "src" / "sartm" / "assets" / "models"

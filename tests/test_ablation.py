@@ -16,7 +16,9 @@ from conftest import TINY, build
 from draw_training import draw_dataset
 
 from sartm.errors import InputError
-from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 from sartm.training.losses import LossConfig
 from sartm.training.recipes import mini

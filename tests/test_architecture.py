@@ -10,20 +10,67 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
-# A name covers its sub-modules unless they have a line of their own.
-LEVELS = {
-    "sartm": 0,  # for __version__; the names it lends are checked below
-    "sartm.errors": 0, "sartm.config": 0, "sartm.classes": 0, "sartm.progress": 0,
-    "sartm.io": 1, "sartm.registration": 1, "sartm.data": 1, "sartm.scenes": 1,
-    "sartm.model": 1, "sartm.language": 1, "sartm.evaluation.metrics": 1, "sartm.evaluation": 1,
-    "sartm.datatools": 2, "sartm.evaluation.report": 2, "sartm.inference.tiles": 2,
-    "sartm.inference": 2, "sartm.training": 2, "sartm.inference.frames": 2,
-    "sartm.inference.predictor": 3, "sartm.evaluation.scoring": 3,
-    "sartm.evaluation.robustness": 3, "sartm.training.loop": 3,
-    "sartm.demo": 4, "sartm.export": 4, "sartm.benchmark": 4, "sartm.app": 4,
-    "sartm.inference.video": 4,
-    "sartm.cli": 5, "sartm.__main__": 6,
-}  # fmt: skip
+# From the ground up. A file imports only what stands on a line above its own: no circle can be.
+FLOORS = """
+errors progress
+classes files
+config
+io.decode
+io.thermal io.labels io.cameras
+registration.edge_fields
+registration.calibration
+registration.estimate
+data.layouts
+data.pairs
+scenes.canvas
+scenes.persons scenes.objects scenes.street scenes.sensors
+scenes.vehicles
+scenes.dataset
+model.lora model.lite
+model.sam2 model.hub
+model.fusion model.facts
+model.sartm
+model.released
+model.sources model.card
+model.checkpoint model.exported
+model.loading
+language
+inference.ahead inference.devices inference.tiles
+inference.prediction inference.frames
+inference.predictor
+inference.pipeline
+inference.folders inference.video
+evaluation.metrics
+evaluation.report.scores
+evaluation.report.published
+evaluation.report.tables
+evaluation.report.charts evaluation.report.pictures
+evaluation.report.page
+evaluation.report.files evaluation.report.run
+evaluation.scoring
+evaluation.robustness
+training.augmentation training.losses training.runs
+training.recipes training.journal training.teaching
+training.optimizer training.batches training.failures
+training.start
+training.loop
+datatools.check
+datatools.convert
+export demo
+benchmark
+app.worker app.masks
+app.schema app.guard app.annotation
+app.encoding
+app.routes
+app.server
+cli.main
+__main__
+"""
+FLOOR = {
+    f"sartm.{name}": number
+    for number, line in enumerate(FLOORS.split("\n"))
+    for name in line.split()
+}
 LIGHT = {"sartm", "sartm.errors", "sartm.config", "sartm.classes", "sartm.io",
          "sartm.registration", "sartm.data", "sartm.scenes", "sartm.datatools", "sartm.language",
          "sartm.evaluation.metrics", "sartm.cli"}  # fmt: skip
@@ -44,10 +91,11 @@ def covers(prefix: str, name: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 
 
-def level(name: str) -> int:
-    homes = [home for home in LEVELS if home == name or (home != "sartm" and covers(home, name))]
-    assert homes, f"{name} has no level: give it one in docs/decisions/0001 and here"
-    return LEVELS[max(homes, key=len)]
+def floor(name: str) -> int:
+    if FILES[name].name == "__init__.py":
+        return 0  # says what the package is for, and lends `__version__`
+    assert name in FLOOR, f"{name} has no floor: give it one here"
+    return FLOOR[name]
 
 
 def imports(name: str) -> Iterator[str]:
@@ -78,16 +126,23 @@ def borrowed_names(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_module_imports_only_from_its_level_or_below(name):
+def test_a_file_imports_only_from_floors_below(name):
     if name == "sartm":
-        return  # lends names of every level, on first use only: the subprocess test below
+        return  # lends names of every floor, on first use only: the subprocess test below
     upwards = [
-        target
-        for target in imports(name)
-        if covers("sartm", target) and level(target) > level(name)
+        target for target in imports(name) if target in FILES and floor(target) >= floor(name) > 0
     ]
     assert not upwards
     assert not borrowed_names(name), "import from the module that defines it"
+
+
+def test_packages_say_what_they_are_for_and_nothing_else():
+    inits = [name for name, path in FILES.items() if path.name == "__init__.py" and name != "sartm"]
+    assert [name for name in inits if len(TREES[name].body) > 1] == []
+
+
+def test_floors_name_only_files_that_exist():
+    assert set(FLOOR) <= set(FILES)
 
 
 def test_data_knows_no_model_and_nobody_knows_the_command_line():
@@ -145,7 +200,7 @@ def test_the_rules_above_see_what_they_forbid(monkeypatch):
         TREES, "sartm.data.planted", ast.parse("from sartm import load, __version__")
     )
     assert borrowed_names("sartm.data.planted") == ["load"]
-    assert level("sartm.classes") == 0
-    assert level("sartm.data.pairs") == 1
-    with pytest.raises(AssertionError, match="no level"):
-        level("sartm.unheard_of")
+    assert floor("sartm.data.pairs") > floor("sartm.classes")
+    monkeypatch.setitem(FILES, "sartm.unheard_of", SOURCE / "sartm" / "unheard_of.py")
+    with pytest.raises(AssertionError, match="no floor"):
+        floor("sartm.unheard_of")

@@ -15,7 +15,8 @@ from conftest import TINY, build
 from sartm.benchmark import Setting, bench, change_setting, model_flop_utilisation
 from sartm.cli.main import main
 from sartm.errors import InputError
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM
 
 SMALL = Setting("drawn", height=64, width=96, precision="fp32")

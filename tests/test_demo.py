@@ -13,7 +13,9 @@ import sartm.demo
 from sartm.classes import MFNET, PST900
 from sartm.cli.main import main
 from sartm.inference.predictor import Predictor
-from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
 

@@ -20,9 +20,12 @@ from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.export import Comparison, _require_same, draw_images, export_model
-from sartm.inference.predictor import Predictor, fingerprint
-from sartm.model.checkpoint import ModelFacts, load, load_for_training, save
+from sartm.inference.folders import fingerprint
+from sartm.inference.predictor import Predictor
+from sartm.model.checkpoint import save
 from sartm.model.exported import ExportSettings, open_export
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load, load_for_training
 from sartm.training.recipes import mini
 
 pytest.importorskip("onnx", reason="the extra `export` is not installed")

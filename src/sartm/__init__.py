@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from sartm.data.pairs import Pair, PairDataset, Sample
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
-    from sartm.inference.predictor import Prediction, Predictor
-    from sartm.model.checkpoint import load
+    from sartm.inference.prediction import Prediction
+    from sartm.inference.predictor import Predictor
+    from sartm.model.loading import load
     from sartm.model.sartm import SARTM
     from sartm.training.loop import train
     from sartm.training.recipes import TrainConfig
@@ -29,7 +30,7 @@ _HOMES = {
     "Sample": "sartm.data.pairs",
     "TrainConfig": "sartm.training.recipes",
     "evaluate": "sartm.evaluation.scoring",
-    "load": "sartm.model.checkpoint",
+    "load": "sartm.model.loading",
     "train": "sartm.training.loop",
 }
 

@@ -29,9 +29,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from sartm.config import Modality, from_dict, to_dict
 from sartm.errors import InputError
 from sartm.export import export_model
-from sartm.inference.predictor import Precision, Predictor
-from sartm.model.checkpoint import load
+from sartm.inference.devices import Precision
+from sartm.inference.predictor import Predictor
 from sartm.model.exported import INPUTS, ExportedModel
+from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]

@@ -16,9 +16,10 @@ from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, me
 from sartm.evaluation.report.files import write_report
 from sartm.evaluation.report.pictures import draw_pair
 from sartm.evaluation.report.scores import build_report
-from sartm.inference.predictor import Prediction, Predictor
-from sartm.io.decode import write_atomic
-from sartm.model.checkpoint import load
+from sartm.files import write_atomic
+from sartm.inference.prediction import Prediction
+from sartm.inference.predictor import Predictor
+from sartm.model.loading import load
 from sartm.progress import Meter
 from sartm.scenes.dataset import SceneOptions, draw_scene
 

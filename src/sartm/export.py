@@ -24,8 +24,9 @@ from sartm.config import Modality, ThermalRule, to_dict
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
+from sartm.files import swap
 from sartm.inference.predictor import Predictor
-from sartm.model.checkpoint import FORMAT, ModelFacts, require_replaceable, swap
+from sartm.model.checkpoint import require_replaceable
 from sartm.model.exported import (
     FILES,
     INPUTS,
@@ -35,6 +36,7 @@ from sartm.model.exported import (
     Format,
     open_export,
 )
+from sartm.model.facts import FORMAT, ModelFacts
 from sartm.model.sam2 import PositionCode, Trunk
 from sartm.model.sartm import SARTM
 

@@ -27,9 +27,11 @@ from sartm.app.server import create_app, load_predictors, serve
 from sartm.classes import Classes
 from sartm.cli.main import main
 from sartm.errors import InputError
-from sartm.inference.predictor import Predictor, predict_folder
-from sartm.io.decode import read_label
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.inference.folders import predict_folder
+from sartm.inference.predictor import Predictor
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 
 STATIC = Path(__file__).resolve().parents[2] / "src" / "sartm" / "app" / "static"
 

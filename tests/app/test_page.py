@@ -20,8 +20,9 @@ from sartm.app.annotation import open_annotation
 from sartm.app.server import create_app, load_predictors
 from sartm.cli.main import main
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import read_label
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,9 @@ from conftest import SHARED, TINY, build
 
 from sartm.classes import MFNET
 from sartm.cli.main import main
-from sartm.io.decode import read_label
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 
 RNG = np.random.default_rng(3)
 

@@ -11,8 +11,9 @@ from draw_rig import SIZE, draw_pair, shift_and_scale
 
 from sartm.cli.main import main
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import read_label
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM
 from sartm.registration.calibration import apply_alignment, write_calibration
 

@@ -23,7 +23,8 @@ from sartm.evaluation.robustness import (
 )
 from sartm.evaluation.scoring import evaluate_with_pictures
 from sartm.inference.predictor import Predictor
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM
 
 DAMAGED = [name for name in CONDITIONS if not name.endswith("missing")]

@@ -34,9 +34,9 @@ from sartm.evaluation.scoring import (
     score,
 )
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import read_label
-from sartm.model.checkpoint import ModelFacts
+from sartm.io.labels import read_label
 from sartm.model.checkpoint import save as save_model
+from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM, resize_logits
 
 SMALL = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64", "workers=0"]

@@ -15,9 +15,11 @@ from conftest import TINY, build
 from sartm.cli.main import main
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
-from sartm.inference.predictor import Predictor, label_ahead
+from sartm.inference.pipeline import label_ahead
+from sartm.inference.predictor import Predictor
 from sartm.inference.tiles import Tiling
-from sartm.model.checkpoint import ModelFacts, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM
 
 KINDS = [(64, 96, "both"), (64, 96, "both"), (80, 64, "both"), (64, 96, "rgb"), (64, 96, "both")]

@@ -13,16 +13,9 @@ from PIL import Image, ImageOps
 from sartm.classes import FMB
 from sartm.config import ThermalRule
 from sartm.errors import InputError
-from sartm.io.decode import (
-    apply_thermal_rule,
-    image_size,
-    read_four_channel,
-    read_label,
-    read_rgb,
-    read_rgb_alone,
-    read_thermal,
-    write_label,
-)
+from sartm.io.decode import image_size, read_four_channel, read_rgb, read_rgb_alone, read_thermal
+from sartm.io.labels import read_label, write_label
+from sartm.io.thermal import apply_thermal_rule
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(

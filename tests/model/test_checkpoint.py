@@ -17,7 +17,9 @@ from sartm.config import to_dict
 from sartm.errors import InputError
 from sartm.inference.predictor import label_map
 from sartm.model import checkpoint
-from sartm.model.checkpoint import ModelFacts, convert_weights, load, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import convert_weights, load
 from sartm.model.sartm import SARTM
 from sartm.model.sources import fill, load_encoder
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sartm.config import LoRAConfig
 from sartm.errors import InputError
-from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.model.lite import (
     NORM_EPSILON,
     RGB_MEAN,
@@ -23,6 +24,7 @@ from sartm.model.lite import (
     LiteTrunk,
     from_efficientnet,
 )
+from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 from sartm.model.sources import load_encoder
 

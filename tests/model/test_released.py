@@ -17,10 +17,12 @@ from sartm.classes import MFNET, PST900
 from sartm.cli.main import main
 from sartm.config import FusionConfig, LoRAConfig, ModelConfig
 from sartm.errors import InputError
-from sartm.inference.predictor import Predictor, fingerprint
+from sartm.inference.folders import fingerprint
+from sartm.inference.predictor import Predictor
 from sartm.model import checkpoint
 from sartm.model import released as names
-from sartm.model.checkpoint import convert_weights, load, load_for_training, save
+from sartm.model.checkpoint import save
+from sartm.model.loading import convert_weights, load, load_for_training
 from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released, released_config, released_state, to_default_model
 from sartm.model.sam2 import ENCODERS, Levels

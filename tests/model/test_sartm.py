@@ -17,7 +17,8 @@ from sartm.classes import Classes
 from sartm.config import FusionConfig, LoRAConfig, ThermalRule
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
-from sartm.inference.predictor import Prediction, Predictor, label_map
+from sartm.inference.prediction import Prediction
+from sartm.inference.predictor import Predictor, label_map
 from sartm.model.sartm import SARTM, Output, count_parameters, resize_logits
 from sartm.training.recipes import mini
 

@@ -22,9 +22,11 @@ from sartm.config import FusionConfig, ModelConfig
 from sartm.errors import InputError
 from sartm.model import hub as weights_hub
 from sartm.model import sources
-from sartm.model.checkpoint import ModelFacts, build, convert_weights, load
+from sartm.model.checkpoint import build
 from sartm.model.checkpoint import save as save_model
+from sartm.model.facts import ModelFacts
 from sartm.model.hub import get_weights, list_weights
+from sartm.model.loading import convert_weights, load
 from sartm.model.sam2 import ENCODERS
 from sartm.model.sartm import SARTM, count_parameters
 from sartm.model.sources import IGNORED, is_sam2, load_encoder, read_weights

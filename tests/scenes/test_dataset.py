@@ -14,7 +14,8 @@ import pytest
 from sartm.classes import MFNET
 from sartm.data.layouts import open_layout
 from sartm.errors import InputError
-from sartm.io.decode import read_label, read_rgb, read_thermal
+from sartm.io.decode import read_rgb, read_thermal
+from sartm.io.labels import read_label
 from sartm.scenes.dataset import (
     SUFFIXES,
     Scene,

@@ -38,26 +38,24 @@ from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means
 from sartm.evaluation.scoring import confusion_of
-from sartm.inference.predictor import Prediction, Predictor
-from sartm.io.decode import read_label
-from sartm.model.checkpoint import ModelFacts, load, save
+from sartm.inference.prediction import Prediction
+from sartm.inference.predictor import Predictor
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load
 from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.scenes import dataset as synthetic
 from sartm.training.augmentation import AugmentationConfig, Batch, TrainingSet
 from sartm.training.batches import StepBatches, measure, open_splits
-from sartm.training.loop import (
-    Limits,
-    learning_rate,
-    make_average,
-    make_optimizer,
-    start_from,
-    train,
-)
+from sartm.training.loop import Limits, train
 from sartm.training.losses import LossConfig
+from sartm.training.optimizer import learning_rate, make_average, make_optimizer
 from sartm.training.recipes import OptimConfig, TrainConfig
 from sartm.training.runs import Checkpoint, latest_checkpoint, write_checkpoint
+from sartm.training.start import start_from
 from sartm.training.teaching import load_teacher
 
 

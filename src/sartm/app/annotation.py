@@ -13,7 +13,8 @@ from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.pairs import Sample, check_ids, find_pairs, read_pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
-from sartm.io.decode import Upload, read_label, write_label
+from sartm.io.decode import Upload
+from sartm.io.labels import read_label, write_label
 
 Array = npt.NDArray[Any]
 

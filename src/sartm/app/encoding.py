@@ -12,14 +12,8 @@ from sartm.app.schema import Mask, Segment
 from sartm.classes import Classes
 from sartm.data.pairs import Sample, fit_thermal
 from sartm.errors import InputError
-from sartm.io.decode import (
-    FourChannel,
-    Upload,
-    encode_label,
-    read_rgb,
-    read_rgb_alone,
-    read_thermal,
-)
+from sartm.io.decode import FourChannel, Upload, read_rgb, read_rgb_alone, read_thermal
+from sartm.io.labels import encode_label
 
 Array = npt.NDArray[Any]
 

@@ -44,15 +44,10 @@ from sartm.app.schema import Limits as LimitsInfo
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
-from sartm.inference.predictor import Prediction, Predictor
-from sartm.io.decode import (
-    FourChannel,
-    Upload,
-    encode_label,
-    read_rgb,
-    read_rgb_alone,
-    read_thermal,
-)
+from sartm.inference.prediction import Prediction
+from sartm.inference.predictor import Predictor
+from sartm.io.decode import FourChannel, Upload, read_rgb, read_rgb_alone, read_thermal
+from sartm.io.labels import encode_label
 
 log = logging.getLogger("sartm")
 

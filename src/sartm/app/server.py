@@ -22,9 +22,10 @@ from sartm.app.routes import Service, router
 from sartm.app.schema import Problem
 from sartm.app.worker import Worker
 from sartm.errors import InputError
-from sartm.inference.predictor import Precision, Predictor
-from sartm.model.checkpoint import load
+from sartm.inference.devices import Precision
+from sartm.inference.predictor import Predictor
 from sartm.model.hub import bundled_models
+from sartm.model.loading import load
 
 log = logging.getLogger("sartm")
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from sartm.datatools.check import GroupStats
     from sartm.evaluation.report.scores import Report
     from sartm.evaluation.scoring import Views
-    from sartm.inference.predictor import Homography, Predictor
+    from sartm.inference.folders import Homography
+    from sartm.inference.predictor import Predictor
     from sartm.inference.video import VideoOptions
 
 app = typer.Typer(
@@ -167,7 +168,7 @@ def _print_json(target: str, content: Any) -> None:
     if target == "-":
         print(json.dumps(content, indent=1))
     elif target:
-        from sartm.io.decode import write_atomic
+        from sartm.files import write_atomic
 
         try:
             write_atomic(Path(target), json.dumps(content, indent=1).encode())
@@ -206,7 +207,7 @@ def _predictor(
 ) -> "Predictor":
     _import_network()
     from sartm.inference.predictor import Predictor
-    from sartm.model.checkpoint import load
+    from sartm.model.loading import load
 
     loaded = load(model, encoder=encoder or None, classes=_class_table(classes), canvas=canvas)
     return Predictor(
@@ -301,7 +302,7 @@ def predict(
         return _label_video(rgb, thermal, out, engine(), model, film, overwrite, json_file)
     find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     _import_network()
-    from sartm.inference.predictor import PredictOptions, predict_folder
+    from sartm.inference.folders import PredictOptions, predict_folder
 
     options = PredictOptions(
         modality=modality.value,
@@ -766,7 +767,7 @@ def export(
     from dataclasses import asdict
 
     from sartm.export import export_model, open_samples
-    from sartm.model.checkpoint import load
+    from sartm.model.loading import load
     from sartm.model.sartm import SARTM
 
     sides = _sides(size, "--size") if size else None
@@ -1098,7 +1099,7 @@ def convert_model(
     """Write any weights as a model folder; only adapters need more than it, unless --full."""
     import torch
 
-    from sartm.model.checkpoint import convert_weights
+    from sartm.model.loading import convert_weights
 
     model = convert_weights(
         source,

@@ -4,12 +4,10 @@ import copy
 import glob
 import hashlib
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,14 +22,12 @@ from sartm.io.decode import (
     SUFFIXES,
     FourChannel,
     read_four_channel,
-    read_label,
     read_rgb,
     read_rgb_alone,
 )
+from sartm.io.labels import read_label
 
 Array = npt.NDArray[Any]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -234,24 +230,6 @@ def pixel_hash(sample: Sample) -> str:
     return digest.hexdigest()
 
 
-def read_ahead(
-    items: Iterable[Item], read: Callable[[Item], Result], threads: int = 2
-) -> Iterator[tuple[Item, Callable[[], Result]]]:
-    """Each item, in order, with a call that gives what `read` made of it, or raises.
-
-    `read` runs in `threads` threads, one item ahead of each: memory does not grow with the items.
-    """
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append((item, pool.submit(read, item)))
-            if len(waiting) > threads:
-                first, future = waiting.popleft()
-                yield first, future.result
-        for first, future in waiting:
-            yield first, future.result
-
-
 def find_pairs(
     rgb: str | Path | None,
     thermal: str | Path | None,
@@ -418,6 +396,5 @@ __all__ = [
     "find_pairs",
     "fit_thermal",
     "pixel_hash",
-    "read_ahead",
     "read_pair",
 ]

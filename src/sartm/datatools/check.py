@@ -25,14 +25,10 @@ from sartm.config import from_dict
 from sartm.data import layouts
 from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.errors import InputError
-from sartm.io.decode import (
-    read_four_channel,
-    read_label,
-    read_rgb,
-    read_thermal,
-    scale_thermal,
-    write_atomic,
-)
+from sartm.files import write_atomic
+from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+from sartm.io.labels import read_label
+from sartm.io.thermal import scale_thermal
 from sartm.progress import Meter
 from sartm.registration.estimate import estimate_offset
 

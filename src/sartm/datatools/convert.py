@@ -20,15 +20,10 @@ from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.pairs import check_ids, read_pair
 from sartm.datatools.check import over_all
 from sartm.errors import InputError
-from sartm.io.decode import (
-    read_four_channel,
-    read_label,
-    read_rgb,
-    read_thermal,
-    scale_thermal,
-    write_atomic,
-    write_label,
-)
+from sartm.files import write_atomic
+from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+from sartm.io.labels import read_label, write_label
+from sartm.io.thermal import scale_thermal
 from sartm.registration.calibration import (
     apply_alignment,
     read_calibration,

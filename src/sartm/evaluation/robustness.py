@@ -25,7 +25,8 @@ from sartm.errors import InputError
 from sartm.evaluation.metrics import PROTOCOLS, Counts, choose_protocols, percent, protocol_means
 from sartm.evaluation.report.scores import Cell
 from sartm.evaluation.scoring import Views, judge
-from sartm.inference.predictor import Predictor, fingerprint
+from sartm.inference.folders import fingerprint
+from sartm.inference.predictor import Predictor
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]

@@ -15,19 +15,22 @@ import numpy.typing as npt
 from sartm.classes import MFNET, Classes
 from sartm.config import Modality, to_dict
 from sartm.data.layouts import Pair
-from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
+from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
 from sartm.evaluation.report.pictures import PairPictures, draw_pair
 from sartm.evaluation.report.scores import Cell, Report, build_report
-from sartm.io.decode import apply_thermal_rule, image_size, read_label
+from sartm.inference.ahead import read_ahead
+from sartm.io.decode import image_size
+from sartm.io.labels import read_label
+from sartm.io.thermal import apply_thermal_rule
 from sartm.progress import Meter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from sartm.inference.predictor import Predictor
-    from sartm.model.checkpoint import ModelFacts
+    from sartm.model.facts import ModelFacts
     from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
@@ -158,7 +161,7 @@ def judge(
     Raises:
         InputError: other classes than the model's, a pair without label, an unreadable file.
     """
-    from sartm.inference.predictor import label_ahead
+    from sartm.inference.pipeline import label_ahead
 
     predictor.classes.require_same(dataset.classes)
     chosen = range(len(dataset)) if indices is None else indices

@@ -22,6 +22,7 @@ from torch import Tensor
 from sartm.config import Modality, to_dict
 from sartm.data.pairs import Sample, find_pairs, fit_thermal
 from sartm.errors import InputError
+from sartm.files import write_atomic
 from sartm.inference.frames import (
     Arrangement,
     Frame,
@@ -35,9 +36,11 @@ from sartm.inference.frames import (
     open_stream,
     pair_frames,
 )
-from sartm.inference.predictor import Prediction, Predictor, label_ahead, label_map
+from sartm.inference.pipeline import label_ahead
+from sartm.inference.prediction import Prediction
+from sartm.inference.predictor import Predictor, label_map
 from sartm.io.cameras import Camera, enhance_display
-from sartm.io.decode import write_atomic, write_label
+from sartm.io.labels import write_label
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]

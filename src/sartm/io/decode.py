@@ -1,8 +1,6 @@
 """One file to one array and back: RGB, thermal, four-channel and label images, all checked."""
 
-import os
 import struct
-import threading
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +17,6 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from sartm.classes import Colour
-from sartm.config import ThermalRule
 from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -81,7 +77,7 @@ File = Path | Upload
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """What the first bytes of an image say, before anything is decoded."""
 
     kind: str
@@ -104,7 +100,7 @@ def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8
     Raises:
         InputError: not a readable image, larger than `max_pixels`, or floating-point.
     """
-    path = _file(path)
+    path = as_file(path)
     return _as_rgb(_decode(path, max_pixels), path)
 
 
@@ -116,7 +112,7 @@ def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
     Raises:
         InputError: not a readable image, larger than `max_pixels`, false colour, NaN or infinity.
     """
-    path = _file(path)
+    path = as_file(path)
     return _as_thermal(_decode(path, max_pixels), path)
 
 
@@ -130,7 +126,7 @@ def read_four_channel(
     Raises:
         InputError: as `read_rgb` and `read_thermal`, or another number of channels.
     """
-    path = _file(path)
+    path = as_file(path)
     pixels = _decode(path, max_pixels)
     if pixels.ndim != 3 or pixels.shape[2] not in (4, 6):
         found = 1 if pixels.ndim == 2 else pixels.shape[2]
@@ -156,7 +152,7 @@ def read_rgb_alone(
     Raises:
         InputError: as `read_rgb`; with `yes` also when the file does not have a 4th channel.
     """
-    path = _file(path)
+    path = as_file(path)
     pixels = _decode(path, max_pixels)
     rgb = _as_rgb(pixels, path)
     if pixels.ndim != 3 or pixels.shape[2] < 4:
@@ -180,140 +176,14 @@ def read_rgb_alone(
     return rgb, _as_thermal(np.ascontiguousarray(thermal), path), note
 
 
-def read_label(
-    path: Source,
-    ignore: int = 255,
-    colours: tuple[Colour, ...] = (),
-    max_pixels: int = MAX_PIXELS,
-) -> Array:
-    """Read class ids as (H, W), uint8, or uint16 where an id exceeds 255.
-
-    Palette images give their indices and small bit depths their values. Negative ids mean `ignore`.
-    With `colours` (RGB, position = id) a colour picture is read, stored in RGB or in BGR order.
-
-    Raises:
-        InputError: not a readable image, lossy (JPEG), a colour picture without `colours`, or a
-            colour that is not among them.
-    """
-    path = _file(path)
-    header = _probe(path, max_pixels)
-    if header.kind == "jpeg":
-        raise InputError(
-            f"{path}: a label cannot be JPEG, whose compression mixes ids along edges; use the "
-            f"original PNG"
-        )
-    pixels = _indices(path, header) if header.mode == "P" and not colours else _load(path, header)
-    if header.mode == "P" and colours:
-        pixels = _expanded(path, header)
-    if pixels.ndim == 2 and header.grey_bits < 8:
-        pixels = pixels // (255 // (2**header.grey_bits - 1))
-    if pixels.ndim == 3:
-        return _colours_to_ids(pixels[..., :3], colours, path)
-    return _as_ids(pixels, ignore, path)
-
-
 def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) as the readers would return it, from the header alone."""
-    header = _probe(_file(path), max_pixels)
+    header = probe(as_file(path), max_pixels)
     swapped = header.orientation >= 5
     return (header.width, header.height) if swapped else (header.height, header.width)
 
 
-def write_label(path: str | Path, label: Array) -> None:
-    """Write (H, W) class ids as grey PNG: 8 bits, or 16 where an id exceeds 255. Atomic."""
-    write_atomic(Path(path), encode_label(label, str(path)))
-
-
-def encode_label(label: Array, name: str = "label") -> bytes:
-    """The PNG that `write_label` writes; `name` says in messages which one it is."""
-    if label.ndim != 2 or label.dtype.kind not in "iu":
-        raise InputError(f"{name}: a label map is (H, W) integers, found {_describe(label)}")
-    low, high = (int(label.min()), int(label.max())) if label.size else (0, 0)
-    if low < 0 or high > 65535:
-        raise InputError(f"{name}: ids of a label map lie in 0-65535, found {low} to {high}")
-    done, data = cv2.imencode(".png", label.astype(np.uint8 if high <= 255 else np.uint16))
-    if not done:
-        raise InputError(f"{name}: cannot encode a label map of {label.shape}")
-    return data.tobytes()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary name in the same folder, then rename; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def apply_thermal_rule(
-    raw: Array, rule: ThermalRule, name: str = "thermal"
-) -> npt.NDArray[np.float32]:
-    """Scale raw thermal values (H, W) to float32 (H, W) in [0, 1] by a model's rule.
-
-    `percentile` equals numpy's linear percentiles of the whole image; a constant image gives zeros.
-    `name` says in messages which image it was.
-
-    Raises:
-        InputError: rule `uint8` with other than 8-bit data.
-    """
-    return scale_thermal(raw, thermal_levels(raw, rule, name))
-
-
-def thermal_levels(raw: Array, rule: ThermalRule, name: str = "thermal") -> tuple[float, float]:
-    """The raw values that a rule maps to 0 and 1 in the whole image `raw` (H, W).
-
-    Apart from `scale_thermal`, so that a crop keeps the levels of its image.
-    """
-    if rule.rule == "uint8":
-        if raw.dtype != np.uint8:
-            low, high = (f"{value:g}" for value in (raw.min(), raw.max()))
-            raise InputError(
-                f"{name}: {raw.dtype} thermal values ({low} to {high}), but the model's thermal "
-                f"rule is uint8. Train a model with --set model.thermal.rule=range --set "
-                f"model.thermal.low={low} --set model.thermal.high={high} (or rule=percentile)"
-            )
-        return 0.0, 255.0
-    if rule.rule == "range":
-        return rule.low, rule.high
-    return _percentiles(raw, rule.low, rule.high)
-
-
-def scale_thermal(raw: Array, levels: tuple[float, float]) -> npt.NDArray[np.float32]:
-    """Raw values of any shape to [0, 1] between two levels, clipped; equal levels split at them."""
-    low, high = levels
-    if high <= low:  # the limit of an ever narrower range: no division by zero
-        return (raw > low).astype(np.float32)
-    if raw.dtype == np.uint8:
-        table = ((np.arange(256) - low) / (high - low)).clip(0, 1).astype(np.float32)
-        return np.asarray(cv2.LUT(raw, table))
-    # Subtract in double precision: 16-bit counts around 30000 with a range of 50 keep their steps.
-    scaled = (raw - np.float64(low)) / (high - low)
-    return np.asarray(scaled.clip(0, 1).astype(np.float32))
-
-
-def _percentiles(raw: Array, low: float, high: float) -> tuple[float, float]:
-    """Two percentiles; integers by counting, many times faster than sorting."""
-    if raw.dtype.kind != "u":
-        first, second = np.percentile(raw, (low, high))
-        return float(first), float(second)
-    counts = np.zeros(2 ** (8 * raw.itemsize), np.int64)
-    for top in range(0, len(raw), 256):  # in parts: counting takes 8 bytes a pixel
-        counts += np.bincount(raw[top : top + 256].ravel(), minlength=len(counts))
-    below = np.cumsum(counts)
-    values = []
-    for percent in (low, high):
-        position = percent / 100 * (raw.size - 1)
-        rank = int(position)
-        ranks = np.array([rank, min(rank + 1, raw.size - 1)])
-        first, second = np.searchsorted(below, ranks, side="right")
-        values.append(float(first + (position - rank) * (second - first)))
-    return values[0], values[1]
-
-
-def _file(source: Source) -> File:
+def as_file(source: Source) -> File:
     return Path(source) if isinstance(source, str) else source
 
 
@@ -371,67 +241,12 @@ def _one_channel(pixels: Array, path: File) -> Array:
     return np.asarray(second)
 
 
-def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
-    if pixels.dtype in (np.uint8, np.uint16):
-        small = pixels.dtype == np.uint16 and (pixels.size == 0 or pixels.max() <= 255)
-        return np.ascontiguousarray(pixels, dtype=np.uint8 if small else pixels.dtype)
-    if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
-        raise InputError(
-            f"{path}: a label holds whole class ids, found fractions such as "
-            f"{pixels[pixels != np.rint(pixels)][0]:g}; is this the thermal image?"
-        )
-    ids = np.where(pixels < 0, ignore, pixels)
-    if ids.size and ids.max() > 65535:
-        raise InputError(f"{path}: label ids reach {ids.max():g}; 65535 is the largest supported")
-    return ids.astype(np.uint8 if ids.max(initial=0) <= 255 else np.uint16)
-
-
-def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File) -> Array:
-    """(H, W, 3) RGB to (H, W) ids by exact colour; three equal channels are ids stored thrice."""
-    if not colours:
-        if np.ptp(pixels, axis=2).max(initial=0) == 0:
-            return np.ascontiguousarray(pixels[..., 0])
-        raise InputError(
-            f"{path}: a label holds class ids, but this is a colour picture; use the id images "
-            f"(for FMB the folder Label, not color), or give the colour table of the classes"
-        )
-    if pixels.dtype != np.uint8:
-        raise InputError(f"{path}: a colour label has 8 bits per channel, found {pixels.dtype}")
-    best, unknown = _look_up(pixels, colours)
-    if unknown.any():  # some sets store the same palette in BGR order
-        other, still_unknown = _look_up(pixels[..., ::-1], colours)
-        if still_unknown.sum() < unknown.sum():
-            best, unknown = other, still_unknown
-    if unknown.any():
-        colour = tuple(int(value) for value in pixels[unknown][0])
-        raise InputError(
-            f"{path}: {int(unknown.sum())} label pixels have a colour that is not in the palette, "
-            f"e.g. {colour}; add it to the class table or use the id images"
-        )
-    return best
-
-
-def _look_up(pixels: Array, colours: tuple[Colour, ...]) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Ids (H, W) and where no colour fits."""
-    packed, table = _pack(pixels), _pack(np.asarray(colours))
-    order = np.argsort(table, kind="stable")
-    place = np.searchsorted(table[order], packed).clip(max=len(colours) - 1)
-    ids = order[place]
-    return ids.astype(np.uint8 if len(colours) <= 256 else np.uint16), table[ids] != packed
-
-
-def _pack(colours: Array) -> npt.NDArray[np.int32]:
-    """(..., 3) values 0-255 to (...) one number each."""
-    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
-    return (red << 16) + (green << 8) + blue
-
-
 def _decode(path: File, max_pixels: int) -> Array:
     """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the file's own number type."""
-    return _load(path, _probe(path, max_pixels))
+    return load_pixels(path, probe(path, max_pixels))
 
 
-def _load(path: File, header: _Header) -> Array:
+def load_pixels(path: File, header: Header) -> Array:
     if header.kind == "npy":
         return _load_numpy(path)
     data = path.read_bytes()
@@ -468,17 +283,17 @@ def _load_numpy(path: File) -> Array:
     return pixels
 
 
-def _indices(path: File, header: _Header) -> Array:
+def palette_indices(path: File, header: Header) -> Array:
     """Palette indices (H, W), which OpenCV would replace by colours."""
     return _upright(np.asarray(_pillow(path, header)), header.orientation)
 
 
-def _expanded(path: File, header: _Header) -> Array:
+def palette_colours(path: File, header: Header) -> Array:
     """A palette image as (H, W, 3) colours."""
     return _upright(np.asarray(_pillow(path, header).convert("RGB")), header.orientation)
 
 
-def _pillow(path: File, header: _Header) -> Image.Image:
+def _pillow(path: File, header: Header) -> Image.Image:
     plugin = TiffImageFile if header.kind == "tiff" else _PLUGINS[header.kind]
     try:
         image = plugin(BytesIO(path.read_bytes()))
@@ -501,7 +316,7 @@ def _upright(pixels: Array, orientation: int) -> Array:
     return np.ascontiguousarray(pixels)
 
 
-def _probe(path: File, max_pixels: int) -> _Header:
+def probe(path: File, max_pixels: int) -> Header:
     """Read and check the header; everything that is not a supported image is refused here."""
     try:
         with path.open("rb") as file:
@@ -547,10 +362,10 @@ def _kind(path: File, start: bytes) -> str:
     )
 
 
-def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> _Header:
+def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> Header:
     if kind == "npy":
         shape = _numpy_shape(path, file)
-        return _Header(kind, shape[0], shape[1])
+        return Header(kind, shape[0], shape[1])
     if kind == "tiff":
         return _parse_tiff(path, start, file)
     # The plugin classes directly: `Image.open` has a process-wide pixel limit of its own.
@@ -560,7 +375,7 @@ def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> _Header:
         found = image.getexif().get(274, 1)
         orientation = found if isinstance(found, int) and 1 <= found <= 8 else 1
     grey_bits = start[24] if kind == "png" and start[25] == 0 else 8
-    return _Header(kind, image.height, image.width, orientation, image.mode, grey_bits)
+    return Header(kind, image.height, image.width, orientation, image.mode, grey_bits)
 
 
 def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
@@ -576,7 +391,7 @@ def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
     return tuple(int(side) for side in shape)
 
 
-def _parse_tiff(path: File, start: bytes, file: BinaryIO) -> _Header:
+def _parse_tiff(path: File, start: bytes, file: BinaryIO) -> Header:
     """Pillow refuses some TIFFs that OpenCV reads (64-bit floats), so only the tags are taken."""
     directory = ImageFileDirectory_v2(start[: 16 if start[2] == 43 or start[3] == 43 else 8])
     file.seek(directory.next)
@@ -587,7 +402,7 @@ def _parse_tiff(path: File, start: bytes, file: BinaryIO) -> _Header:
     swapped = directory.get(274, 1) in (5, 6, 7, 8)
     height, width = int(directory[257]), int(directory[256])
     # The decoder turns a TIFF upright by itself, so nothing is left to do here.
-    return _Header("tiff", *((width, height) if swapped else (height, width)), mode=mode)
+    return Header("tiff", *((width, height) if swapped else (height, width)), mode=mode)
 
 
 def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
@@ -612,15 +427,11 @@ def _ends(png: bytes) -> bool:
     return False
 
 
-def _damaged(path: File, header: _Header) -> InputError:
+def _damaged(path: File, header: Header) -> InputError:
     return InputError(
         f"{path}: damaged {header.kind.upper()} file, its pixels cannot be decoded; "
         f"copy or export it again"
     )
-
-
-def _describe(array: Array) -> str:
-    return f"{array.dtype} {array.shape}"
 
 
 __all__ = [
@@ -628,16 +439,9 @@ __all__ = [
     "SUFFIXES",
     "Source",
     "Upload",
-    "apply_thermal_rule",
-    "encode_label",
     "image_size",
     "read_four_channel",
-    "read_label",
     "read_rgb",
     "read_rgb_alone",
     "read_thermal",
-    "scale_thermal",
-    "thermal_levels",
-    "write_atomic",
-    "write_label",
 ]

@@ -4,14 +4,13 @@ A model with a frozen encoder is saved as adapters: everything but SAM 2's own t
 the id and the hash of the encoder they belong to. Nothing that is read is ever executed.
 """
 
-import difflib
 import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,90 +24,36 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
+from sartm.files import swap
+from sartm.model.card import write_card
+from sartm.model.facts import FORMAT, ModelFacts, ModelFile
 from sartm.model.hub import (
     CARD,
     CONFIG,
     SAM2_NAMES,
     WEIGHTS,
-    bundled_models,
-    get_weights,
     is_hub_id,
 )
 from sartm.model.released import (
-    CANVAS,
     Released,
-    is_ignored,
     is_unnamed,
     name_classes,
-    released_config,
-    released_state,
-    to_default_model,
 )
 from sartm.model.sartm import SARTM
 from sartm.model.sources import (
-    Weights,
     fill,
-    fill_encoder,
     is_encoder,
     read_safetensors,
     read_weights,
-    summarise,
 )
 
 if TYPE_CHECKING:
-    from sartm.model.exported import ExportedModel
+    pass
 
 log = logging.getLogger("sartm")
 
-FORMAT = 1
-"""Raised when an older sartm could not read what this one writes."""
 LARGEST_CONFIG = 64 * 2**20
 """Bytes; 100,000 hashes of training images need a sixth of it."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """Where a model comes from; travels with its weights and makes its card."""
-
-    name: str = ""
-    data: tuple[str, ...] = ()
-    """Data sets it was trained on, those of the models it started from first."""
-    selected_on: str | None = None
-    """Split the checkpoint was chosen on; None when nothing was chosen."""
-    licence: str = ""
-    """What is known about using the weights; empty says what follows from the origin."""
-    command: str = ""
-    seed: int = 0
-    steps: int = 0
-    """Optimizer steps; 0: the heads were never trained."""
-    results: dict[str, Any] = field(default_factory=dict)
-    """Scores on the split `selected_on`, in percent."""
-    training_images: dict[str, str] = field(default_factory=dict)
-    """Name of each training pair to the SHA-256 of its pixels, inherited ones too."""
-    text: dict[str, Any] | None = None
-    """Text table the classes were related by: {encoder, prompts, cosines}."""
-    encoder: str = ""
-    """File, folder or hub id of the SAM 2 (or EfficientNet-Lite0) weights that the encoder started
-    from; empty: trained here."""
-    encoder_sha256: str = ""
-    """Of trunk and neck without adapters; see `hash_encoder`."""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    """The whole training configuration."""
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """config.json: everything needed to build the model again, apart from its weights."""
-
-    format: int
-    sartm: str
-    """Version that wrote it."""
-    weights: Literal["full", "adapters"]
-    """`adapters` lacks the encoder that `facts.encoder` names."""
-    model: ModelConfig
-    facts: ModelFacts
-    kind: Literal["sartm", "released"] = "sartm"
-    """`released` computes as the authors' code does; its canvas is `model.fusion.crop`."""
 
 
 def hash_encoder(tensors: Mapping[str, Tensor]) -> str:
@@ -204,86 +149,7 @@ def require_replaceable(folder: Path, parts: Collection[str]) -> None:
         )
 
 
-def swap(new: Path, target: Path) -> None:
-    """Give `new` the name of `target` once it is on disk; at any moment one of both is whole."""
-    for path in (*new.iterdir(), new):
-        _sync(path)
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    replaces = target.exists()
-    if replaces:
-        target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:  # an interrupt too
-        if replaces:
-            old.rename(target)
-        raise
-    _sync(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def load(
-    source: str | Path,
-    *,
-    encoder: str | Path | None = None,
-    classes: Classes | None = None,
-    canvas: int | None = None,
-) -> "SARTM | ExportedModel":
-    """A model ready to predict, in eval mode on the CPU in float32.
-
-    Args:
-        source: a bundled name, a folder that `save` wrote, a hub id, the authors' .pth, SAM 2's
-            own weights, whose class heads are then new, or what `sartm export` wrote: the folder,
-            the .onnx or the .xml.
-        encoder: SAM 2 weights for a model that was saved as adapters; by default those it names.
-        classes: names for the classes of a .pth, or those of the new heads; other models know
-            theirs.
-        canvas: side in pixels of the square that a released model pads its inputs to; 1280, or
-            what it was converted with, when None.
-
-    Raises:
-        InputError: nothing is there, or it is not whole, of a later format, or not what its
-            config.json says; an argument that this kind of model has no use for. Nothing is
-            half-loaded.
-    """
-    from sartm.model.exported import find_export, open_export  # it needs this module's facts
-
-    path = _locate(source)
-    exported = find_export(path)
-    if exported is not None:
-        _refuse(f"{source} is an export, which is complete", encoder, classes, canvas)
-        return open_export(exported)
-    return _load_weights(path, str(source), encoder, classes, canvas)
-
-
-def _load_weights(
-    path: Path,
-    source: str,
-    encoder: str | Path | None,
-    classes: Classes | None,
-    canvas: int | None,
-) -> SARTM:
-    """`load` of anything but an export."""
-    if path.is_dir() and is_model_folder(path):
-        return load_folder(path, encoder, classes, canvas)
-    weights = read_weights(path)
-    if weights.kind == "released":
-        _refuse(f"{source} is a released SARTM with an encoder of its own", encoder=encoder)
-        return _build_released(weights, classes, CANVAS if canvas is None else canvas)
-    _refuse(f"{source} is {weights.kind} itself and takes any size", encoder=encoder, canvas=canvas)
-    return _build_on_sam2(weights, classes, source)
-
-
-def _refuse(
+def require_unused(
     why: str,
     encoder: str | Path | None = None,
     classes: Classes | None = None,
@@ -294,21 +160,6 @@ def _refuse(
     given = [option for option, value in options.items() if value is not None]
     if given:
         raise InputError(f"{why}; leave {' and '.join(given)} out")
-
-
-def _locate(source: str | Path) -> Path:
-    """The file or folder that a user means."""
-    name, path = str(source), Path(source)
-    bundled = bundled_models()
-    if name in bundled:
-        return bundled[name]
-    if path.exists() or path.suffix in {".onnx", ".xml"}:
-        return path.parent if path.name == WEIGHTS and is_model_folder(path.parent) else path
-    if is_hub_id(name):
-        return get_weights(name)
-    near = difflib.get_close_matches(name, bundled, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"bundled are: {', '.join(bundled) or 'none'}"
-    raise InputError(f"no model {name!r}: no bundled name, file, folder or hub id; {hint}")
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -345,11 +196,13 @@ def _adjust(
     config = content.model
     if classes is not None:
         if not is_unnamed(config.classes):
-            _refuse(f"{folder} has its own classes in {CONFIG}", classes=classes)
+            require_unused(f"{folder} has its own classes in {CONFIG}", classes=classes)
         config = replace(config, classes=name_classes(len(config.classes), classes, str(folder)))
     if canvas is not None:
         if content.kind != "released":
-            _refuse(f"{folder} is no released SARTM and takes images of any size", canvas=canvas)
+            require_unused(
+                f"{folder} is no released SARTM and takes images of any size", canvas=canvas
+            )
         config = replace(config, fusion=replace(config.fusion, crop=(canvas, canvas)))
     return config
 
@@ -389,110 +242,6 @@ def _ways_to_encoder(content: ModelFile) -> str:
     return (
         f"Give its file with --encoder, or if it is SAM 2.1's: `sartm weights get {ids[0]}` and "
         f"--encoder {ids[0]} (SAM 2's: {ids[1]})"
-    )
-
-
-def _build_released(weights: Weights, classes: Classes | None, canvas: int) -> Released:
-    state = released_state(weights.tensors, weights.where)
-    config = released_config(state, weights.size, classes, canvas, weights.where)
-    model = build(config, weights.where, "released")
-    fill(model, state, weights.where)
-    ignored = [key for key in weights.tensors if is_ignored(key)]
-    log.info(
-        "%s is a released SARTM on SAM 2 %s, %d classes, LoRA of 3 x rank %d: %d weights loaded; "
-        "%d ignored: %s",
-        weights.where,
-        weights.size,
-        len(config.classes),
-        config.lora.rank // 3,
-        len(weights.tensors) - len(ignored),
-        len(ignored),
-        summarise(ignored),
-    )
-    model.facts = ModelFacts(
-        name=Path(weights.where).stem,
-        selected_on="test",
-        licence="The authors published these weights without a licence; ask them before you pass "
-        "them on. The parts from SAM 2 are Apache-2.0.",
-    )
-    assert isinstance(model, Released)
-    return model.eval()
-
-
-def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SARTM:
-    if weights.size == "lite":
-        raise InputError(
-            f"{source} is {weights.kind}, a trunk without neck and decoder; train on it: sartm "
-            f"train mini --set init= --set encoder={source}"
-        )
-    log.warning(
-        "%s is %s: the heads for classes are new and know nothing yet", source, weights.kind
-    )
-    defaults = ModelConfig()
-    mlp = weights.tensors.get("sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight")
-    neck = weights.tensors.get("image_encoder.neck.convs.0.conv.bias")
-    config = replace(
-        defaults,
-        classes=classes or defaults.classes,
-        size=weights.size,  # type: ignore[arg-type]
-        width=defaults.width if neck is None else len(neck),
-        decoder=replace(defaults.decoder, mlp_dim=2048 if mlp is None else len(mlp)),
-    )
-    model = SARTM(config)
-    fill_encoder(model, weights)
-    model.encoder_source = source
-    model.facts = ModelFacts(name=Path(source).stem)
-    return model.eval()
-
-
-def convert_weights(
-    source: str | Path,
-    out: str | Path,
-    *,
-    classes: Classes | None = None,
-    canvas: int | None = None,
-    encoder: str | Path | None = None,
-    full: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> SARTM:
-    """Write any weights that `load` takes as a model folder of ours.
-
-    Arguments and errors as `load` and `save`. What was adapters stays so unless `full`; weights of
-    other kinds become a folder that needs nothing else. Returns the model.
-    """
-    model = _with_weights(load(source, encoder=encoder, classes=classes, canvas=canvas), source)
-    path = _locate(source)
-    full = full or not (path.is_dir() and is_model_folder(path))
-    save(model, out, model.facts or ModelFacts(), full=full, dtype=dtype)
-    return model
-
-
-def load_for_training(source: str | Path, *, classes: Classes | None = None) -> SARTM:
-    """What `train --init` starts from: `load`, a released model as a default one.
-
-    Args:
-        source: anything with weights.
-        classes: of the data set; a released model of as many takes their names if it has none, so
-            that its heads are kept.
-    """
-    model = _with_weights(load(source), source)
-    if not isinstance(model, Released):
-        return model
-    known = model.config.classes
-    if classes is not None and is_unnamed(known) and len(known) == len(classes):
-        log.info("%s names no classes: its %d are taken for the data's", source, len(classes))
-        model.config = replace(model.config, classes=classes)
-    started = to_default_model(model)
-    started.facts = model.facts
-    return started
-
-
-def _with_weights(model: "SARTM | ExportedModel", source: str | Path) -> SARTM:
-    if isinstance(model, SARTM):
-        return model
-    raise InputError(
-        f"{source} is an exported model, whose weights cannot be taken out; give the model that "
-        f"`sartm export` made it from"
     )
 
 
@@ -560,107 +309,3 @@ def build(config: ModelConfig, where: str, kind: str = "sartm") -> SARTM:
         raise
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         raise InputError(f"{where} describes no model that can be built: {error}") from None
-
-
-def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
-    """README.md of a model folder."""
-    facts, config = content.facts, content.model
-    count = sum(value.numel() for value in tensors.values())
-    rows = _result_rows(facts.results)
-    lines = [
-        f"# {facts.name or 'sartm model'}",
-        "",
-        "RGB-thermal semantic segmentation with `sartm`.",
-        "",
-        "```python",
-        "import sartm",
-        "",
-        'model = sartm.load("this folder")',
-        "prediction = sartm.Predictor(model)(rgb, thermal)",
-        "```",
-        "",
-        "| | |",
-        "| --- | --- |",
-        f"| size | {config.size}, {count / 1e6:.2f} M numbers in the file |",
-        f"| weights | {_weights_note(content)} |",
-        f"| classes | {len(config.classes)}: {_plain(', '.join(config.classes.names))} |",
-        f"| thermal rule | {config.thermal.rule}"
-        + ("" if config.thermal.rule == "uint8" else f" {config.thermal.low:g} to ")
-        + ("" if config.thermal.rule == "uint8" else f"{config.thermal.high:g}")
-        + " |",
-        f"| trained on | {_plain(', '.join(facts.data)) or 'nothing yet'} |",
-        f"| training images | {len(facts.training_images)}, hashes in config.json |",
-        f"| chosen on | {_plain(facts.selected_on or 'nothing: the last step')} |",
-        f"| command | `{_plain(facts.command) or 'not recorded'}` |",
-        f"| seed, steps | {facts.seed}, {facts.steps} |",
-        f"| text similarity | {_text_note(facts)} |",
-        f"| written by | sartm {content.sartm}, format {content.format} |",
-        "",
-        "## Licence",
-        "",
-        facts.licence or _licence_note(content),
-        "",
-        "## Results",
-        "",
-    ]
-    lines += rows or ["None recorded."]
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "- Inputs must be pixel-aligned pairs; a missing modality costs accuracy.",
-        "- Thermal values must mean what the thermal rule says; false colour is refused.",
-        "- Other cameras, places or weather than those of the training data were not measured.",
-        "- Confidence is not calibrated. Not for decisions about safety.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text from outside on one line of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
-
-
-def _weights_note(content: ModelFile) -> str:
-    facts = content.facts
-    if content.weights == "full":
-        return "complete" + (f", encoder from {_plain(facts.encoder)}" if facts.encoder else "")
-    return f"adapters on {_plain(facts.encoder)} (SHA-256 {facts.encoder_sha256[:16]}...)"
-
-
-def _text_note(facts: ModelFacts) -> str:
-    return "off" if facts.text is None else _plain(str(facts.text.get("encoder", "")))
-
-
-def _licence_note(content: ModelFile) -> str:
-    facts = content.facts
-    started = (
-        "The trunk started from EfficientNet-Lite0, Apache-2.0, which was trained on ImageNet. "
-        if content.model.size == "lite"
-        else "Encoder and decoder started from SAM 2, Apache-2.0. "
-    )
-    data = _plain(", ".join(facts.data))
-    rest = f"The terms of the training data apply: {data}." if data else "No training data."
-    return (started if facts.encoder else "") + rest
-
-
-def _result_rows(results: Mapping[str, Any]) -> list[str]:
-    """A Markdown table of the means, or of whatever plain numbers there are."""
-    means = results.get("means")
-    if isinstance(means, dict) and all(isinstance(row, dict) for row in means.values()):
-        rows = ["| protocol | mIoU % | mAcc % | classes |", "| --- | ---: | ---: | ---: |"]
-        for name, row in means.items():
-            cells = (_number(row.get(key)) for key in ("miou", "macc", "counted"))
-            rows.append(f"| {_plain(str(name))} | {' | '.join(cells)} |")
-        return rows
-    plain = {key: value for key, value in results.items() if isinstance(value, int | float)}
-    if not plain:
-        return []
-    body = [f"| {_plain(key)} | {_number(value)} |" for key, value in plain.items()]
-    return ["| measure | value |", "| --- | ---: |", *body]
-
-
-def _number(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.2f}"
-    return str(value) if isinstance(value, int) else "-"

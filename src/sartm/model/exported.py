@@ -20,7 +20,7 @@ import torch
 
 from sartm.config import Modality, ModelConfig, from_dict
 from sartm.errors import InputError
-from sartm.model.checkpoint import FORMAT, ModelFacts
+from sartm.model.facts import FORMAT, ModelFacts
 
 Array = npt.NDArray[Any]
 Format = Literal["onnx", "openvino"]

@@ -34,7 +34,7 @@ from sartm.model.sam2 import (
 )
 
 if TYPE_CHECKING:
-    from sartm.model.checkpoint import ModelFacts
+    from sartm.model.facts import ModelFacts
 
 
 @dataclass

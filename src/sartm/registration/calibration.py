@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError
-from sartm.io.decode import write_atomic
+from sartm.files import write_atomic
 from sartm.registration.edge_fields import Array, Floats, valid_region
 
 _LARGEST_CALIBRATION = 1_000_000

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from sartm.classes import MFNET
 from sartm.errors import InputError
-from sartm.io.decode import encode_label, write_atomic
+from sartm.files import write_atomic
+from sartm.io.labels import encode_label
 from sartm.scenes.canvas import Camera, Canvas, Climate, Stage
 from sartm.scenes.objects import (
     CONES,

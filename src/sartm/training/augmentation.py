@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from sartm.config import ThermalRule
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.io.decode import scale_thermal, thermal_levels
+from sartm.io.thermal import scale_thermal, thermal_levels
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.errors import InputError
-from sartm.io.decode import apply_thermal_rule
+from sartm.io.thermal import apply_thermal_rule
 from sartm.training.augmentation import TrainingItem, TrainingSet, collate
 from sartm.training.recipes import OptimConfig, TrainConfig
 
@@ -151,7 +151,9 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
     return TrainingStatistics(float(mean), deviation, wide, shares)
 
 
-def settle(config: TrainConfig, train: PairDataset, statistics: TrainingStatistics) -> TrainConfig:
+def resolve_config(
+    config: TrainConfig, train: PairDataset, statistics: TrainingStatistics
+) -> TrainConfig:
     """Fill in what the data decides: the class table, and the thermal rule with its statistics."""
     thermal = config.model.thermal
     if config.thermal == "auto":

@@ -13,7 +13,7 @@ from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.evaluation.report.pictures import PairPictures, draw_pair
 from sartm.evaluation.report.run import draw_sheet, learning_curves, write_run_page, write_sheet
-from sartm.io.decode import apply_thermal_rule
+from sartm.io.thermal import apply_thermal_rule
 from sartm.training.runs import writing
 
 

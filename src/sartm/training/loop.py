@@ -4,11 +4,9 @@ Randomness comes from (seed, epoch, pair), never from a worker or rank; with ato
 run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
 """
 
-import json
 import logging
 import math
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -19,28 +17,24 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
-from torch.optim.swa_utils import AveragedModel
 
 from sartm.config import to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means, percent
 from sartm.evaluation.report.pictures import PairPictures
-from sartm.evaluation.scoring import judge, was_seen
-from sartm.inference.predictor import Precision, Predictor, choose_device, fast_precision
-from sartm.language import TextTable, takes_part, text_similarity
-from sartm.model.checkpoint import ModelFacts, load_for_training, save
-from sartm.model.sartm import SARTM
+from sartm.evaluation.scoring import judge
+from sartm.inference.predictor import Predictor
+from sartm.language import TextTable, text_similarity
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 from sartm.progress import Meter
 from sartm.training.augmentation import Batch
 from sartm.training.batches import (
     Splits,
     StepBatches,
-    TrainingStatistics,
     fingerprint,
     hash_images,
     join_images,
@@ -49,110 +43,33 @@ from sartm.training.batches import (
     measure,
     open_splits,
     pairs_of_step,
-    settle,
+    resolve_config,
 )
+from sartm.training.failures import explain_failure, peak_memory
 from sartm.training.journal import Journal, draw_validation
 from sartm.training.losses import Criterion, language_ramp
-from sartm.training.recipes import OptimConfig, TrainConfig, find_changes, load_recipe
+from sartm.training.optimizer import learning_rate
+from sartm.training.recipes import OptimConfig, TrainConfig
 from sartm.training.runs import (
     Checkpoint,
     latest_checkpoint,
     trim_metrics,
     write_checkpoint,
-    write_durably,
     writing,
+)
+from sartm.training.start import (
+    Parts,
+    build_parts,
+    claim_folder,
+    make_accelerator,
+    open_start,
+    precision_of,
+    require_same_pairs,
+    restore,
 )
 from sartm.training.teaching import Teacher, load_teacher
 
 log = logging.getLogger("sartm")
-
-
-def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
-    """Rate before optimizer step `step`: linear from 0.1 lr over the warm-up, then polynomial.
-
-    As the released recipe: the decay reaches 0 one epoch after the last (released-code, section 4).
-    """
-    warm_up = config.warmup_epochs * steps_per_epoch
-    if step < warm_up:
-        return config.lr * (0.1 + 0.9 * step / warm_up)
-    end = (config.epochs + 1) * steps_per_epoch
-    left: float = (1 - (step - warm_up) / (end - warm_up)) ** config.power
-    return config.lr * left
-
-
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what learns; no weight decay on one-dimensional tensors."""
-    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = []
-    for encoder in (False, True) if config.encoder != 1 else (False,):
-        some = [p for name, p in learning if encoder is (config.encoder != 1 and _is_slow(name))]
-        factor = config.encoder if encoder else 1.0
-        for decay, params in (
-            (config.weight_decay, [p for p in some if p.ndim > 1]),
-            (0.0, [p for p in some if p.ndim <= 1]),
-        ):
-            groups.append({"params": params, "weight_decay": decay, "factor": factor})
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights
-
-
-def _is_slow(name: str) -> bool:
-    """Whether a parameter is one that `OptimConfig.encoder` is about."""
-    return name.startswith("image_encoder.trunk.") and ".lora_" not in name
-
-
-def make_average(model: SARTM, decay: float) -> AveragedModel | None:
-    """The running mean of the weights; young runs average over a tenth of their steps."""
-    if decay == 0:
-        return None
-
-    def update(averaged: Any, current: Any, count: Any) -> None:
-        keep = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - keep)
-
-    average = AveragedModel(model, multi_avg_fn=update)
-    average.n_averaged += 1  # starts as a copy, which is then averaged into
-    return average
-
-
-@dataclass
-class _Parts:
-    """All state of a run that a checkpoint must hold."""
-
-    model: SARTM
-    optimizer: torch.optim.AdamW
-    criterion: Criterion
-    average: AveragedModel | None
-
-    def tensors(self) -> dict[str, Tensor]:
-        named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        named |= {f"criterion/{k}": v for k, v in self.criterion.state_dict().items()}
-        if self.average is not None:
-            named |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
-        names = {id(p): name for name, p in self.model.named_parameters()}
-        for parameter, state in self.optimizer.state.items():
-            for key, value in state.items():
-                named[f"optimizer/{key}/{names[id(parameter)]}"] = torch.as_tensor(value)
-        return named
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(under("model/"))
-        self.criterion.load_state_dict(under("criterion/"))
-        if self.average is not None:
-            self.average.load_state_dict(under("average/"))
-        parameters = dict(self.model.named_parameters())
-        for key, value in under("optimizer/").items():
-            kind, name = key.split("/", 1)
-            self.optimizer.state[parameters[name]][kind] = value
-
-    def validated(self) -> SARTM:
-        """The model that is validated and kept."""
-        if self.average is None:
-            return self.model
-        assert isinstance(self.average.module, SARTM)
-        return self.average.module
 
 
 class _Stop:
@@ -285,29 +202,29 @@ def _train(
     found = latest_checkpoint(out) if resume else None
     # what `auto` measured once holds for the whole run, or a resumed one would differ
     settled = config.precision if found is None else found.state.get("precision", config.precision)
-    accelerator = _accelerator(settled, device)
+    accelerator = make_accelerator(settled, device)
     if accelerator.is_main_process:
-        _claim(out, config, resume)
+        claim_folder(out, config, resume)
     set_seed(config.seed)
     splits = open_splits(config)
     statistics = measure(splits.train, config)
-    config = settle(config, splits.train, statistics)
-    source, config = _open_start(config, splits, accelerator.is_main_process)
+    config = resolve_config(config, splits.train, statistics)
+    source, config = open_start(config, splits, accelerator.is_main_process)
     table = text_similarity(config.model.classes, config.text_encoder or None)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
-    parts = _build(config, table, statistics, accelerator, source)
+    parts = build_parts(config, table, statistics, accelerator, source)
     taught_by = None
     if config.teacher and teacher is None:
         teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
     if found is not None:
-        _require_same_pairs(found, splits, out)
+        require_same_pairs(found, splits, out)
         if found.state.get("taught", False) and teacher is None:
             raise InputError(
                 f"{out} was begun with a teacher given in Python; resume it there, with the same "
                 f"teacher"
             )
-        _restore(parts, found, out)
+        restore(parts, found, out)
     step = found.step if found else 0
     batches = make_batches(splits, config, accelerator.num_processes, step)
     end = min(batches.steps, limits.steps or batches.steps)
@@ -336,7 +253,7 @@ class _Run:
         config: TrainConfig,
         out: Path,
         accelerator: Accelerator,
-        parts: _Parts,
+        parts: Parts,
         splits: Splits,
         table: TextTable | None,
         batches: StepBatches,
@@ -414,7 +331,7 @@ class _Run:
             f"{name} {value:.3g}" for name, value in terms.items() if name not in ("total", "norm")
         )
         epoch = min(step // self.batches.steps_per_epoch + 1, self.config.optim.epochs)
-        memory = _peak_memory(self.accelerator.device) / 2**20
+        memory = peak_memory(self.accelerator.device) / 2**20
         return (
             f"epoch {epoch}/{self.config.optim.epochs}  loss {terms['total']:.3f} ({parts})  "
             f"lr {rate:.1e}  {pairs:.1f} pairs/s  {memory:.0f} MiB"
@@ -430,7 +347,7 @@ class _Run:
             message = str(error).split("sartm.errors.InputError: ")[-1].strip()
             raise InputError(f"{message} (at step {step + 1})") from None
         except RuntimeError as error:
-            message = _explain(error, step, self.config)
+            message = explain_failure(error, step, self.config)
             # lets go of the batches, and of the loader: it would report its dead worker once more
             traceback.clear_frames(error.__traceback__)
             raise InputError(message) from None
@@ -491,7 +408,7 @@ class _Run:
         predictor = Predictor(
             self.parts.validated(),
             device=str(self.accelerator.device),
-            precision=_precision_of(self.accelerator),
+            precision=precision_of(self.accelerator),
             workers=1,  # the loader's processes have the cores too
         )
         matrix = ConfusionMatrix(len(val.classes))
@@ -561,7 +478,7 @@ class _Run:
             state = {
                 "best": self.best,
                 "seconds": self.seconds,
-                "precision": _precision_of(self.accelerator),
+                "precision": precision_of(self.accelerator),
                 "pending": self.pending,
                 "taught": self.teacher is not None,
                 "pairs": fingerprint(self.splits),
@@ -578,225 +495,3 @@ def _inherit_licence(start: ModelFacts | None, names: Sequence[str]) -> str:
         f"Started from {start.name}: {start.licence} Then trained on {', '.join(names)}, whose "
         f"terms apply too."
     )
-
-
-def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
-    """Say so where the validation pairs are not new to the model that is started from."""
-    if val is None or not facts.training_images:
-        return
-    count = sum(was_seen(val[index], val.classes, facts) for index in range(len(val)))
-    if count:
-        log.warning(
-            "%s was trained on %d of the %d validation pairs: their scores flatter it, and so does "
-            "the choice of the best step; start from another model, as --init mini-synthetic",
-            start,
-            count,
-            len(val),
-        )
-
-
-def _accelerator(precision: str, device: str) -> Accelerator:
-    """accelerate on the wanted device; `auto` takes bf16 where the hardware is fast at it."""
-    chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is not None:
-        torch.cuda.set_device(chosen)
-    if precision == "auto":
-        precision = fast_precision(chosen.type)
-    # its state outlives a run; a second one in this process may want another precision
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(
-        cpu=chosen.type == "cpu",
-        mixed_precision={"fp32": "no"}.get(precision, precision),
-        step_scheduler_with_optimizer=False,
-    )
-
-
-def _precision_of(accelerator: Accelerator) -> Precision:
-    names: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
-    return names[accelerator.mixed_precision]
-
-
-def _explain(error: RuntimeError, step: int, config: TrainConfig) -> str:
-    """What ended a step, and what to do; other errors are bugs and are raised again."""
-    text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
-        where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
-        return (
-            f"out of {where} at step {step + 1}, batch size {config.optim.batch_size}: continue "
-            f"with --resume --set activation_checkpointing=true, or begin anew with a lower "
-            f"--set optim.batch_size (and higher optim.accumulate), a smaller --set "
-            f"augmentation.crop=[H,W] or --set precision=bf16"
-        )
-    if "DataLoader worker" in text:
-        return (
-            f"a data worker died at step {step + 1} (killed, or out of memory). Continue from "
-            f"the last checkpoint with --resume, with --set workers=0 if it happens again"
-        )
-    raise error
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: the most this process had, on a GPU that of its tensors there; 0 where unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _require_same_pairs(found: Checkpoint, splits: Splits, out: Path) -> None:
-    train, now = splits.train, fingerprint(splits)
-    if found.state.get("pairs", now) != now:
-        raise InputError(
-            f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
-            f"{out} was begun, or the unlabelled pairs are others. Give the split as it was, or "
-            f"start a new run with --init {out}/best"
-        )
-
-
-def _restore(parts: _Parts, found: Checkpoint, out: Path) -> None:
-    """Put a run back to where a checkpoint left it."""
-    try:
-        parts.load(found.tensors)
-        torch.set_rng_state(found.tensors["rng"])
-    except (RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(
-            f"the checkpoint at step {found.step} of {out} is of another configuration ({reason}). "
-            f"Resume without changing the model, the loss or the optimizer"
-        ) from None
-
-
-def _claim(out: Path, config: TrainConfig, resume: bool) -> None:
-    """Make the run's folder, or check that the one to resume is this run's."""
-    written = out / "config.json"
-    if resume:
-        if not written.exists():
-            raise InputError(f"nothing to resume in {out}: it has no config.json")
-        changes = find_changes(load_recipe(str(out)), config)
-        if changes:
-            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-            raise InputError(
-                f"{out} was begun with another configuration: {'; '.join(changes[:3])}{more}. "
-                f"Resume without changing it, or start a new run with --out"
-            )
-        return
-    if written.exists():
-        raise InputError(
-            f"{out} already holds a run. Continue it with --resume, or choose another folder "
-            f"with --out"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_durably(written, json.dumps(to_dict(config), indent=1).encode())
-    except OSError as error:
-        raise InputError(
-            f"cannot write the run to {out}: {error.strerror}; choose another --out"
-        ) from None
-
-
-def _open_start(
-    config: TrainConfig, splits: Splits, says: bool
-) -> tuple[SARTM | None, TrainConfig]:
-    """The model that `init` names, and the configuration with what it decides."""
-    if not config.init:
-        return None, config
-    source = load_for_training(config.init, classes=config.model.classes)
-    if says and config.encoder:
-        log.warning(
-            "starting from %s, with its encoder: %s is not read; for that one: --set init=",
-            config.init,
-            config.encoder,
-        )
-    if says and source.facts is not None:
-        _warn_of_seen(splits.val, source.facts, config.init)
-    return source, _take_over(config, source)
-
-
-def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
-    """What a model that is started from decides beside its weights.
-
-    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1].
-    """
-    model, released = config.model, source.config.fusion.norm == "batch"
-    model = replace(model, fusion=replace(model.fusion, norm=source.config.fusion.norm))
-    if released and config.thermal == "auto":
-        before = source.config.thermal
-        model = replace(model, thermal=replace(model.thermal, mean=before.mean, std=before.std))
-    return replace(config, model=model)
-
-
-def _build(
-    config: TrainConfig,
-    table: TextTable | None,
-    statistics: TrainingStatistics,
-    accelerator: Accelerator,
-    source: SARTM | None,
-) -> _Parts:
-    """Model, loss, optimizer and average at step 0, on the run's device."""
-    model = SARTM(config.model)
-    if source is not None:
-        start_from(model, source)
-    elif config.encoder:
-        from sartm.model.sources import load_encoder
-
-        load_encoder(model, config.encoder)
-    model.image_encoder.trunk.checkpointing = config.activation_checkpointing
-    model.to(accelerator.device)
-    classes = config.model.classes
-    cosines = None if table is None else torch.from_numpy(table.matrix(classes))
-    criterion = Criterion(
-        config.loss,
-        config.model.width,
-        torch.from_numpy(takes_part(classes)),
-        cosines,
-        statistics.class_shares,
-        reduce=_sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
-        ignore=classes.ignore,
-    ).to(accelerator.device)
-    average = make_average(model, config.optim.ema)
-    return _Parts(model, make_optimizer(model, config.optim), criterion, average)
-
-
-def start_from(model: SARTM, source: SARTM) -> None:
-    """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
-
-    Raises InputError where the encoder or decoder is of another size or number of heads.
-    """
-    heads = source.config.decoder.heads
-    if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
-        raise InputError(
-            f"cannot start from this model: its decoder has {heads} heads, here "
-            f"{model.config.decoder.heads}; use --set model.decoder.heads={heads}"
-        )
-    ours, theirs = model.state_dict(), source.state_dict()
-    same_classes = model.config.classes.names == source.config.classes.names
-    new = []
-    for name, tensor in ours.items():
-        per_class = name.startswith(("sam_mask_decoder.mask_tokens", "auxiliary_head.predict"))
-        per_class = per_class or "output_hypernetworks" in name
-        fits = name in theirs and theirs[name].shape == tensor.shape
-        if fits and (same_classes or not per_class):
-            tensor.copy_(theirs[name])
-        elif per_class or ".lora_" in name:
-            new.append(name)
-        else:
-            found = tuple(theirs[name].shape) if name in theirs else "nothing"
-            raise InputError(
-                f"cannot start from this model: {name} is {found} there and {tuple(tensor.shape)} "
-                f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
-                f"model.width as the model has them"
-            )
-    model.facts, model.encoder_source = source.facts, source.encoder_source
-    log.info(
-        "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
-    )
-
-
-def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Sum with gradient, so that a loss of global means has the global gradient."""
-    summed: Tensor = all_reduce(tensor)
-    return summed

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sartm.config import ModelConfig
 from sartm.errors import InputError
-from sartm.model.checkpoint import ModelFacts, load_for_training
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
 from sartm.training.augmentation import Batch
 

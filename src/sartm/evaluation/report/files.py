@@ -30,7 +30,7 @@ from sartm.evaluation.report.tables import (
     robustness_table,
     subset_table,
 )
-from sartm.io.decode import write_atomic
+from sartm.files import write_atomic
 
 
 def write_report(

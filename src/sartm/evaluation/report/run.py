@@ -15,7 +15,7 @@ from sartm.evaluation.report.page import STYLE
 from sartm.evaluation.report.pictures import Image, PairPictures
 from sartm.evaluation.report.scores import versions
 from sartm.evaluation.report.tables import NONE, Table, number
-from sartm.io.decode import write_atomic
+from sartm.files import write_atomic
 
 POINTS = 120
 """Of a learning curve; longer runs are averaged down to as many."""

@@ -1,0 +1,35 @@
+"""Work done in threads, ahead of what is taken, in order and in bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def split_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """`items` in lists of `size`, the last one shorter."""
+    each = iter(items)
+    while chunk := list(islice(each, size)):
+        yield chunk
+
+
+def read_ahead(
+    items: Iterable[Item], read: Callable[[Item], Result], threads: int = 2
+) -> Iterator[tuple[Item, Callable[[], Result]]]:
+    """Each item, in order, with a call that gives what `read` made of it, or raises.
+
+    `read` runs in `threads` threads, one item ahead of each: memory does not grow with the items.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(read, item)))
+            if len(waiting) > threads:
+                first, future = waiting.popleft()
+                yield first, future.result
+        for first, future in waiting:
+            yield first, future.result

@@ -1,0 +1,99 @@
+"""A label map with what is needed to look at it and judge it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sartm.classes import Classes
+from sartm.inference.tiles import resize_strips
+
+ROWS = 256
+"""Rows of pixels that are drawn or counted at a time."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A label map with what is needed to look at it and judge it."""
+
+    labels: Array
+    """(H, W) class ids, uint8 (uint16 beyond 256 classes)."""
+    classes: Classes
+    logits: Tensor | None = field(repr=False)
+    """(K, h/4, w/4) on the CPU, of the padded input; None when it was labelled in tiles."""
+    image: Array = field(repr=False)
+    """(H, W, 3) uint8, what overlays are drawn on: RGB, or thermal in grey."""
+    coarse: npt.NDArray[np.float16] | None = field(default=None, repr=False)
+    """(H/4, W/4) confidence of an image that was labelled in tiles."""
+
+    @cached_property
+    def confidence(self) -> npt.NDArray[np.float16]:
+        """(H, W) largest soft-max probability; not calibrated. Of tiles: resized from stride 4."""
+        height, width = self.labels.shape
+        out = np.empty((height, width), np.float16)
+        if self.logits is None:
+            assert self.coarse is not None
+            rows = [torch.from_numpy(self.coarse)[None].float()]
+            for top, strip in resize_strips(rows, (height, width)):
+                out[top : top + strip.shape[1]] = strip[0].numpy()
+            return out
+        for top, strip in resize_strips([self.logits], (height, width)):
+            out[top : top + strip.shape[1]] = confidence_of(strip).numpy()
+        return out
+
+    def _at_stride_4(self) -> npt.NDArray[Any]:
+        """(ceil(H / 4), ceil(W / 4)) confidence, without the padding."""
+        if self.coarse is not None:
+            return self.coarse
+        assert self.logits is not None
+        height, width = (-(-side // 4) for side in self.labels.shape)
+        return np.asarray(confidence_of(self.logits[:, :height, :width]).numpy())
+
+    def overlay(
+        self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) the image with the class colours over it; class 0 stays clear.
+
+        It is drawn into `out`, which may be the image itself, or into a new array.
+        """
+        palette = np.array(self.classes.palette, np.uint8)
+        mixed = np.empty((*self.labels.shape, 3), np.uint8) if out is None else out
+        for top in range(0, len(mixed), ROWS):
+            rows = slice(top, top + ROWS)
+            labels, image = self.labels[rows], np.ascontiguousarray(self.image[rows])
+            colours = np.take(palette, labels, axis=0)  # a third of the time of palette[labels]
+            drawn = cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)
+            if not self.classes.prompts[0]:
+                drawn = cv2.copyTo(image, (labels == 0).astype(np.uint8), drawn)
+            mixed[rows] = drawn
+        return mixed
+
+    def summary(self) -> dict[str, Any]:
+        """Size, share of every class that occurs, and the mean confidence (at stride 4)."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for top in range(0, len(self.labels), ROWS):
+            rows = self.labels[top : top + ROWS].ravel()
+            counts += np.bincount(rows, minlength=len(self.classes))
+        shares = {
+            name: round(int(count) / self.labels.size, 6)
+            for name, count in zip(self.classes.names, counts, strict=True)
+            if count
+        }
+        confidence = float(self._at_stride_4().mean(dtype=np.float64))
+        return {
+            "size": list(self.labels.shape),
+            "shares": shares,
+            "confidence": round(confidence, 4),
+        }
+
+
+def confidence_of(logits: Tensor) -> Tensor:
+    """Largest soft-max probability of (K, ...) logits."""
+    return 1 / (logits - logits.amax(0)).exp().sum(0)

@@ -1,0 +1,133 @@
+"""Label maps: class ids from grey, palette and colour pictures, and back to PNG."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sartm.classes import Colour
+from sartm.errors import InputError
+from sartm.files import write_atomic
+from sartm.io.decode import (
+    MAX_PIXELS,
+    Array,
+    File,
+    Source,
+    as_file,
+    load_pixels,
+    palette_colours,
+    palette_indices,
+    probe,
+)
+
+
+def read_label(
+    path: Source,
+    ignore: int = 255,
+    colours: tuple[Colour, ...] = (),
+    max_pixels: int = MAX_PIXELS,
+) -> Array:
+    """Read class ids as (H, W), uint8, or uint16 where an id exceeds 255.
+
+    Palette images give their indices and small bit depths their values. Negative ids mean `ignore`.
+    With `colours` (RGB, position = id) a colour picture is read, stored in RGB or in BGR order.
+
+    Raises:
+        InputError: not a readable image, lossy (JPEG), a colour picture without `colours`, or a
+            colour that is not among them.
+    """
+    path = as_file(path)
+    header = probe(path, max_pixels)
+    if header.kind == "jpeg":
+        raise InputError(
+            f"{path}: a label cannot be JPEG, whose compression mixes ids along edges; use the "
+            f"original PNG"
+        )
+    pixels = (
+        palette_indices(path, header)
+        if header.mode == "P" and not colours
+        else load_pixels(path, header)
+    )
+    if header.mode == "P" and colours:
+        pixels = palette_colours(path, header)
+    if pixels.ndim == 2 and header.grey_bits < 8:
+        pixels = pixels // (255 // (2**header.grey_bits - 1))
+    if pixels.ndim == 3:
+        return _colours_to_ids(pixels[..., :3], colours, path)
+    return _as_ids(pixels, ignore, path)
+
+
+def write_label(path: str | Path, label: Array) -> None:
+    """Write (H, W) class ids as grey PNG: 8 bits, or 16 where an id exceeds 255. Atomic."""
+    write_atomic(Path(path), encode_label(label, str(path)))
+
+
+def encode_label(label: Array, name: str = "label") -> bytes:
+    """The PNG that `write_label` writes; `name` says in messages which one it is."""
+    if label.ndim != 2 or label.dtype.kind not in "iu":
+        raise InputError(
+            f"{name}: a label map is (H, W) integers, found {label.dtype} {label.shape}"
+        )
+    low, high = (int(label.min()), int(label.max())) if label.size else (0, 0)
+    if low < 0 or high > 65535:
+        raise InputError(f"{name}: ids of a label map lie in 0-65535, found {low} to {high}")
+    done, data = cv2.imencode(".png", label.astype(np.uint8 if high <= 255 else np.uint16))
+    if not done:
+        raise InputError(f"{name}: cannot encode a label map of {label.shape}")
+    return data.tobytes()
+
+
+def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
+    if pixels.dtype in (np.uint8, np.uint16):
+        small = pixels.dtype == np.uint16 and (pixels.size == 0 or pixels.max() <= 255)
+        return np.ascontiguousarray(pixels, dtype=np.uint8 if small else pixels.dtype)
+    if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
+        raise InputError(
+            f"{path}: a label holds whole class ids, found fractions such as "
+            f"{pixels[pixels != np.rint(pixels)][0]:g}; is this the thermal image?"
+        )
+    ids = np.where(pixels < 0, ignore, pixels)
+    if ids.size and ids.max() > 65535:
+        raise InputError(f"{path}: label ids reach {ids.max():g}; 65535 is the largest supported")
+    return ids.astype(np.uint8 if ids.max(initial=0) <= 255 else np.uint16)
+
+
+def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File) -> Array:
+    """(H, W, 3) RGB to (H, W) ids by exact colour; three equal channels are ids stored thrice."""
+    if not colours:
+        if np.ptp(pixels, axis=2).max(initial=0) == 0:
+            return np.ascontiguousarray(pixels[..., 0])
+        raise InputError(
+            f"{path}: a label holds class ids, but this is a colour picture; use the id images "
+            f"(for FMB the folder Label, not color), or give the colour table of the classes"
+        )
+    if pixels.dtype != np.uint8:
+        raise InputError(f"{path}: a colour label has 8 bits per channel, found {pixels.dtype}")
+    best, unknown = _look_up(pixels, colours)
+    if unknown.any():  # some sets store the same palette in BGR order
+        other, still_unknown = _look_up(pixels[..., ::-1], colours)
+        if still_unknown.sum() < unknown.sum():
+            best, unknown = other, still_unknown
+    if unknown.any():
+        colour = tuple(int(value) for value in pixels[unknown][0])
+        raise InputError(
+            f"{path}: {int(unknown.sum())} label pixels have a colour that is not in the palette, "
+            f"e.g. {colour}; add it to the class table or use the id images"
+        )
+    return best
+
+
+def _look_up(pixels: Array, colours: tuple[Colour, ...]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Ids (H, W) and where no colour fits."""
+    packed, table = _pack(pixels), _pack(np.asarray(colours))
+    order = np.argsort(table, kind="stable")
+    place = np.searchsorted(table[order], packed).clip(max=len(colours) - 1)
+    ids = order[place]
+    return ids.astype(np.uint8 if len(colours) <= 256 else np.uint16), table[ids] != packed
+
+
+def _pack(colours: Array) -> npt.NDArray[np.int32]:
+    """(..., 3) values 0-255 to (...) one number each."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return (red << 16) + (green << 8) + blue

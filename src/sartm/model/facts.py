@@ -1,0 +1,54 @@
+"""What a model folder says about itself: where it comes from and how it is built."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sartm.config import ModelConfig
+
+FORMAT = 1
+"""Raised when an older sartm could not read what this one writes."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Where a model comes from; travels with its weights and makes its card."""
+
+    name: str = ""
+    data: tuple[str, ...] = ()
+    """Data sets it was trained on, those of the models it started from first."""
+    selected_on: str | None = None
+    """Split the checkpoint was chosen on; None when nothing was chosen."""
+    licence: str = ""
+    """What is known about using the weights; empty says what follows from the origin."""
+    command: str = ""
+    seed: int = 0
+    steps: int = 0
+    """Optimizer steps; 0: the heads were never trained."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """Scores on the split `selected_on`, in percent."""
+    training_images: dict[str, str] = field(default_factory=dict)
+    """Name of each training pair to the SHA-256 of its pixels, inherited ones too."""
+    text: dict[str, Any] | None = None
+    """Text table the classes were related by: {encoder, prompts, cosines}."""
+    encoder: str = ""
+    """File, folder or hub id of the SAM 2 (or EfficientNet-Lite0) weights that the encoder started
+    from; empty: trained here."""
+    encoder_sha256: str = ""
+    """Of trunk and neck without adapters; see `hash_encoder`."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The whole training configuration."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """config.json: everything needed to build the model again, apart from its weights."""
+
+    format: int
+    sartm: str
+    """Version that wrote it."""
+    weights: Literal["full", "adapters"]
+    """`adapters` lacks the encoder that `facts.encoder` names."""
+    model: ModelConfig
+    facts: ModelFacts
+    kind: Literal["sartm", "released"] = "sartm"
+    """`released` computes as the authors' code does; its canvas is `model.fusion.crop`."""

@@ -1,0 +1,57 @@
+"""The optimizer, its learning rate, and the running mean of the weights."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from sartm.model.sartm import SARTM
+from sartm.training.recipes import OptimConfig
+
+
+def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float:
+    """Rate before optimizer step `step`: linear from 0.1 lr over the warm-up, then polynomial.
+
+    As the released recipe: the decay reaches 0 one epoch after the last (released-code, section 4).
+    """
+    warm_up = config.warmup_epochs * steps_per_epoch
+    if step < warm_up:
+        return config.lr * (0.1 + 0.9 * step / warm_up)
+    end = (config.epochs + 1) * steps_per_epoch
+    left: float = (1 - (step - warm_up) / (end - warm_up)) ** config.power
+    return config.lr * left
+
+
+def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over what learns; no weight decay on one-dimensional tensors."""
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = []
+    for encoder in (False, True) if config.encoder != 1 else (False,):
+        some = [p for name, p in learning if encoder is (config.encoder != 1 and _is_slow(name))]
+        factor = config.encoder if encoder else 1.0
+        for decay, params in (
+            (config.weight_decay, [p for p in some if p.ndim > 1]),
+            (0.0, [p for p in some if p.ndim <= 1]),
+        ):
+            groups.append({"params": params, "weight_decay": decay, "factor": factor})
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights
+
+
+def _is_slow(name: str) -> bool:
+    """Whether a parameter is one that `OptimConfig.encoder` is about."""
+    return name.startswith("image_encoder.trunk.") and ".lora_" not in name
+
+
+def make_average(model: SARTM, decay: float) -> AveragedModel | None:
+    """The running mean of the weights; young runs average over a tenth of their steps."""
+    if decay == 0:
+        return None
+
+    def update(averaged: Any, current: Any, count: Any) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - keep)
+
+    average = AveragedModel(model, multi_avg_fn=update)
+    average.n_averaged += 1  # starts as a copy, which is then averaged into
+    return average

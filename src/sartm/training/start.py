@@ -1,0 +1,262 @@
+"""The start of a run: its folder, device, splits, model, and what it takes over from another."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from torch.distributed.nn.functional import all_reduce
+from torch.optim.swa_utils import AveragedModel
+
+from sartm.config import to_dict
+from sartm.data.pairs import PairDataset
+from sartm.errors import InputError
+from sartm.evaluation.scoring import was_seen
+from sartm.inference.devices import Precision, choose_device, fast_precision
+from sartm.language import TextTable, takes_part
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load_for_training
+from sartm.model.sartm import SARTM
+from sartm.training.batches import Splits, TrainingStatistics, fingerprint
+from sartm.training.losses import Criterion
+from sartm.training.optimizer import make_average, make_optimizer
+from sartm.training.recipes import TrainConfig, find_changes, load_recipe
+from sartm.training.runs import Checkpoint, write_durably
+
+log = logging.getLogger("sartm")
+
+
+@dataclass
+class Parts:
+    """All state of a run that a checkpoint must hold."""
+
+    model: SARTM
+    optimizer: torch.optim.AdamW
+    criterion: Criterion
+    average: AveragedModel | None
+
+    def tensors(self) -> dict[str, Tensor]:
+        named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        named |= {f"criterion/{k}": v for k, v in self.criterion.state_dict().items()}
+        if self.average is not None:
+            named |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        for parameter, state in self.optimizer.state.items():
+            for key, value in state.items():
+                named[f"optimizer/{key}/{names[id(parameter)]}"] = torch.as_tensor(value)
+        return named
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.model.load_state_dict(under("model/"))
+        self.criterion.load_state_dict(under("criterion/"))
+        if self.average is not None:
+            self.average.load_state_dict(under("average/"))
+        parameters = dict(self.model.named_parameters())
+        for key, value in under("optimizer/").items():
+            kind, name = key.split("/", 1)
+            self.optimizer.state[parameters[name]][kind] = value
+
+    def validated(self) -> SARTM:
+        """The model that is validated and kept."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, SARTM)
+        return self.average.module
+
+
+def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
+    """Say so where the validation pairs are not new to the model that is started from."""
+    if val is None or not facts.training_images:
+        return
+    count = sum(was_seen(val[index], val.classes, facts) for index in range(len(val)))
+    if count:
+        log.warning(
+            "%s was trained on %d of the %d validation pairs: their scores flatter it, and so does "
+            "the choice of the best step; start from another model, as --init mini-synthetic",
+            start,
+            count,
+            len(val),
+        )
+
+
+def make_accelerator(precision: str, device: str) -> Accelerator:
+    """accelerate on the wanted device; `auto` takes bf16 where the hardware is fast at it."""
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    if precision == "auto":
+        precision = fast_precision(chosen.type)
+    # its state outlives a run; a second one in this process may want another precision
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision={"fp32": "no"}.get(precision, precision),
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def precision_of(accelerator: Accelerator) -> Precision:
+    """The number format that accelerate computes in."""
+    names: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+    return names[accelerator.mixed_precision]
+
+
+def require_same_pairs(found: Checkpoint, splits: Splits, out: Path) -> None:
+    """Refuse to resume where the training pairs are other ones."""
+    train, now = splits.train, fingerprint(splits)
+    if found.state.get("pairs", now) != now:
+        raise InputError(
+            f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
+            f"{out} was begun, or the unlabelled pairs are others. Give the split as it was, or "
+            f"start a new run with --init {out}/best"
+        )
+
+
+def restore(parts: Parts, found: Checkpoint, out: Path) -> None:
+    """Put a run back to where a checkpoint left it."""
+    try:
+        parts.load(found.tensors)
+        torch.set_rng_state(found.tensors["rng"])
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"the checkpoint at step {found.step} of {out} is of another configuration ({reason}). "
+            f"Resume without changing the model, the loss or the optimizer"
+        ) from None
+
+
+def claim_folder(out: Path, config: TrainConfig, resume: bool) -> None:
+    """Make the run's folder, or check that the one to resume is this run's."""
+    written = out / "config.json"
+    if resume:
+        if not written.exists():
+            raise InputError(f"nothing to resume in {out}: it has no config.json")
+        changes = find_changes(load_recipe(str(out)), config)
+        if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise InputError(
+                f"{out} was begun with another configuration: {'; '.join(changes[:3])}{more}. "
+                f"Resume without changing it, or start a new run with --out"
+            )
+        return
+    if written.exists():
+        raise InputError(
+            f"{out} already holds a run. Continue it with --resume, or choose another folder "
+            f"with --out"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_durably(written, json.dumps(to_dict(config), indent=1).encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write the run to {out}: {error.strerror}; choose another --out"
+        ) from None
+
+
+def open_start(config: TrainConfig, splits: Splits, says: bool) -> tuple[SARTM | None, TrainConfig]:
+    """The model that `init` names, and the configuration with what it decides."""
+    if not config.init:
+        return None, config
+    source = load_for_training(config.init, classes=config.model.classes)
+    if says and config.encoder:
+        log.warning(
+            "starting from %s, with its encoder: %s is not read; for that one: --set init=",
+            config.init,
+            config.encoder,
+        )
+    if says and source.facts is not None:
+        _warn_of_seen(splits.val, source.facts, config.init)
+    return source, _take_over(config, source)
+
+
+def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
+    """What a model that is started from decides beside its weights.
+
+    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1].
+    """
+    model, released = config.model, source.config.fusion.norm == "batch"
+    model = replace(model, fusion=replace(model.fusion, norm=source.config.fusion.norm))
+    if released and config.thermal == "auto":
+        before = source.config.thermal
+        model = replace(model, thermal=replace(model.thermal, mean=before.mean, std=before.std))
+    return replace(config, model=model)
+
+
+def build_parts(
+    config: TrainConfig,
+    table: TextTable | None,
+    statistics: TrainingStatistics,
+    accelerator: Accelerator,
+    source: SARTM | None,
+) -> Parts:
+    """Model, loss, optimizer and average at step 0, on the run's device."""
+    model = SARTM(config.model)
+    if source is not None:
+        start_from(model, source)
+    elif config.encoder:
+        from sartm.model.sources import load_encoder
+
+        load_encoder(model, config.encoder)
+    model.image_encoder.trunk.checkpointing = config.activation_checkpointing
+    model.to(accelerator.device)
+    classes = config.model.classes
+    cosines = None if table is None else torch.from_numpy(table.matrix(classes))
+    criterion = Criterion(
+        config.loss,
+        config.model.width,
+        torch.from_numpy(takes_part(classes)),
+        cosines,
+        statistics.class_shares,
+        reduce=_sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
+        ignore=classes.ignore,
+    ).to(accelerator.device)
+    average = make_average(model, config.optim.ema)
+    return Parts(model, make_optimizer(model, config.optim), criterion, average)
+
+
+def start_from(model: SARTM, source: SARTM) -> None:
+    """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
+
+    Raises InputError where the encoder or decoder is of another size or number of heads.
+    """
+    heads = source.config.decoder.heads
+    if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
+        raise InputError(
+            f"cannot start from this model: its decoder has {heads} heads, here "
+            f"{model.config.decoder.heads}; use --set model.decoder.heads={heads}"
+        )
+    ours, theirs = model.state_dict(), source.state_dict()
+    same_classes = model.config.classes.names == source.config.classes.names
+    new = []
+    for name, tensor in ours.items():
+        per_class = name.startswith(("sam_mask_decoder.mask_tokens", "auxiliary_head.predict"))
+        per_class = per_class or "output_hypernetworks" in name
+        fits = name in theirs and theirs[name].shape == tensor.shape
+        if fits and (same_classes or not per_class):
+            tensor.copy_(theirs[name])
+        elif per_class or ".lora_" in name:
+            new.append(name)
+        else:
+            found = tuple(theirs[name].shape) if name in theirs else "nothing"
+            raise InputError(
+                f"cannot start from this model: {name} is {found} there and {tuple(tensor.shape)} "
+                f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
+                f"model.width as the model has them"
+            )
+    model.facts, model.encoder_source = source.facts, source.encoder_source
+    log.info(
+        "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
+    )
+
+
+def _sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Sum with gradient, so that a loss of global means has the global gradient."""
+    summed: Tensor = all_reduce(tensor)
+    return summed
