@@ -1,17 +1,15 @@
 """`sartm data`: check, describe, convert, align and draw data sets."""
 
-import re
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from sartm.cli.options import Json, print_json
-from sartm.errors import InputError
+from sartm.cli import options
+from sartm.cli.options import print_json, read_size
 
 if TYPE_CHECKING:
     from sartm.datatools.check import GroupStats
@@ -19,29 +17,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
 
 DataSet = Annotated[str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")]
-
-
-class Target(StrEnum):
-    """Layouts that a data set can be written in."""
-
-    four_channel = "four-channel"
-    flat = "flat"
-    flat_jpeg = "flat-jpeg"
-    toml = "dataset.toml"
-
-
-class ThermalValues(StrEnum):
-    """What drawn thermal images hold."""
-
-    display = "display"
-    celsius = "celsius"
+Target = Literal["four-channel", "flat", "flat-jpeg", "dataset.toml"]
 
 
 @app.command()
 def check(
     dataset: DataSet,
     out: Annotated[Path | None, typer.Option(help="Folder for a contact sheet.")] = None,
-    json_file: Json = "",
+    json_file: options.Json = "",
 ) -> int:
     """Find what is wrong with a data set; exit status 3 if it cannot be used as it is."""
     from sartm.datatools.check import check_dataset
@@ -52,8 +35,8 @@ def check(
         table = Table("split", "pairs", "official", title=f"{result.name} ({result.layout})")
         for count in result.splits:
             copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
-            own = f"{count.pairs - count.mirrored}{copies}"
-            table.add_row(count.split, own, str(count.official or "-"))
+            pairs = f"{count.pairs - count.mirrored}{copies}"
+            table.add_row(count.split, pairs, str(count.official or "-"))
         Console().print(table)
         print(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
         if result.offset:
@@ -89,7 +72,7 @@ def _listed(counts: dict[str, int]) -> str:
 def stats(
     dataset: DataSet,
     out: Annotated[Path | None, typer.Option(help="Folder for a chart.")] = None,
-    json_file: Json = "",
+    json_file: options.Json = "",
 ) -> int:
     """Count class shares per split and subset, and the range of thermal values."""
     from sartm.config import to_dict
@@ -130,13 +113,13 @@ def convert(
     to: Annotated[Target, typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
     lossy: Annotated[bool, typer.Option(help="Also where something is lost; says what.")] = False,
-    json_file: Json = "",
+    json_file: options.Json = "",
 ) -> int:
     """Write a data set in another layout: every pixel the same, or a refusal."""
     from sartm.config import to_dict
     from sartm.datatools.convert import convert_dataset
 
-    result = convert_dataset(dataset, to.value, out, lossy)
+    result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
     if json_file != "-":
         print(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
@@ -153,7 +136,7 @@ def align(
     calibration: Annotated[
         Path | None, typer.Option(help="JSON: homography, point pairs, or cameras.")
     ] = None,
-    json_file: Json = "",
+    json_file: options.Json = "",
 ) -> int:
     """Move the thermal images onto the RGB images; pictures show before and after."""
     from sartm.config import to_dict
@@ -181,22 +164,19 @@ def synth(
         str, typer.Option(help="day, dusk, night, fog, smoke, glare or random.")
     ] = "random",
     misregistration: Annotated[float, typer.Option(min=0, help="Largest shift, pixels.")] = 0.0,
-    thermal: Annotated[ThermalValues, typer.Option(help="8-bit grey or degrees.")] = (
-        ThermalValues.display
-    ),
+    thermal: Annotated[
+        Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
+    ] = "display",
 ) -> int:
     """Draw a labelled data set of street scenes."""
     from sartm.scenes.dataset import SceneOptions, write_dataset
 
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
-    if not sides:
-        raise InputError(f"--size {size!r} is not HEIGHTxWIDTH; write e.g. 480x640")
-    options = SceneOptions(
+    scenes = SceneOptions(
         condition=condition,
-        size=(int(sides[1]), int(sides[2])),
+        size=read_size(size, "--size"),
         misregistration=misregistration,
-        thermal=thermal.value,
+        thermal=thermal,
     )
-    write_dataset(out, pairs, seed, options)
+    write_dataset(out, pairs, seed, scenes)
     print(f"{pairs} pairs in {out}; sartm data check {out} describes them")
     return 0

@@ -1,53 +1,37 @@
 """Measure models: how right they are (`evaluate`, `score`, `demo`) and how fast (`bench`)."""
 
 import json
-import re
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from sartm.cli.options import (
-    BatchSize,
-    Canvas,
-    ClassNames,
-    Compile,
-    Data,
-    Device,
-    Encoder,
-    Json,
-    Modality,
-    Model,
-    Precision,
-    PrecisionOption,
-    Protocol,
-    Runtime,
-    Split,
-    Workers,
-    make_predictor,
-    print_json,
-    read_size,
-)
+from sartm.cli import options
+from sartm.cli.options import command_line, make_predictor, print_json, read_size
+from sartm.config import Modality
 from sartm.errors import InputError
 
 if TYPE_CHECKING:
+    from sartm.data.pairs import PairDataset
     from sartm.evaluation.report.scores import Report
     from sartm.evaluation.scoring import Views
+    from sartm.inference.predictor import Predictor
+
+ReportFolder = Annotated[Path, typer.Option(help="Folder for the report.")]
 
 
 def evaluate(
-    data: Data,
-    model: Model = "mini",
-    encoder: Encoder = "",
-    classes: ClassNames = "",
-    canvas: Canvas = None,
-    split: Split = "val",
-    protocol: Protocol = "",
-    modality: Modality = Modality.both,
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
+    data: options.Data,
+    model: options.Model = "mini",
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
+    split: options.Split = "val",
+    protocol: options.Protocol = "",
+    modality: Modality = "both",
+    out: ReportFolder = Path("report"),
     limit: Annotated[int | None, typer.Option(min=1, help="This many pairs, evenly.")] = None,
     window: Annotated[str, typer.Option(help="Sliding window HxW instead of the whole.")] = "",
     stride: Annotated[int | None, typer.Option(help="Of the window, in pixels.")] = None,
@@ -57,12 +41,12 @@ def evaluate(
     conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.auto,
-    batch_size: BatchSize = 1,
-    workers: Workers = None,
-    compile: Compile = False,
-    json_file: Json = "",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = 1,
+    workers: options.Workers = None,
+    compile: options.Compile = False,
+    json_file: options.Json = "",
 ) -> int:
     """Score a model on a split: report.json, report.md, report.html."""
     from sartm.data.pairs import PairDataset
@@ -71,70 +55,62 @@ def evaluate(
     from sartm.evaluation.report.published import load_published
     from sartm.evaluation.robustness import choose_conditions, measure_robustness
     from sartm.evaluation.scoring import evaluate_with_pictures
-    from sartm.model.released import is_unnamed
 
     views = _views(window, stride, scales, flip)
     names = [name.strip() for name in conditions.split(",") if name.strip()]
-    wanted = choose_conditions(names, modality.value) if robustness or names else []
+    wanted = choose_conditions(names, modality) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile
     )
-    if is_unnamed(predictor.classes) and predictor.classes.names != dataset.classes.names:
-        raise InputError(
-            f"{model} does not name its {len(predictor.classes)} classes; if they are this data "
-            f"set's, add --classes {data} (or pst900, mfnet, fmb)"
-        )
+    _check_classes(predictor, dataset, model, data)
     rows = []
     if wanted:
         rows = measure_robustness(
-            predictor,
-            dataset,
-            out,
-            conditions=wanted,
-            modality=modality.value,
-            protocol=protocol or None,
-            views=views,
-            seed=seed,
-        )
+            predictor, dataset, out, conditions=wanted, modality=modality,
+            protocol=protocol or None, views=views, seed=seed,
+        )  # fmt: skip
     report, pictures = evaluate_with_pictures(
-        predictor,
-        dataset,
-        modality=modality.value,
-        protocol=protocol or None,
-        views=views,
-        robustness=rows,
-        model=model,
-        command="sartm " + " ".join(sys.argv[1:]),
-    )
+        predictor, dataset, modality=modality, protocol=protocol or None, views=views,
+        robustness=rows, model=model, command=command_line(),
+    )  # fmt: skip
     comparison = compare_published(report, load_published()) if compare else None
     write_report(report, out, pictures, comparison, dataset.classes.palette)
     _print_report(report, out, json_file)
     return 0
 
 
+def _check_classes(predictor: "Predictor", dataset: "PairDataset", model: str, data: str) -> None:
+    """Refuse classes without names where nothing says that they are the data set's."""
+    from sartm.model.released import is_unnamed
+
+    if is_unnamed(predictor.classes) and predictor.classes.names != dataset.classes.names:
+        raise InputError(
+            f"{model} does not name its {len(predictor.classes)} classes; if they are this data "
+            f"set's, add --classes {data} (or pst900, mfnet, fmb)"
+        )
+
+
 def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
     from sartm.evaluation.scoring import Views
 
-    size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", window)
-    if window and not size:
-        raise InputError(f"--window is {window!r}; write HEIGHTxWIDTH, such as 480x640")
+    size = read_size(window, "--window") if window else None
     try:
         factors = tuple(float(part) for part in scales.split(","))
     except ValueError:
         raise InputError(
             f"--scales is {scales!r}; write numbers with commas, such as 0.75,1,1.25"
         ) from None
-    return Views((int(size[1]), int(size[2])) if size else None, stride, factors, flip)
+    return Views(size, stride, factors, flip)
 
 
 def score(
     predictions: Annotated[Path, typer.Option(help="Folder of label maps, <name>.png per pair.")],
-    data: Data,
-    split: Split = "val",
-    protocol: Protocol = "",
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("report"),
-    json_file: Json = "",
+    data: options.Data,
+    split: options.Split = "val",
+    protocol: options.Protocol = "",
+    out: ReportFolder = Path("report"),
+    json_file: options.Json = "",
 ) -> int:
     """Score label maps made by anyone, by any model."""
     from sartm.data.pairs import PairDataset
@@ -142,12 +118,7 @@ def score(
     from sartm.evaluation.scoring import score as run_score
 
     dataset = PairDataset.open(data, split)
-    report = run_score(
-        predictions,
-        dataset,
-        protocol=protocol or None,
-        command="sartm " + " ".join(sys.argv[1:]),
-    )
+    report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
     write_report(report, out, palette=dataset.classes.palette)
     _print_report(report, out, json_file)
     return 0
@@ -187,9 +158,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for pictures and the report.")] = Path(
         "out/demo"
     ),
-    model: Model = "mini",
-    device: Device = "auto",
-    json_file: Json = "",
+    model: options.Model = "mini",
+    device: options.Device = "auto",
+    json_file: options.Json = "",
 ) -> int:
     """Draw scenes by day, night, glare and fog, label them, and write a report with pictures."""
     from sartm.demo import run_demo
@@ -209,22 +180,24 @@ def demo(
 
 
 def bench(
-    model: Model = "mini",
-    runtime: Annotated[Runtime, typer.Option(help="What computes.")] = Runtime.torch,
+    model: options.Model = "mini",
+    runtime: Annotated[
+        Literal["torch", "onnx", "openvino"], typer.Option(help="What computes.")
+    ] = "torch",
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
-    batch_size: BatchSize = 1,
+    batch_size: options.BatchSize = 1,
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Batches under way at a time, sharing the cores.")
     ] = 1,
-    modality: Modality = Modality.both,
-    compile: Compile = False,
+    modality: Modality = "both",
+    compile: options.Compile = False,
     compare: Annotated[
         str, typer.Option(help="A second setting, in turns: runtime=onnx,precision=fp32")
     ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 10,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.auto,
-    json_file: Json = "",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    json_file: options.Json = "",
 ) -> int:
     """Measure speed and memory; the last line is one JSON object."""
     from sartm.benchmark import Setting, change_setting
@@ -232,8 +205,8 @@ def bench(
 
     height, width = read_size(size, "--size")
     setting = Setting(
-        model=model, runtime=runtime.value, height=height, width=width, batch_size=batch_size,
-        precision=precision.value, modality=modality.value, workers=workers, compile=compile,
+        model=model, runtime=runtime, height=height, width=width, batch_size=batch_size,
+        precision=precision, modality=modality, workers=workers, compile=compile,
     )  # fmt: skip
     changed = change_setting(setting, compare) if compare else None
     result = run_bench(setting, changed, rounds=rounds, device=device)

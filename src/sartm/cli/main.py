@@ -46,18 +46,7 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status: 0, 2 for user errors, 3 for failed items, 130."""
-    # Damaged files are described by our own messages; the decoders' would double them.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
-    )
-    logging.getLogger("sartm").setLevel(logging.INFO)
-    for noisy in ("httpx", "httpx2", "huggingface_hub", "accelerate"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+    _prepare_messages()
     try:
         status = app(argv, standalone_mode=False)
     except InputError as error:
@@ -76,12 +65,24 @@ def main(argv: list[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _prepare_messages() -> None:
+    """Log lines and warnings of ours reach the terminal; those of libraries do not double them."""
+    # Damaged files are described by our own messages; the decoders' would double them.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+    )
+    logging.getLogger("sartm").setLevel(logging.INFO)
+    for noisy in ("httpx", "httpx2", "huggingface_hub", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+
+
 def run() -> None:
     """Console script."""
     status = main()
     gc.freeze()  # the process ends: nothing is left to be looked through
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    run()

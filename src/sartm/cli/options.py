@@ -4,9 +4,8 @@ import gc
 import json
 import re
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,63 +16,7 @@ if TYPE_CHECKING:
     from sartm.inference.predictor import Predictor
 
 
-class Modality(StrEnum):
-    """What a model may see."""
-
-    both = "both"
-    rgb = "rgb"
-    thermal = "thermal"
-
-
-class Precision(StrEnum):
-    """Number format of the network."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class YesNo(StrEnum):
-    """Whether a fourth channel is thermal."""
-
-    auto = "auto"
-    yes = "yes"
-    no = "no"
-
-
-class OneFile(StrEnum):
-    """Where RGB (first) and thermal lie in one video."""
-
-    left_right = "left-right"
-    right_left = "right-left"
-    top_bottom = "top-bottom"
-    bottom_top = "bottom-top"
-    four_channel = "four-channel"
-
-
-class Match(StrEnum):
-    """How frames find their partners."""
-
-    auto = "auto"
-    by_time = "time"
-    by_index = "index"
-
-
-class ExportFormat(StrEnum):
-    """Kinds of files that a model is exported to."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-
-
-class Runtime(StrEnum):
-    """What computes the network."""
-
-    torch = "torch"
-    onnx = "onnx"
-    openvino = "openvino"
-
+NumberFormat = Literal["auto", "fp32", "bf16", "fp16"]
 
 Model = Annotated[str, typer.Option("--model", help="Bundled name, folder, hub id or file.")]
 Encoder = Annotated[
@@ -87,7 +30,7 @@ Canvas = Annotated[
 ]
 Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="auto takes bf16 where it is fast.")]
+Precision = Annotated[NumberFormat, typer.Option(help="auto takes bf16 where it is fast.")]
 BatchSize = Annotated[
     int, typer.Option(min=1, max=1024, help="Pairs of one size that the network takes at a time.")
 ]
@@ -126,6 +69,11 @@ def print_json(target: str, content: Any) -> None:
             ) from None
 
 
+def command_line() -> str:
+    """The command as it was typed, for what it leaves behind."""
+    return "sartm " + " ".join(sys.argv[1:])
+
+
 def import_network() -> None:
     """Import what computes, without the garbage collector.
 
@@ -148,7 +96,7 @@ def make_predictor(
     classes: str,
     canvas: int | None,
     device: str,
-    precision: Precision,
+    precision: NumberFormat,
     batch_size: int,
     workers: int | None,
     compile: bool,
@@ -162,7 +110,7 @@ def make_predictor(
     return Predictor(
         loaded,
         device=device,
-        precision=precision.value,
+        precision=precision,
         batch_size=batch_size,
         workers=workers,
         compiled=compile,

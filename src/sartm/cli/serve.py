@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sartm.cli.options import Device, Precision, PrecisionOption
+from sartm.cli import options
 from sartm.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 def serve_app(
@@ -37,8 +34,8 @@ def serve_app(
     max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=0, help="Further requests get 429.")] = 32,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 60,
-    device: Device = "auto",
-    precision: PrecisionOption = Precision.auto,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
 ) -> int:
     """Serve the web page, the REST API and annotation in one process."""
     try:
@@ -52,7 +49,7 @@ def serve_app(
     from sartm.app.annotation import open_annotation
 
     limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
-    predictors = load_predictors(models or [], device=device, precision=precision.value)
+    predictors = load_predictors(models or [], device=device, precision=precision)
     classes = next(iter(predictors.values())).classes
     folder = open_annotation(annotate, annotations, classes) if annotate else None
     local = host in {"127.0.0.1", "localhost", "::1"}

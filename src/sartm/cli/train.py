@@ -1,20 +1,17 @@
 """`train`: a recipe and what the command line changes in it."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sartm.cli.options import Device, Json, Precision, print_json
-
-if TYPE_CHECKING:
-    pass
+from sartm.cli import options
+from sartm.cli.options import command_line, print_json
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="mini, mfnet, pst900, fmb or a run's config.json")],
-    data: Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")] = "",
+    data: options.Data = "",
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
     init: Annotated[str, typer.Option(help="Model to start from.")] = "",
     teacher: Annotated[str, typer.Option(help="Larger model to learn from as well.")] = "",
@@ -27,15 +24,17 @@ def train(
     resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,
     max_time: Annotated[float | None, typer.Option(help="Minutes of this session.")] = None,
-    device: Device = "auto",
-    precision: Annotated[Precision | None, typer.Option(help="The recipe's if left out.")] = None,
+    device: options.Device = "auto",
+    precision: Annotated[
+        options.NumberFormat | None, typer.Option(help="The recipe's if left out.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Pairs the network takes at a time; the recipe's.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, max=256, help="Readers of batches; 0: none; the recipe's.")
     ] = None,
-    json_file: Json = "",
+    json_file: options.Json = "",
 ) -> int:
     """Train on a labelled data set; the best on its validation split is kept in OUT/best."""
     from dataclasses import replace
@@ -45,26 +44,17 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
-    if resume and (out / "config.json").exists():
-        config = load_recipe(str(out))
-    else:
-        config = load_recipe(recipe)
-    given = {
+    config = load_recipe(str(out) if resume and (out / "config.json").exists() else recipe)
+    values = {
         "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
-        "text_encoder": text_encoder, "seed": seed, "workers": workers,
-        "precision": precision and precision.value,
+        "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,
     }  # fmt: skip
-    changed = {key: value for key, value in given.items() if value not in ("", (), None)}
+    changed = {key: value for key, value in values.items() if value not in ("", (), None)}
     optim = config.optim if batch_size is None else replace(config.optim, batch_size=batch_size)
     config = override(replace(config, **changed, optim=optim), settings or [])  # type: ignore[arg-type]
-    seconds = None if max_time is None else 60 * max_time
+    limits = Limits(max_steps, None if max_time is None else 60 * max_time)
     result = run_training(
-        config,
-        out,
-        resume=resume,
-        limits=Limits(max_steps, seconds),
-        device=device,
-        command="sartm " + " ".join(sys.argv[1:]),
+        config, out, resume=resume, limits=limits, device=device, command=command_line()
     )
     print_json(json_file, result)
     if json_file != "-":

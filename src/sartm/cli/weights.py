@@ -2,36 +2,23 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from sartm.cli.options import (
-    Canvas,
-    ClassNames,
-    Encoder,
-    ExportFormat,
-    Json,
-    Modality,
-    Model,
-    print_json,
-    read_classes,
-    read_size,
-)
+from sartm.cli import options
+from sartm.cli.options import print_json, read_classes, read_size
+from sartm.config import Modality
 from sartm.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(help="List, fetch and convert weights.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_known(json_file: Json = "") -> int:
+def list_known(json_file: options.Json = "") -> int:
     """What can be loaded by name: bundled models and SAM 2's encoders."""
-
     from sartm.model.hub import list_weights
 
     rows = list_weights()
@@ -62,9 +49,9 @@ def get(
 def convert_model(
     source: Annotated[str, typer.Argument(help="Anything --model takes.")],
     out: Annotated[Path, typer.Option(help="Folder of the converted model.")],
-    encoder: Encoder = "",
-    classes: ClassNames = "",
-    canvas: Canvas = None,
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
     full: Annotated[bool, typer.Option("--full", help="Put the encoder into adapters.")] = False,
     half: Annotated[bool, typer.Option("--half", help="Write float16.")] = False,
 ) -> int:
@@ -87,21 +74,20 @@ def convert_model(
 
 
 def export(
-    format: Annotated[ExportFormat, typer.Option("--format", help="Kind of file.")],
+    format: Annotated[Literal["onnx", "openvino"], typer.Option("--format", help="Kind of file.")],
     out: Annotated[Path, typer.Option(help="Folder for the file, config.json and README.md.")],
-    model: Model = "mini",
-    encoder: Encoder = "",
-    classes: ClassNames = "",
-    canvas: Canvas = None,
-    modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = Modality.both,
+    model: options.Model = "mini",
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
+    modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = "both",
     int8: Annotated[bool, typer.Option("--int8", help="8-bit, measured on --data.")] = False,
     data: Annotated[str, typer.Option("--data", help="Your pairs, for comparison and int8.")] = "",
     pairs: Annotated[int, typer.Option(min=1, help="Pairs int8 is measured on.")] = 64,
     size: Annotated[str, typer.Option(help="Fix the graph to HEIGHTxWIDTH; any if left out.")] = "",
-    json_file: Json = "",
+    json_file: options.Json = "",
 ) -> int:
     """Write a model as ONNX or OpenVINO, once it is shown to compute what PyTorch computes."""
-
     from sartm.export import export_model, open_samples
     from sartm.model.loading import load
     from sartm.model.sartm import SARTM
@@ -113,8 +99,8 @@ def export(
     result = export_model(
         loaded,
         out,
-        format=format.value,
-        modality=modality.value,
+        format=format,
+        modality=modality,
         size=sides,
         int8=int8,
         samples=open_samples(data, 8, ("val", "test")) if data else (),
