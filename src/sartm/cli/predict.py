@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sartm.inference.predictor import Predictor
     from sartm.inference.video import VideoOptions
 
+# The same as in io.decode and inference.frames, which import OpenCV: --help does without.
 FourChannel = Literal["auto", "yes", "no"]
 Arrangement = Literal["left-right", "right-left", "top-bottom", "bottom-top", "four-channel"]
 Match = Literal["auto", "time", "index"]
@@ -89,13 +91,10 @@ def predict(
     outcome = predict_folder(
         open_model(), *sources, out, model=model, options=how, overwrite=overwrite
     )
-    for name, message in outcome.failures.items():
-        print(f"sartm: {name}: {message}", file=sys.stderr)
-    if json_file:
-        print_json(json_file, json.loads((out / "summary.json").read_text()))
-    if json_file != "-":
-        kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
-        print(f"{outcome.done} label maps in {out / 'labels'}{kept}")
+    complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
+    kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
+    found = f"{outcome.done} label maps in {out / 'labels'}{kept}"
+    _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
 
 
@@ -179,10 +178,15 @@ def _label_video(
     outcome = predict_video(
         predictor, *sources, out, model=model, options=film, overwrite=overwrite
     )
-    for line in outcome.complaints():
-        print(f"sartm: {line}", file=sys.stderr)
-    if json_file:
-        print_json(json_file, json.loads(outcome.summary.read_text()))
-    if json_file != "-":
-        print(f"{outcome.frames} frames in {outcome.video}")
+    found = f"{outcome.frames} frames in {outcome.video}"
+    _print_outcome(outcome.complaints(), outcome.summary, found, json_file)
     return 3 if outcome.unpaired or outcome.failed else 0
+
+
+def _print_outcome(complaints: Iterable[str], summary: Path, found: str, json_file: str) -> None:
+    for complaint in complaints:
+        print(f"sartm: {complaint}", file=sys.stderr)
+    if json_file:
+        print_json(json_file, json.loads(summary.read_text()))
+    if json_file != "-":
+        print(found)
