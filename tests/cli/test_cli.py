@@ -3,18 +3,28 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import cv2
 import numpy as np
 import pytest
 from conftest import SHARED, TINY, build
 
+from sartm.benchmark import Runtime
 from sartm.classes import MFNET
-from sartm.cli.main import main
+from sartm.cli.main import app, main
+from sartm.config import Modality
+from sartm.datatools.convert import Target
+from sartm.inference.devices import Precision
+from sartm.inference.frames import Arrangement, Match
+from sartm.io.decode import FourChannel
 from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
+from sartm.model.exported import Format
 from sartm.model.facts import ModelFacts
+from sartm.scenes.dataset import SceneOptions
 
 RNG = np.random.default_rng(3)
 
@@ -244,10 +254,44 @@ def test_real_pairs_of_every_source_are_labelled(tmp_path: Path, model: str) -> 
     assert len(list((out / "labels").glob("*.png"))) >= 5
 
 
-def test_help_and_import_load_no_torch() -> None:
+def commands() -> dict[str, Callable[..., int]]:
+    """`data check` and its like, with the functions behind them."""
+    groups = {"": app} | {f"{group.name} ": group.typer_instance for group in app.registered_groups}
+    return {
+        prefix + (command.name or command.callback.__name__): command.callback
+        for prefix, group in groups.items()
+        for command in group.registered_commands
+    }
+
+
+def test_help_of_every_command_loads_no_torch() -> None:
     code = (
-        "import sys, sartm, sartm.cli.main\n"
-        "assert sartm.cli.main.main(['--help']) == 0\n"
+        "import sys, sartm\n"
+        "from sartm.cli.main import main\n"
+        f"for name in {['', 'data', 'weights', *commands()]}:\n"
+        "    assert main([*name.split(), '--help']) == 0, name\n"
         "assert 'torch' not in sys.modules and 'cv2' not in sys.modules"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: ") == 3 + len(commands())
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "kind"),
+    [
+        *((name, "modality", Modality) for name in ("predict", "video", "export", "bench")),
+        *((name, "precision", Precision) for name in ("predict", "train", "app", "bench")),
+        ("predict", "four_channel", FourChannel),
+        ("video", "one_file", Arrangement),
+        ("video", "match", Match),
+        ("export", "format", Format),
+        ("bench", "runtime", Runtime),
+        ("data convert", "to", Target),
+        ("data synth", "thermal", get_type_hints(SceneOptions)["thermal"]),
+    ],
+)
+def test_a_choice_has_the_values_of_the_library(command: str, option: str, kind: Any) -> None:
+    """The command line cannot import these types: they lie where torch or OpenCV are imported."""
+    choices = get_type_hints(commands()[command])[option]
+    assert choices in (kind, kind | None)

@@ -14,12 +14,15 @@ import torch
 from browser import CHROMIUM, DRIVER, Browser
 from conftest import TINY, build
 
+from sartm.cli.main import main
 from sartm.config import ThermalRule
 from sartm.errors import InputError
 from sartm.inference.frames import Frame, Stream, Unpaired, is_video, open_stream, pair_frames
 from sartm.inference.predictor import Predictor
 from sartm.inference.video import Smoother, VideoOptions, choose_encoder, predict_video
 from sartm.io.cameras import Camera
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
@@ -422,24 +425,21 @@ def test_a_camera_gives_its_newest_frames(predictor, tmp_path, monkeypatch):
     assert outcome.video.name == "camera-0.webm"
 
 
-def test_the_commands_label_videos_and_report_what_is_missing(
-    predictor, videos, tmp_path, capsys, monkeypatch
-):
-    from sartm.cli import main as cli
-
-    monkeypatch.setattr(cli, "_predictor", lambda *settings: predictor)
+def test_the_commands_label_videos_and_report_what_is_missing(videos, tmp_path, capsys):
+    save(build(TINY), tmp_path / "model", ModelFacts(name="small"))
     both = ["--rgb", str(videos[0]), "--thermal", str(videos[1])]
-    assert cli.main(["predict", *both, "--out", str(tmp_path / "out")]) == 0
+    both += ["--model", str(tmp_path / "model"), "--device", "cpu"]
+    assert main(["predict", *both, "--out", str(tmp_path / "out")]) == 0
     assert len(read_video(tmp_path / "out" / "rgb.webm")[0]) == 12
     film = str(tmp_path / "a.mp4")
-    assert cli.main(["video", *both, "--out", film, "--offset", "0.12", "--json", "-"]) == 3
+    assert main(["video", *both, "--out", film, "--offset", "0.12", "--json", "-"]) == 3
     output = capsys.readouterr()
     summary = json.loads(output.out[output.out.index("{") :])
     assert summary["unpaired"]["counts"] == {"rgb": 3, "thermal": 3}
     assert "3 rgb frames without a partner: 0.00 s, 0.04 s, 0.08 s" in output.err
-    assert cli.main(["video", *both, "--out", film]) == 2
+    assert main(["video", *both, "--out", film]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert cli.main(["video", *both, "--out", film, "--smooth", "1"]) == 2
+    assert main(["video", *both, "--out", film, "--smooth", "1"]) == 2
 
 
 @pytest.mark.slow

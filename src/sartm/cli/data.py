@@ -1,0 +1,182 @@
+"""`sartm data`: check, describe, convert, align and draw data sets."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sartm.cli import options
+from sartm.cli.options import print_json, read_size
+
+if TYPE_CHECKING:
+    from sartm.datatools.check import GroupStats
+
+app = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
+
+DataSet = Annotated[str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")]
+Target = Literal["four-channel", "flat", "flat-jpeg", "dataset.toml"]
+
+
+@app.command()
+def check(
+    dataset: DataSet,
+    out: Annotated[Path | None, typer.Option(help="Folder for a contact sheet.")] = None,
+    json_file: options.Json = "",
+) -> int:
+    """Find what is wrong with a data set; exit status 3 if it cannot be used as it is."""
+    from sartm.datatools.check import check_dataset
+
+    result = check_dataset(dataset, out)
+    print_json(json_file, result.to_dict())
+    if json_file != "-":
+        table = Table("split", "pairs", "official", title=f"{result.name} ({result.layout})")
+        for count in result.splits:
+            copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
+            pairs = f"{count.pairs - count.mirrored}{copies}"
+            table.add_row(count.split, pairs, str(count.official or "-"))
+        Console().print(table)
+        print(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
+        if result.offset:
+            shift = f"({result.offset.dx:+.1f}, {result.offset.dy:+.1f}) px right and down"
+            print(f"thermal to RGB: {shift}, median of {result.offset.pairs} pairs")
+        for finding in result.findings:
+            print(f"{finding.severity}: {finding.message}")
+            for item in finding.items[:5]:
+                print(f"  {item}")
+            if len(finding.items) > 5:
+                print(f"  and {len(finding.items) - 5} more; --json FILE lists all")
+        if not result.findings:
+            print("nothing wrong was found")
+        if result.contact_sheet:
+            print(f"contact sheet: {result.contact_sheet}")
+    if not result.usable:
+        faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
+        remedy = "correct them or take the pairs out"
+        print(f"sartm: {dataset}: errors: {faults}; {remedy}", file=sys.stderr)
+    return 0 if result.usable else 3
+
+
+def _listed(counts: dict[str, int]) -> str:
+    """The four most frequent; a folder of crops has as many sizes as pictures."""
+    common = sorted(counts.items(), key=lambda item: -item[1])
+    shown = [f"{key} ({count})" for key, count in common[:4]]
+    if len(common) > 4:
+        shown.append(f"and {len(common) - 4} more")
+    return ", ".join(shown) or "none"
+
+
+@app.command()
+def stats(
+    dataset: DataSet,
+    out: Annotated[Path | None, typer.Option(help="Folder for a chart.")] = None,
+    json_file: options.Json = "",
+) -> int:
+    """Count class shares per split and subset, and the range of thermal values."""
+    from sartm.config import to_dict
+    from sartm.datatools.check import stats_dataset
+
+    result = stats_dataset(dataset, out)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        for whole in (group for group in result.groups if not group.subset):
+            _print_stats([group for group in result.groups if group.split == whole.split])
+        if out:
+            print(f"chart: {out / 'classes.svg'}")
+    for name, message in result.failures.items():
+        print(f"sartm: {name}: {message}", file=sys.stderr)
+    return 3 if result.failures else 0
+
+
+def _print_stats(groups: "list[GroupStats]") -> None:
+    """One split: the whole first, then its subsets."""
+    titles = (f"{group.subset or group.split} %" for group in groups)
+    table = Table("class", *titles, "pairs with it", title=f"{groups[0].split}, share of pixels")
+    for rows in zip(*(group.classes for group in groups), strict=True):
+        shares = (f"{row.share:.3g}" for row in rows)
+        table.add_row(f"{rows[0].id} {rows[0].name}", *shares, str(rows[0].pairs))
+    console = Console()
+    console.print(table)
+    for group in groups:
+        heat = "no thermal images"
+        if group.thermal:
+            low, mean, high = group.thermal
+            heat = f"thermal {low:g} to {high:g}, mean {mean:.1f}"
+        console.print(f"{group.title}: {group.pairs} pairs, {group.labelled} labelled; {heat}")
+
+
+@app.command()
+def convert(
+    dataset: DataSet,
+    to: Annotated[Target, typer.Option(help="Layout to write.")],
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    lossy: Annotated[bool, typer.Option(help="Also where something is lost; says what.")] = False,
+    json_file: options.Json = "",
+) -> int:
+    """Write a data set in another layout: every pixel the same, or a refusal."""
+    from sartm.config import to_dict
+    from sartm.datatools.convert import convert_dataset
+
+    result = convert_dataset(dataset, to, out, lossy)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        print(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
+        for lost in result.lost:
+            print(f"lost: {lost}")
+    return 0
+
+
+@app.command()
+def align(
+    dataset: DataSet,
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    per_pair: Annotated[bool, typer.Option(help="Cameras move: each pair by itself.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(help="JSON: homography, point pairs, or cameras.")
+    ] = None,
+    json_file: options.Json = "",
+) -> int:
+    """Move the thermal images onto the RGB images; pictures show before and after."""
+    from sartm.config import to_dict
+    from sartm.datatools.convert import align_dataset
+
+    result = align_dataset(dataset, out, per_pair=per_pair, calibration=calibration)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        known = [pair.quality for pair in result.pairs.values() if pair.quality is not None]
+        quality = f", quality {min(known):.2f} or better" if known else ""
+        print(f"{len(result.pairs)} pairs aligned ({result.method}{quality}) in {out}")
+        print(f"before and after: {out / 'comparison'}")
+    for name, reason in result.refused.items():
+        print(f"sartm: {name}: left out: {reason}", file=sys.stderr)
+    return 3 if result.refused else 0
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    pairs: Annotated[int, typer.Option(min=1)] = 100,
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    condition: Annotated[
+        str, typer.Option(help="day, dusk, night, fog, smoke, glare or random.")
+    ] = "random",
+    misregistration: Annotated[float, typer.Option(min=0, help="Largest shift, pixels.")] = 0.0,
+    thermal: Annotated[
+        Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
+    ] = "display",
+) -> int:
+    """Draw a labelled data set of street scenes."""
+    from sartm.scenes.dataset import SceneOptions, write_dataset
+
+    scenes = SceneOptions(
+        condition=condition,
+        size=read_size(size, "--size"),
+        misregistration=misregistration,
+        thermal=thermal,
+    )
+    write_dataset(out, pairs, seed, scenes)
+    print(f"{pairs} pairs in {out}; sartm data check {out} describes them")
+    return 0

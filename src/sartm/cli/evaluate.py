@@ -1,0 +1,249 @@
+"""Measure models: how right they are (`evaluate`, `score`, `demo`) and how fast (`bench`)."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sartm.cli import options
+from sartm.cli.options import command_line, make_predictor, print_json, read_size
+from sartm.config import Modality
+from sartm.errors import InputError
+
+if TYPE_CHECKING:
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation.report.scores import Report
+    from sartm.evaluation.scoring import Views
+    from sartm.inference.predictor import Predictor
+
+ReportFolder = Annotated[Path, typer.Option(help="Folder for the report.")]
+
+
+def evaluate(
+    data: options.Data,
+    model: options.Model = "mini",
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
+    split: options.Split = "val",
+    protocol: options.Protocol = "",
+    modality: Modality = "both",
+    out: ReportFolder = Path("report"),
+    limit: Annotated[int | None, typer.Option(min=1, help="This many pairs, evenly.")] = None,
+    window: Annotated[str, typer.Option(help="Sliding window HxW instead of the whole.")] = "",
+    stride: Annotated[int | None, typer.Option(help="Of the window, in pixels.")] = None,
+    scales: Annotated[str, typer.Option(help="Sizes to average over, as in 0.75,1,1.25.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
+    robustness: Annotated[bool, typer.Option("--robustness", help="Bad conditions too.")] = False,
+    conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
+    compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
+    seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = 1,
+    workers: options.Workers = None,
+    compile: options.Compile = False,
+    json_file: options.Json = "",
+) -> int:
+    """Score a model on a split: report.json, report.md, report.html."""
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation.report.files import write_report
+    from sartm.evaluation.report.published import compare as compare_published
+    from sartm.evaluation.report.published import load_published
+    from sartm.evaluation.robustness import choose_conditions, measure_robustness
+    from sartm.evaluation.scoring import evaluate_with_pictures
+
+    views = _views(window, stride, scales, flip)
+    names = [name.strip() for name in conditions.split(",") if name.strip()]
+    wanted = choose_conditions(names, modality) if robustness or names else []
+    dataset = PairDataset.open(data, split, limit)
+    predictor = make_predictor(
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
+    )
+    _check_classes(predictor, dataset, model, data)
+    rows = []
+    if wanted:
+        rows = measure_robustness(
+            predictor, dataset, out, conditions=wanted, modality=modality,
+            protocol=protocol or None, views=views, seed=seed,
+        )  # fmt: skip
+    report, pictures = evaluate_with_pictures(
+        predictor, dataset, modality=modality, protocol=protocol or None, views=views,
+        robustness=rows, model=model, command=command_line(),
+    )  # fmt: skip
+    comparison = compare_published(report, load_published()) if compare else None
+    write_report(report, out, pictures, comparison, dataset.classes.palette)
+    _print_report(report, out, json_file)
+    return 0
+
+
+def _check_classes(predictor: "Predictor", dataset: "PairDataset", model: str, data: str) -> None:
+    """Refuse classes without names where nothing says that they are the data set's."""
+    from sartm.model.released import is_unnamed
+
+    if is_unnamed(predictor.classes) and predictor.classes.names != dataset.classes.names:
+        raise InputError(
+            f"{model} does not name its {len(predictor.classes)} classes; if they are this data "
+            f"set's, add --classes {data} (or pst900, mfnet, fmb)"
+        )
+
+
+def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
+    from sartm.evaluation.scoring import Views
+
+    size = read_size(window, "--window") if window else None
+    try:
+        factors = tuple(float(part) for part in scales.split(","))
+    except ValueError:
+        raise InputError(
+            f"--scales is {scales!r}; write numbers with commas, such as 0.75,1,1.25"
+        ) from None
+    return Views(size, stride, factors, flip)
+
+
+def score(
+    predictions: Annotated[Path, typer.Option(help="Folder of label maps, <name>.png per pair.")],
+    data: options.Data,
+    split: options.Split = "val",
+    protocol: options.Protocol = "",
+    out: ReportFolder = Path("report"),
+    json_file: options.Json = "",
+) -> int:
+    """Score label maps made by anyone, by any model."""
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation.report.files import write_report
+    from sartm.evaluation.scoring import score as run_score
+
+    dataset = PairDataset.open(data, split)
+    report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
+    write_report(report, out, palette=dataset.classes.palette)
+    _print_report(report, out, json_file)
+    return 0
+
+
+def _print_report(report: "Report", out: Path, json_file: str) -> None:
+    from sartm.evaluation.report.files import to_json
+
+    if json_file:
+        print_json(json_file, json.loads(to_json(report)))
+    if json_file == "-":
+        return
+
+    def cell(value: float | str | None) -> str:
+        return f"{value:.2f}" if isinstance(value, int | float) else "-"
+
+    table = Table("class", "IoU %", "acc %", "F1 %", "pixels")
+    for row in report.classes:
+        table.add_row(row.name, cell(row.iou), cell(row.acc), cell(row.f1), f"{row.pixels:,}")
+    console = Console()
+    console.print(table)
+    for name, mean in report.means.items():
+        console.print(f"{name}: mIoU {cell(mean['miou'])} over {mean['counted']} classes")
+    for name in report.subsets:
+        present = report.subsets[name].means["present"]
+        console.print(f"{name}: present mIoU {cell(present['miou'])}")
+    for measured in report.robustness:
+        if not isinstance(measured["severity"], int | float):
+            words = f"{measured['condition']} {measured['severity'] or ''}".strip()
+            console.print(f"{words}: {measured['protocol']} mIoU {cell(measured['miou'])}")
+    if report.contaminated:
+        console.print(f"contaminated: {len(report.contaminated)} of these pairs were trained on")
+    console.print(f"report: {out / 'report.html'}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for pictures and the report.")] = Path(
+        "out/demo"
+    ),
+    model: options.Model = "mini",
+    device: options.Device = "auto",
+    json_file: options.Json = "",
+) -> int:
+    """Draw scenes by day, night, glare and fog, label them, and write a report with pictures."""
+    from sartm.demo import run_demo
+
+    result = run_demo(out, model=model, device=device)
+    files = {"pictures": str(result.picture), "report": str(result.report)}
+    print_json(json_file, {"present": result.scores} | files)
+    if json_file == "-":
+        return 0
+    table = Table("mIoU % of classes present", "RGB only", "thermal only", "both")
+    for part, row in result.scores.items():
+        values = (row["rgb"], row["thermal"], row["both"])
+        table.add_row(part, *("-" if value is None else f"{value:.1f}" for value in values))
+    Console().print(table)
+    print(f"pictures: {result.picture}\nreport: {result.report}")
+    return 0
+
+
+def bench(
+    model: options.Model = "mini",
+    runtime: Annotated[
+        Literal["torch", "onnx", "openvino"], typer.Option(help="What computes.")
+    ] = "torch",
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH in pixels.")] = "480x640",
+    batch_size: options.BatchSize = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Batches under way at a time, sharing the cores.")
+    ] = 1,
+    modality: Modality = "both",
+    compile: options.Compile = False,
+    compare: Annotated[
+        str, typer.Option(help="A second setting, in turns: runtime=onnx,precision=fp32")
+    ] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 10,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    json_file: options.Json = "",
+) -> int:
+    """Measure speed and memory; the last line is one JSON object."""
+    from sartm.benchmark import Setting, change_setting
+    from sartm.benchmark import bench as run_bench
+
+    height, width = read_size(size, "--size")
+    setting = Setting(
+        model=model, runtime=runtime, height=height, width=width, batch_size=batch_size,
+        precision=precision, modality=modality, workers=workers, compile=compile,
+    )  # fmt: skip
+    changed = change_setting(setting, compare) if compare else None
+    result = run_bench(setting, changed, rounds=rounds, device=device)
+    if json_file != "-":
+        _print_speeds(result)
+    if json_file not in ("", "-"):
+        print_json(json_file, result)
+    print(json.dumps(result))
+    return 0
+
+
+def _print_speeds(result: dict[str, Any]) -> None:
+    """A table without columns that no setting fills, the operators, and the comparison."""
+    titles = ("setting", "ms", "pairs/s", "peak MiB", "GFLOP", "GFLOP/s", "of GEMM", "of peak")
+    lines = []
+    for row in result["rows"]:
+        name = f"{row['model']} {row['runtime']} {row['precision'].removeprefix(row['runtime'])}"
+        name = " ".join(f"{name} {row['height']}x{row['width']} x{row['batch_size']}".split())
+        name += ", compiled" * row["compile"]
+        name += f", {row['workers']} workers" * (row["workers"] > 1)
+        keys = ("median_ms", "pairs_per_second", "peak_mib", "gflop", "gflops")
+        shares = (row.get(key) for key in ("share", "mfu"))
+        values = [name, *(str(row.get(key, "-")) for key in keys)]
+        values += ["-" if share is None else f"{100 * share:.0f} %" for share in shares]
+        lines.append(values)
+    table = Table()
+    filled = [k for k in range(len(titles)) if any(values[k] != "-" for values in lines)]
+    for k in filled:
+        table.add_column(titles[k], no_wrap=k > 0)
+    for values in lines:
+        table.add_row(*(values[k] for k in filled))
+    Console().print(table)
+    for row in result["rows"]:
+        if "operators" in row:
+            parts = (f"{each['name']} {100 * each['share']:.0f} %" for each in row["operators"])
+            print(f"operators: {', '.join(parts)}")
+    if "compare" in result:
+        found = result["compare"]
+        same = "other sizes" if found["agreement"] is None else f"{100 * found['agreement']:.3f} %"
+        print(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")

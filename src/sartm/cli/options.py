@@ -1,0 +1,148 @@
+"""The options that several commands share, and what they stand for: a model, a size, a file."""
+
+import gc
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sartm.errors import InputError
+
+if TYPE_CHECKING:
+    from sartm.classes import Classes
+    from sartm.inference.predictor import Predictor
+
+
+NumberFormat = Literal["auto", "fp32", "bf16", "fp16"]
+
+Model = Annotated[str, typer.Option("--model", help="Bundled name, folder, hub id or file.")]
+Encoder = Annotated[
+    str, typer.Option(help="SAM 2 under a model of adapters: file, folder or hub id.")
+]
+ClassNames = Annotated[
+    str, typer.Option(help="Of released weights: mfnet, pst900, fmb, cityscapes, a data set, .txt.")
+]
+Canvas = Annotated[
+    int | None, typer.Option(help="Side of the square that released weights pad to; 1280.")
+]
+Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[NumberFormat, typer.Option(help="auto takes bf16 where it is fast.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, max=1024, help="Pairs of one size that the network takes at a time.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=256, help="Such batches under way; what suits if left out.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="By torch.compile: a minute for each new size.")
+]
+Json = Annotated[str, typer.Option("--json", help="Also write the result as JSON; - for stdout.")]
+Split = Annotated[str, typer.Option(help="Split of the data set.")]
+Protocol = Annotated[str, typer.Option(help="Named mean; the benchmark's own when left out.")]
+Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the class colours.")]
+ResizeThermal = Annotated[bool, typer.Option(help="Thermal shows the same view.")]
+Radiometric = Annotated[bool, typer.Option(help="Thermal: FLIR radiometric JPEG, as Celsius.")]
+BlackHot = Annotated[bool, typer.Option(help="In thermal, warm is dark.")]
+Holes = Annotated[
+    float | None, typer.Option(help="Raw thermal value without a measurement: filled.")
+]
+Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead pixels.")]
+Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
+
+
+def print_json(target: str, content: Any) -> None:
+    """What --json says: nothing, to stdout, or into a file."""
+    if target == "-":
+        print(json.dumps(content, indent=1))
+    elif target:
+        from sartm.files import write_atomic
+
+        try:
+            write_atomic(Path(target), json.dumps(content, indent=1).encode())
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror}; choose another --json"
+            ) from None
+
+
+def command_line() -> str:
+    """The command as it was typed, for what it leaves behind."""
+    return "sartm " + " ".join(sys.argv[1:])
+
+
+def import_network() -> None:
+    """Import what computes, without the garbage collector.
+
+    It would go over a million new objects, none of them garbage: a fifth of the time, and as much
+    again at exit.
+    """
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    try:
+        import sartm.inference.predictor  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def make_predictor(
+    model: str,
+    encoder: str,
+    classes: str,
+    canvas: int | None,
+    device: str,
+    precision: NumberFormat,
+    batch_size: int,
+    workers: int | None,
+    compile: bool,
+) -> "Predictor":
+    """The model that a command's options name, ready on its device."""
+    import_network()
+    from sartm.inference.predictor import Predictor
+    from sartm.model.loading import load
+
+    loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
+    return Predictor(
+        loaded,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        compiled=compile,
+    )
+
+
+def read_classes(name: str) -> "Classes | None":
+    """What --classes names: a table, those of a data set, or the lines of a .txt."""
+    from sartm.classes import TABLES, Classes
+    from sartm.data.layouts import open_layout
+
+    if not name:
+        return None
+    if name in TABLES:
+        return TABLES[name]
+    if not Path(name).exists():
+        raise InputError(
+            f"no class table {name!r}; choose one of {', '.join(TABLES)}, or give a data set or a "
+            f".txt with a name on each line"
+        )
+    if Path(name).suffix.lower() != ".txt":
+        return open_layout(name).classes
+    try:
+        lines = Path(name).read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the names of classes in {name}: {error}") from None
+    return Classes(tuple(line.strip() for line in lines if line.strip()))
+
+
+def read_size(text: str, option: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as numbers."""
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not sides:
+        raise InputError(f"{option} {text!r} is not HEIGHTxWIDTH; write e.g. 480x640")
+    return int(sides[1]), int(sides[2])

@@ -1,0 +1,61 @@
+"""`app`: the page and the REST API, with their limits."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sartm.cli import options
+from sartm.errors import InputError
+
+
+def serve_app(
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every one.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 7860,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="Repeatable; all bundled ones if left out.")
+    ] = None,
+    token: Annotated[
+        str, typer.Option(envvar="SARTM_TOKEN", help="Requests must bring it (bearer token).")
+    ] = "",
+    annotate: Annotated[
+        Path | None, typer.Option(help="Folder of pairs to correct labels for.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Folder for those labels, if not the data set's own.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Repeatable: a name behind which a proxy serves it.")
+    ] = None,
+    max_upload: Annotated[float, typer.Option(min=0.001, help="MiB of one request.")] = 32,
+    max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Further requests get 429.")] = 32,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 60,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+) -> int:
+    """Serve the web page, the REST API and annotation in one process."""
+    try:
+        from sartm.app.server import LOOPBACK, Limits, create_app, load_predictors, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sartm"):
+            raise
+        raise InputError(
+            f"the page needs {error.name}, which is not installed: pip install 'sartm[app]'"
+        ) from None
+    from sartm.app.annotation import open_annotation
+
+    limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
+    predictors = load_predictors(models or [], device=device, precision=precision)
+    classes = next(iter(predictors.values())).classes
+    folder = open_annotation(annotate, annotations, classes) if annotate else None
+    local = host in {"127.0.0.1", "localhost", "::1"}
+    hosts = (*LOOPBACK, *(allow_host or ())) if local or allow_host else ()
+    if not local and not token:
+        print(f"sartm: everybody who reaches {host} may use this; --token T", file=sys.stderr)
+    service = create_app(predictors, limits=limits, token=token, hosts=hosts, annotation=folder)
+    serve(service, host, port)
+    return 0

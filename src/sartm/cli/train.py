@@ -1,0 +1,65 @@
+"""`train`: a recipe and what the command line changes in it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sartm.cli import options
+from sartm.cli.options import command_line, print_json
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="mini, mfnet, pst900, fmb or a run's config.json")],
+    data: options.Data = "",
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
+    init: Annotated[str, typer.Option(help="Model to start from.")] = "",
+    teacher: Annotated[str, typer.Option(help="Larger model to learn from as well.")] = "",
+    unlabelled: Annotated[
+        list[str] | None, typer.Option(help="Pairs that the teacher labels: a dataset.toml.")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="a.b=value")] = None,
+    text_encoder: Annotated[str, typer.Option(help="For class names no table holds.")] = "",
+    seed: Annotated[int | None, typer.Option()] = None,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
+    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    max_time: Annotated[float | None, typer.Option(help="Minutes of this session.")] = None,
+    device: options.Device = "auto",
+    precision: Annotated[
+        options.NumberFormat | None, typer.Option(help="The recipe's if left out.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs the network takes at a time; the recipe's.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=256, help="Readers of batches; 0: none; the recipe's.")
+    ] = None,
+    json_file: options.Json = "",
+) -> int:
+    """Train on a labelled data set; the best on its validation split is kept in OUT/best."""
+    from dataclasses import replace
+
+    from sartm.config import override
+    from sartm.training.loop import Limits
+    from sartm.training.loop import train as run_training
+    from sartm.training.recipes import load_recipe
+
+    config = load_recipe(str(out) if resume and (out / "config.json").exists() else recipe)
+    values = {
+        "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
+        "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,
+    }  # fmt: skip
+    changed = {key: value for key, value in values.items() if value not in ("", (), None)}
+    optim = config.optim if batch_size is None else replace(config.optim, batch_size=batch_size)
+    config = override(replace(config, **changed, optim=optim), settings or [])  # type: ignore[arg-type]
+    limits = Limits(max_steps, None if max_time is None else 60 * max_time)
+    result = run_training(
+        config, out, resume=resume, limits=limits, device=device, command=command_line()
+    )
+    print_json(json_file, result)
+    if json_file != "-":
+        best = result["best"]
+        found = f"{best['present']:.2f} at step {best['step']}"
+        print(f"{result['step']} steps; best `present` mIoU on validation: {found}")
+        print(f"model: {out / 'best'}, curves: {out / 'report' / 'report.html'}")
+    return 130 if result["interrupted"] else 0

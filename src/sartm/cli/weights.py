@@ -1,0 +1,116 @@
+"""Models as files: `sartm weights` fetches and converts them, `export` writes them for others."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sartm.cli import options
+from sartm.cli.options import print_json, read_classes, read_size
+from sartm.config import Modality
+from sartm.errors import InputError
+
+app = typer.Typer(help="List, fetch and convert weights.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_known(json_file: options.Json = "") -> int:
+    """What can be loaded by name: bundled models and SAM 2's encoders."""
+    from sartm.model.hub import list_weights
+
+    rows = list_weights()
+    print_json(json_file, [asdict(row) for row in rows])
+    if json_file != "-":
+        table = Table("name", "kind", "size", "parameters", "licence", "here")
+        for row in rows:
+            here = "yes" if row.here else "no"
+            table.add_row(row.name, row.kind, row.size, f"{row.parameters:,}", row.licence, here)
+        Console().print(table)
+    return 0
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="A name of `weights list`, or org/name.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "",
+    verify: Annotated[bool, typer.Option(help="Also check files that are cached.")] = False,
+) -> int:
+    """Fetch weights into the hub's cache: resumed when cut off, checked by SHA-256."""
+    from sartm.model.hub import get_weights
+
+    print(get_weights(name, revision=revision or None, verify=verify))
+    return 0
+
+
+@app.command("convert")
+def convert_model(
+    source: Annotated[str, typer.Argument(help="Anything --model takes.")],
+    out: Annotated[Path, typer.Option(help="Folder of the converted model.")],
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
+    full: Annotated[bool, typer.Option("--full", help="Put the encoder into adapters.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Write float16.")] = False,
+) -> int:
+    """Write any weights as a model folder; only adapters need more than it, unless --full."""
+    import torch
+
+    from sartm.model.loading import convert_weights
+
+    model = convert_weights(
+        source,
+        out,
+        classes=read_classes(classes),
+        canvas=canvas,
+        encoder=encoder or None,
+        full=full,
+        dtype=torch.float16 if half else torch.float32,
+    )
+    print(f"{out}: {model.config.size}, {len(model.config.classes)} classes")
+    return 0
+
+
+def export(
+    format: Annotated[Literal["onnx", "openvino"], typer.Option("--format", help="Kind of file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the file, config.json and README.md.")],
+    model: options.Model = "mini",
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
+    modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = "both",
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit, measured on --data.")] = False,
+    data: Annotated[str, typer.Option("--data", help="Your pairs, for comparison and int8.")] = "",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs int8 is measured on.")] = 64,
+    size: Annotated[str, typer.Option(help="Fix the graph to HEIGHTxWIDTH; any if left out.")] = "",
+    json_file: options.Json = "",
+) -> int:
+    """Write a model as ONNX or OpenVINO, once it is shown to compute what PyTorch computes."""
+    from sartm.export import export_model, open_samples
+    from sartm.model.loading import load
+    from sartm.model.sartm import SARTM
+
+    sides = read_size(size, "--size") if size else None
+    loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
+    if not isinstance(loaded, SARTM):
+        raise InputError(f"{model} is an export already; give the model it was made from")
+    result = export_model(
+        loaded,
+        out,
+        format=format,
+        modality=modality,
+        size=sides,
+        int8=int8,
+        samples=open_samples(data, 8, ("val", "test")) if data else (),
+        calibration=open_samples(data, pairs, ("train",)) if data and int8 else (),
+    )
+    found = result.comparison
+    print_json(json_file, {"file": str(result.file)} | asdict(found) | asdict(result.settings))
+    if json_file != "-":
+        kind = "real" if found.real else "drawn"
+        print(f"against PyTorch on {found.images} {kind} images: logits differ by up to "
+              f"{found.difference:.2g}, same class on {100 * found.agreement:.3f} %")  # fmt: skip
+        print(f"model: {result.file}")
+    return 0
