@@ -63,6 +63,8 @@ app.schema app.guard app.annotation
 app.encoding
 app.routes
 app.server
+cli.options
+cli.predict cli.train cli.evaluate cli.data cli.weights cli.serve
 cli.main
 __main__
 """
