@@ -38,16 +38,7 @@ class Classes:
     """Label id that is never counted and never learned."""
 
     def __post_init__(self) -> None:
-        if len(self.names) < 2:
-            raise InputError(f"a class table needs at least 2 classes, found {list(self.names)}")
-        if len(self.names) > LARGEST_ID:
-            raise InputError(f"{len(self.names)} classes; label maps hold ids up to {LARGEST_ID}")
-        double = sorted(name for name, count in Counter(self.names).items() if count > 1)
-        if double:
-            raise InputError(f"class names must differ, found {double[:5]} more than once")
-        for text in (*self.names, *self.prompts):  # they are shown on terminals and pages
-            if not text.isprintable():
-                raise InputError(f"class name {text!r} holds control characters; take them out")
+        self._require_names()
         if not self.palette:
             object.__setattr__(self, "palette", default_palette(len(self.names)))
         if not self.prompts:
@@ -59,6 +50,21 @@ class Classes:
                 raise InputError(
                     f"{field} has {found} entries for {len(self.names)} classes; give one per class"
                 )
+        self._require_values()
+
+    def _require_names(self) -> None:
+        if len(self.names) < 2:
+            raise InputError(f"a class table needs at least 2 classes, found {list(self.names)}")
+        if len(self.names) > LARGEST_ID:
+            raise InputError(f"{len(self.names)} classes; label maps hold ids up to {LARGEST_ID}")
+        double = sorted(name for name, count in Counter(self.names).items() if count > 1)
+        if double:
+            raise InputError(f"class names must differ, found {double[:5]} more than once")
+        for text in (*self.names, *self.prompts):  # they are shown on terminals and pages
+            if not text.isprintable():
+                raise InputError(f"class name {text!r} holds control characters; take them out")
+
+    def _require_values(self) -> None:
         for name, colour in zip(self.names, self.palette, strict=True):
             if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
                 raise InputError(
