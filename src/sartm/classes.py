@@ -1,11 +1,15 @@
 """What each label id means: names, colours and words for the text encoder, per benchmark."""
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from sartm.errors import InputError
 
 Colour = tuple[int, int, int]
+
+LARGEST_ID = 65535
+"""Of a label map of 16 bits."""
 
 
 def default_palette(count: int) -> tuple[Colour, ...]:
@@ -34,11 +38,7 @@ class Classes:
     """Label id that is never counted and never learned."""
 
     def __post_init__(self) -> None:
-        if len(self.names) < 2:
-            raise InputError(f"a class table needs at least 2 classes, found {list(self.names)}")
-        if len(set(self.names)) < len(self.names):
-            double = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise InputError(f"class names must differ, found {double} more than once")
+        self._require_names()
         if not self.palette:
             object.__setattr__(self, "palette", default_palette(len(self.names)))
         if not self.prompts:
@@ -50,7 +50,29 @@ class Classes:
                 raise InputError(
                     f"{field} has {found} entries for {len(self.names)} classes; give one per class"
                 )
-        if 0 <= self.ignore < len(self.names):
+        self._require_values()
+
+    def _require_names(self) -> None:
+        if len(self.names) < 2:
+            raise InputError(f"a class table needs at least 2 classes, found {list(self.names)}")
+        if len(self.names) > LARGEST_ID:
+            raise InputError(f"{len(self.names)} classes; label maps hold ids up to {LARGEST_ID}")
+        double = sorted(name for name, count in Counter(self.names).items() if count > 1)
+        if double:
+            raise InputError(f"class names must differ, found {double[:5]} more than once")
+        for text in (*self.names, *self.prompts):  # they are shown on terminals and pages
+            if not text.isprintable():
+                raise InputError(f"class name {text!r} holds control characters; take them out")
+
+    def _require_values(self) -> None:
+        for name, colour in zip(self.names, self.palette, strict=True):
+            if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
+                raise InputError(
+                    f"the colour of class {name!r} is {list(colour)}; give three numbers, 0 to 255"
+                )
+        if not 0 <= self.ignore <= LARGEST_ID:
+            raise InputError(f"ignore is {self.ignore}; label ids lie in 0 to {LARGEST_ID}")
+        if self.ignore < len(self.names):
             raise InputError(
                 f"ignore is {self.ignore}, which is also class {self.names[self.ignore]!r}; "
                 f"choose an id outside 0-{len(self.names) - 1}"

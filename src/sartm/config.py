@@ -3,10 +3,11 @@
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from sartm.classes import MFNET, Classes
 from sartm.errors import InputError
@@ -16,103 +17,42 @@ Modality = Literal["both", "rgb", "thermal"]
 
 
 @dataclass(frozen=True)
-class ThermalRule:
-    """How raw thermal values become [0, 1], and how those are standardised."""
+class Range:
+    """What a number may be, both ends included; stands in a field's `Annotated` type.
 
-    rule: Literal["uint8", "range", "percentile"] = "uint8"
-    """`uint8`: value / 255, refuses more bits. `range`: [low, high] to [0, 1], clipped.
-    `percentile`: the low-th and high-th percentile of each image to [0, 1], clipped."""
-    low: float = 0.0
-    """Counts or Celsius for `range`, percent for `percentile`; unused for `uint8`."""
-    high: float = 255.0
-    mean: float = 0.45
-    """Of the [0, 1] values on the training split."""
-    std: float = 0.225
+    `check_ranges` holds a dataclass to it, however it was made: by `--set`, a file or Python.
+    """
 
-    def __post_init__(self) -> None:
-        if self.rule == "percentile" and not 0 <= self.low < self.high <= 100:
-            raise InputError(
-                f"thermal rule percentile needs 0 <= low < high <= 100, found "
-                f"{self.low:g} and {self.high:g}; 1 and 99 are usual"
-            )
-        if self.high <= self.low:
-            raise InputError(f"thermal rule needs low < high, found {self.low:g} and {self.high:g}")
-        if self.std <= 0:
-            raise InputError(f"thermal std must be positive, found {self.std:g}")
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    """Whether `low` itself is left out."""
+
+    def __contains__(self, value: float) -> bool:
+        lowest = value > self.low if self.above else value >= self.low
+        return math.isfinite(value) and lowest and value <= self.high
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            if math.isinf(self.low):
+                return "finite"
+            return f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+        return f"{'above ' * self.above}{self.low:g} to {self.high:g}"
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Hiera trunk and neck of SAM 2 (arXiv:2408.00714, arXiv:2306.00989)."""
-
-    embed_dim: int
-    heads: int
-    stages: tuple[int, int, int, int]
-    """Blocks per stage; stages work at strides 4, 8, 16, 32 and double the width."""
-    windows: tuple[int, int, int, int]
-    """Window side in tokens per stage; a stage's first block still uses the one before."""
-    global_blocks: tuple[int, ...]
-    """Indices of blocks that attend over the whole map."""
-    background: tuple[int, int]
-    """Grid of the coarse position embedding, resized to the map."""
-    mlp_ratio: int = 4
+Side = Annotated[int, Range(1, 65500)]
+"""Of an image or a crop, in pixels; no image format holds more."""
+Count = Annotated[int, Range(1)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]
+Finite = Annotated[float, Range()]
 
 
-@dataclass(frozen=True)
-class DecoderConfig:
-    """SAM 2's two-way mask decoder with one mask token per class."""
-
-    depth: int = 2
-    heads: int = 8
-    mlp_dim: int = 2048
-
-
-@dataclass(frozen=True)
-class LoRAConfig:
-    """Low-rank adapters on q and v of every encoder block, or every 1x1 convolution of `lite`."""
-
-    sets: Literal["per_modality", "shared", "none"] = "per_modality"
-    rank: int = 16
-    alpha: float = 16.0
-    """The update is scaled by alpha / rank."""
-
-
-@dataclass(frozen=True)
-class FusionConfig:
-    """FRM and FFM at the three levels."""
-
-    kind: Literal["frm_ffm", "mean", "rgb", "thermal"] = "frm_ffm"
-    """`mean` averages the modalities; `rgb` and `thermal` use one alone (for ablations)."""
-    norm: Literal["layer", "batch"] = "layer"
-    crop: tuple[int, int] = (480, 640)
-    """Height and width of the training crop in pixels: fixes n0 of the context's scale."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Everything needed to build a SARTM, apart from its weights."""
-
-    classes: Classes = MFNET
-    size: Literal["mini", "lite", "tiny", "small", "base_plus", "large", "test"] = "mini"
-    width: int = 256
-    """D: channels of the stride-16 map and of the decoder."""
-    thermal: ThermalRule = ThermalRule()
-    lora: LoRAConfig = LoRAConfig()
-    fusion: FusionConfig = FusionConfig()
-    decoder: DecoderConfig = DecoderConfig()
-    frozen_encoder: bool = True
-    """Trunk and neck stay as they are; only adapters, fusion and heads learn."""
-    decode: Literal["fused", "per_modality"] = "fused"
-    """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
-    output: Literal["decoder", "auxiliary", "blend"] = "decoder"
-    """Which logits make the label map."""
-    scale: float = 1.0
-    """Size the network works at, as a share of the images': 0.6 sees 288x384 of 480x640. Images are
-    shrunk before it and logits enlarged after it; label maps keep the images' size."""
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.scale <= 1:
-            raise InputError(f"model scale must be 0.5 to 1, found {self.scale:g}")
+def check_ranges(config: object) -> None:
+    """Refuse a dataclass with a number that its field's `Range` excludes."""
+    for name, kind in typing.get_type_hints(type(config), include_extras=True).items():
+        _parse(kind, getattr(config, name), f"{type(config).__name__}.{name}")
 
 
 def to_dict(config: object) -> dict[str, Any]:
@@ -156,10 +96,14 @@ def _unknown(where: str, key: str, known: typing.Iterable[str]) -> InputError:
 
 def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch per type
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _parse_number(arguments, value, where)
     if dataclasses.is_dataclass(kind):
+        if isinstance(value, typing.cast(type, kind)):
+            return value
         if not isinstance(value, dict):
             raise InputError(f"{where} must be a table of settings, found {value!r}")
-        hints = typing.get_type_hints(kind)
+        hints = typing.get_type_hints(kind, include_extras=True)
         for key in value:
             if key not in hints:
                 raise _unknown(f"{where}.{key}", key, hints)
@@ -192,6 +136,14 @@ def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch
     raise InputError(f"{where} must be {kind.__name__}, found {value!r}")
 
 
+def _parse_number(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    number = _parse(arguments[0], value, where)
+    for allowed in arguments[1:]:
+        if isinstance(allowed, Range) and number not in allowed:
+            raise InputError(f"{where} is {number:g}; it must be {allowed}")
+    return number
+
+
 def _parse_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise InputError(f"{where} must be a list, found {value!r}")
@@ -201,6 +153,118 @@ def _parse_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[An
         raise InputError(f"{where} needs {len(arguments)} entries, found {len(value)}")
     pairs = zip(arguments, value, strict=True)
     return tuple(_parse(kind, v, f"{where}[{i}]") for i, (kind, v) in enumerate(pairs))
+
+
+@dataclass(frozen=True)
+class ThermalRule:
+    """How raw thermal values become [0, 1], and how those are standardised."""
+
+    rule: Literal["uint8", "range", "percentile"] = "uint8"
+    """`uint8`: value / 255, refuses more bits. `range`: [low, high] to [0, 1], clipped.
+    `percentile`: the low-th and high-th percentile of each image to [0, 1], clipped."""
+    low: Finite = 0.0
+    """Counts or Celsius for `range`, percent for `percentile`; unused for `uint8`."""
+    high: Finite = 255.0
+    mean: Finite = 0.45
+    """Of the [0, 1] values on the training split."""
+    std: Positive = 0.225
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.rule == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise InputError(
+                f"thermal rule percentile needs 0 <= low < high <= 100, found "
+                f"{self.low:g} and {self.high:g}; 1 and 99 are usual"
+            )
+        if self.high <= self.low:
+            raise InputError(f"thermal rule needs low < high, found {self.low:g} and {self.high:g}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Hiera trunk and neck of SAM 2 (arXiv:2408.00714, arXiv:2306.00989)."""
+
+    embed_dim: int
+    heads: int
+    stages: tuple[int, int, int, int]
+    """Blocks per stage; stages work at strides 4, 8, 16, 32 and double the width."""
+    windows: tuple[int, int, int, int]
+    """Window side in tokens per stage; a stage's first block still uses the one before."""
+    global_blocks: tuple[int, ...]
+    """Indices of blocks that attend over the whole map."""
+    background: tuple[int, int]
+    """Grid of the coarse position embedding, resized to the map."""
+    mlp_ratio: int = 4
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """SAM 2's two-way mask decoder with one mask token per class."""
+
+    depth: Annotated[int, Range(1, 16)] = 2
+    heads: Annotated[int, Range(1, 64)] = 8
+    mlp_dim: Annotated[int, Range(1, 65536)] = 2048
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters on q and v of every encoder block, or every 1x1 convolution of `lite`."""
+
+    sets: Literal["per_modality", "shared", "none"] = "per_modality"
+    rank: Annotated[int, Range(1, 1024)] = 16
+    alpha: Positive = 16.0
+    """The update is scaled by alpha / rank."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """FRM and FFM at the three levels."""
+
+    kind: Literal["frm_ffm", "mean", "rgb", "thermal"] = "frm_ffm"
+    """`mean` averages the modalities; `rgb` and `thermal` use one alone (for ablations)."""
+    norm: Literal["layer", "batch"] = "layer"
+    crop: tuple[Side, Side] = (480, 640)
+    """Height and width of the training crop in pixels: fixes n0 of the context's scale."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything needed to build a SARTM, apart from its weights."""
+
+    classes: Classes = MFNET
+    size: Literal["mini", "lite", "tiny", "small", "base_plus", "large", "test"] = "mini"
+    width: Annotated[int, Range(8, 4096)] = 256
+    """D: channels of the stride-16 map and of the decoder."""
+    thermal: ThermalRule = ThermalRule()
+    lora: LoRAConfig = LoRAConfig()
+    fusion: FusionConfig = FusionConfig()
+    decoder: DecoderConfig = DecoderConfig()
+    frozen_encoder: bool = True
+    """Trunk and neck stay as they are; only adapters, fusion and heads learn."""
+    decode: Literal["fused", "per_modality"] = "fused"
+    """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
+    output: Literal["decoder", "auxiliary", "blend"] = "decoder"
+    """Which logits make the label map."""
+    scale: Annotated[float, Range(0.5, 1)] = 1.0
+    """Size the network works at, as a share of the images': 0.6 sees 288x384 of 480x640. Images are
+    shrunk before it and logits enlarged after it; label maps keep the images' size."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.width % self.decoder.heads:
+            raise InputError(
+                f"model.width {self.width} cannot be split over {self.decoder.heads} heads; choose "
+                f"model.decoder.heads among the divisors of the width"
+            )
 
 
 __all__ = [
