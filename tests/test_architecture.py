@@ -19,7 +19,7 @@ LEVELS = {
     "sartm.datatools": 2, "sartm.evaluation.report": 2, "sartm.inference.tiles": 2,
     "sartm.inference": 2, "sartm.training": 2, "sartm.inference.frames": 2,
     "sartm.inference.predictor": 3, "sartm.evaluation.scoring": 3,
-    "sartm.evaluation.robustness": 3, "sartm.training.loop": 3,
+    "sartm.evaluation.robustness": 3, "sartm.evaluation.views": 3, "sartm.training.loop": 3,
     "sartm.demo": 4, "sartm.export": 4, "sartm.benchmark": 4, "sartm.app": 4,
     "sartm.inference.video": 4,
     "sartm.cli": 5, "sartm.__main__": 6,

@@ -14,13 +14,8 @@ from draw_layouts import flat
 from sartm.cli.main import main
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.evaluation.robustness import (
-    CONDITIONS,
-    Condition,
-    choose_conditions,
-    degrade,
-    measure_robustness,
-)
+from sartm.evaluation.conditions import CONDITIONS, Condition, choose_conditions, degrade
+from sartm.evaluation.robustness import measure_robustness
 from sartm.evaluation.scoring import evaluate_with_pictures
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import ModelFacts, save

@@ -25,14 +25,8 @@ from sartm.data.pairs import PairDataset, Sample, pixel_hash
 from sartm.errors import InputError
 from sartm.evaluation import scoring as evaluation
 from sartm.evaluation.metrics import best_and_worst
-from sartm.evaluation.scoring import (
-    Views,
-    confusion_of,
-    evaluate,
-    evaluate_with_pictures,
-    label_sample,
-    score,
-)
+from sartm.evaluation.scoring import confusion_of, evaluate, evaluate_with_pictures, score
+from sartm.evaluation.views import Views, label_sample
 from sartm.inference.predictor import Predictor
 from sartm.io.decode import read_label
 from sartm.model.checkpoint import ModelFacts

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sartm.classes import Classes
     from sartm.datatools.check import GroupStats
     from sartm.evaluation.report.scores import Report
-    from sartm.evaluation.scoring import Views
+    from sartm.evaluation.views import Views
     from sartm.inference.predictor import Homography, Predictor
     from sartm.inference.video import VideoOptions
 
@@ -536,10 +536,11 @@ def evaluate(
 ) -> int:
     """Score a model on a split: report.json, report.md, report.html."""
     from sartm.data.pairs import PairDataset
+    from sartm.evaluation.conditions import choose_conditions
     from sartm.evaluation.report.files import write_report
     from sartm.evaluation.report.published import compare as compare_published
     from sartm.evaluation.report.published import load_published
-    from sartm.evaluation.robustness import choose_conditions, measure_robustness
+    from sartm.evaluation.robustness import measure_robustness
     from sartm.evaluation.scoring import evaluate_with_pictures
     from sartm.model.released import is_unnamed
 
@@ -584,7 +585,7 @@ def evaluate(
 
 
 def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
-    from sartm.evaluation.scoring import Views
+    from sartm.evaluation.views import Views
 
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", window)
     if window and not size:
