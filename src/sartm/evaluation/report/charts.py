@@ -1,6 +1,9 @@
 """Pictures of numbers: bars, robustness curves and the confusion matrix, as the page's SVG."""
 
 import html
+from dataclasses import dataclass
+
+import numpy as np
 
 from sartm.evaluation.report.scores import Report
 from sartm.evaluation.report.tables import (
@@ -178,3 +181,51 @@ def scroll(table: Table, inner: str) -> str:
 def escape(text: str) -> str:
     """Text as HTML shows it, in content and in attributes."""
     return html.escape(clean_text(text), quote=True)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One number over the steps of a run; `values` are (step, value)."""
+
+    name: str
+    values: tuple[tuple[int, float], ...]
+
+
+def draw_curve(curve: Curve) -> str:
+    """One small chart from its lowest to its highest value, as SVG."""
+    left, right, top, bottom = 48.0, 250.0, 14.0, 104.0
+    steps = [step for step, _ in curve.values]
+    finite = [value for _, value in curve.values if np.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    wide, tall = (max(steps) - min(steps)) or 1, (high - low) or 1.0
+
+    def place(step: int, value: float) -> str:
+        x = left + 6 + (step - min(steps)) / wide * (right - left - 12)
+        return f"{x:.1f},{bottom - (value - low) / tall * (bottom - top):.1f}"
+
+    line = " ".join(place(step, value) for step, value in curve.values if np.isfinite(value))
+    marks = []
+    for value in (low, high):
+        y = float(place(steps[0], value).split(",")[1])
+        marks.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        marks.append(
+            f'<text class="soft" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">'
+            f"{value:.3g}</text>"
+        )
+    marks.append(f'<polyline class="curve" points="{line}"/>')
+    if len(curve.values) <= 12:
+        marks += [
+            f'<circle class="bar" cx="{x}" cy="{y}" r="3"/>'
+            for x, y in (point.split(",") for point in line.split())
+        ]
+    for step, anchor, x in ((steps[0], "start", left), (steps[-1], "end", right)):
+        marks.append(
+            f'<text class="soft" x="{x}" y="{bottom + 16}" text-anchor="{anchor}">{step}</text>'
+        )
+    first, last = curve.values[0], curve.values[-1]
+    label = f"{curve.name}: {first[1]:.4g} at step {first[0]}, {last[1]:.4g} at step {last[0]}"
+    return (
+        f'<figure><svg viewBox="0 0 260 124" role="img" aria-label="{escape(label)}">'
+        f"{''.join(marks)}</svg><figcaption><strong>{escape(curve.name)}</strong>, last "
+        f"{last[1]:.4g}</figcaption></figure>"
+    )

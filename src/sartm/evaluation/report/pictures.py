@@ -1,6 +1,8 @@
 """Pictures of single pairs: RGB, thermal, truth, prediction, errors."""
 
 import base64
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
 import cv2
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from sartm.classes import Classes
 from sartm.evaluation.metrics import ConfusionMatrix, means
 from sartm.evaluation.report.tables import number
+from sartm.io.decode import write_atomic
 
 Image = NDArray[np.uint8]
 
@@ -110,3 +113,36 @@ def data_uri(image: Image, flat: bool) -> str:
     kind, options = ("png", []) if flat else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 80])
     _, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(ordered), options)
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+TILE = 240
+"""Width in pixels of one image on a sheet of validation pictures."""
+
+
+def draw_sheet(pairs: Sequence[PairPictures]) -> Image:
+    """(H, W, 3) RGB: a row per pair with RGB, thermal, truth, prediction and errors."""
+    rows = []
+    for pair in pairs:
+        tiles = (pair["rgb"], pair["thermal"], pair["truth"], pair["prediction"], pair["error"])
+        height, width = pair["truth"].shape[:2]
+        size = TILE, max(1, round(height * TILE / width))
+        row = [_tile(image, size, flat=place in (2, 3)) for place, image in enumerate(tiles)]
+        rows.append(np.concatenate(row, axis=1))
+    return np.concatenate(rows)
+
+
+def _tile(image: Image | None, size: tuple[int, int], flat: bool) -> Image:
+    if image is None:
+        return np.full((size[1], size[0], 3), 128, np.uint8)
+    colour = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    method = cv2.INTER_NEAREST if flat else cv2.INTER_AREA
+    return np.asarray(cv2.resize(colour, size, interpolation=method), np.uint8)
+
+
+def write_sheet(run: Path, step: int, sheet: Image) -> Path:
+    """Write a sheet to report/val-STEP.jpg in the run's folder."""
+    target = run / "report" / f"val-{step:08d}.jpg"
+    options = [cv2.IMWRITE_JPEG_QUALITY, 92]
+    _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(sheet[..., ::-1]), options)
+    write_atomic(target, encoded.tobytes())
+    return target

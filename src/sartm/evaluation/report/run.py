@@ -3,64 +3,22 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from sartm.evaluation.report.charts import escape, scroll
+from sartm.evaluation.report.charts import Curve, draw_curve, escape, scroll
 from sartm.evaluation.report.page import STYLE
-from sartm.evaluation.report.pictures import Image, PairPictures
 from sartm.evaluation.report.scores import versions
 from sartm.evaluation.report.tables import NONE, Table, number
 from sartm.io.decode import write_atomic
 
 POINTS = 120
 """Of a learning curve; longer runs are averaged down to as many."""
-TILE = 240
-"""Width in pixels of one image on a sheet of validation pictures."""
 
 HIDDEN = {"step", "epoch", "seconds", "val", "iou"}
 """Keys of metrics.jsonl that are no curve."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One number over the steps of a run; `values` are (step, value)."""
-
-    name: str
-    values: tuple[tuple[int, float], ...]
-
-
-def draw_sheet(pairs: Sequence[PairPictures]) -> Image:
-    """(H, W, 3) RGB: a row per pair with RGB, thermal, truth, prediction and errors."""
-    rows = []
-    for pair in pairs:
-        tiles = (pair["rgb"], pair["thermal"], pair["truth"], pair["prediction"], pair["error"])
-        height, width = pair["truth"].shape[:2]
-        size = TILE, max(1, round(height * TILE / width))
-        row = [_tile(image, size, flat=place in (2, 3)) for place, image in enumerate(tiles)]
-        rows.append(np.concatenate(row, axis=1))
-    return np.concatenate(rows)
-
-
-def _tile(image: Image | None, size: tuple[int, int], flat: bool) -> Image:
-    if image is None:
-        return np.full((size[1], size[0], 3), 128, np.uint8)
-    colour = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-    method = cv2.INTER_NEAREST if flat else cv2.INTER_AREA
-    return np.asarray(cv2.resize(colour, size, interpolation=method), np.uint8)
-
-
-def write_sheet(run: Path, step: int, sheet: Image) -> Path:
-    """Write a sheet to report/val-STEP.jpg in the run's folder."""
-    target = run / "report" / f"val-{step:08d}.jpg"
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92]
-    _, encoded = cv2.imencode(".jpg", np.ascontiguousarray(sheet[..., ::-1]), options)
-    write_atomic(target, encoded.tobytes())
-    return target
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -143,46 +101,6 @@ def class_scores(scores: Sequence[Mapping[str, Any]]) -> Table:
         rows.append((name, *(number(line.get("iou", {}).get(name)) for line in (best, last)), most))
     head = ("class", f"best, step {best['step']}", f"last, step {last['step']}", "its highest")
     return Table("IoU % per class on validation", head, tuple(rows), "IoU % on validation.")
-
-
-def draw_curve(curve: Curve) -> str:
-    """One small chart from its lowest to its highest value, as SVG."""
-    left, right, top, bottom = 48.0, 250.0, 14.0, 104.0
-    steps = [step for step, _ in curve.values]
-    finite = [value for _, value in curve.values if np.isfinite(value)]
-    low, high = min(finite, default=0.0), max(finite, default=1.0)
-    wide, tall = (max(steps) - min(steps)) or 1, (high - low) or 1.0
-
-    def place(step: int, value: float) -> str:
-        x = left + 6 + (step - min(steps)) / wide * (right - left - 12)
-        return f"{x:.1f},{bottom - (value - low) / tall * (bottom - top):.1f}"
-
-    line = " ".join(place(step, value) for step, value in curve.values if np.isfinite(value))
-    marks = []
-    for value in (low, high):
-        y = float(place(steps[0], value).split(",")[1])
-        marks.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        marks.append(
-            f'<text class="soft" x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{value:.3g}</text>"
-        )
-    marks.append(f'<polyline class="curve" points="{line}"/>')
-    if len(curve.values) <= 12:
-        marks += [
-            f'<circle class="bar" cx="{x}" cy="{y}" r="3"/>'
-            for x, y in (point.split(",") for point in line.split())
-        ]
-    for step, anchor, x in ((steps[0], "start", left), (steps[-1], "end", right)):
-        marks.append(
-            f'<text class="soft" x="{x}" y="{bottom + 16}" text-anchor="{anchor}">{step}</text>'
-        )
-    first, last = curve.values[0], curve.values[-1]
-    label = f"{curve.name}: {first[1]:.4g} at step {first[0]}, {last[1]:.4g} at step {last[0]}"
-    return (
-        f'<figure><svg viewBox="0 0 260 124" role="img" aria-label="{escape(label)}">'
-        f"{''.join(marks)}</svg><figcaption><strong>{escape(curve.name)}</strong>, last "
-        f"{last[1]:.4g}</figcaption></figure>"
-    )
 
 
 def _cards(lines: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]) -> str:
