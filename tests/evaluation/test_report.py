@@ -217,9 +217,9 @@ def test_error_map_is_bright_exactly_where_prediction_and_truth_differ():
     truth, prediction = np.zeros((2, 4, 6), np.uint8)
     prediction[1, 2], truth[0, :], prediction[0, 0] = 3, MFNET.ignore, 5
     picture = draw_pair("x", "best", truth, prediction, MFNET)
-    bright = picture["error"].max(axis=2) > 200
+    bright = picture.images["error"].max(axis=2) > 200
     assert np.argwhere(bright).tolist() == [[1, 2]]
-    assert "5.56 % of the pixels wrong" in picture["caption"]
+    assert "5.56 % of the pixels wrong" in picture.caption
 
 
 def test_a_missing_modality_is_said_on_the_page():

@@ -270,11 +270,11 @@ def test_pictures_are_of_the_best_and_worst_pairs(
     best, worst = best_and_worst(np.stack([m for _, m in confusion_of(predictor, dataset)]))
     wanted = [("best", dataset.pairs[i].name) for i in best]
     wanted += [("worst", dataset.pairs[i].name) for i in worst]
-    assert [(picture["group"], picture["name"]) for picture in pictures] == wanted
+    assert [(picture.group, picture.name) for picture in pictures] == wanted
     palette = np.array(MFNET.palette, np.uint8)
     for picture, index in zip(pictures, [*best, *worst], strict=True):
         labels = predictor.predict(dataset[index]).labels
-        np.testing.assert_array_equal(picture["prediction"], palette[labels])
+        np.testing.assert_array_equal(picture.images["prediction"], palette[labels])
 
 
 def test_scoring_loads_no_torch(mfnet: Path, tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ class Table:
     note: str = ""
 
 
+def title_of(report: Report) -> str:
+    """What the report is about, as its heading."""
+    return f"Evaluation: {report.model} on {report.data} ({report.split})"
+
+
 def means_table(report: Report) -> Table:
     """Every mean with its interval and what counts in it."""
     rows = []
@@ -83,6 +88,12 @@ class ConditionScores:
     worst: float | None
     drop: float | None
     """Points that the mean lies below the undamaged pairs; None where that is not known."""
+
+    @property
+    def scores(self) -> list[float]:
+        """Every score that was measured."""
+        scores = [self.mean, self.worst, *(score for _, score in self.steps)]
+        return [score for score in scores if score is not None]
 
 
 def group_robustness(report: Report) -> list[ConditionScores]:
@@ -161,8 +172,10 @@ def confusion_table(report: Report) -> Table:
     )
 
 
-def published_tables(report: Report, comparison: Comparison) -> Iterator[Table]:
+def published_tables(report: Report, comparison: Comparison | None) -> Iterator[Table]:
     """Per protocol the published figures and this report, the best first."""
+    if comparison is None:
+        return
     head = ("system", "year", "mIoU %", "modality", "status", "source", "note")
     for protocol, published in comparison.rows.items():
         rows = [(row.miou, _published_row(row)) for row in published]
@@ -190,8 +203,10 @@ def _published_row(row: Published) -> tuple[str, ...]:
     return system, year, number(row.miou), *rest
 
 
-def comparison_notes(comparison: Comparison) -> list[str]:
-    """What to know before comparing, as sentences."""
+def comparison_notes(comparison: Comparison | None) -> list[str]:
+    """What to know before comparing, as sentences; none where nothing is compared."""
+    if comparison is None or not comparison.rows:
+        return []
     left_out = (
         f"{comparison.left_out} further published figures for this data set are left out: "
         f"their mean is another one, or it is not known which."
@@ -258,11 +273,9 @@ def _describe_protocol(name: str) -> str:
     )
 
 
-def describe_versions(report: Report) -> str:
-    """The versions behind the numbers, as a sentence."""
-    return "Versions: " + ", ".join(
-        f"{name} {version}" for name, version in report.versions.items()
-    )
+def describe_versions(versions: Mapping[str, str]) -> str:
+    """The versions behind the numbers, as a list in words."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def number(value: float | int | None) -> str:
