@@ -25,7 +25,7 @@ from sartm.data.pairs import PairDataset, Sample, pixel_hash
 from sartm.errors import InputError
 from sartm.evaluation import scoring as evaluation
 from sartm.evaluation.metrics import best_and_worst
-from sartm.evaluation.scoring import confusion_of, evaluate, evaluate_with_pictures, score
+from sartm.evaluation.scoring import evaluate, evaluate_with_pictures, score, score_pairs
 from sartm.evaluation.views import Views, label_sample
 from sartm.inference.predictor import Predictor
 from sartm.io.decode import read_label
@@ -252,7 +252,7 @@ def test_options_reach_the_model_from_the_command_line(
 
 def test_counts_are_those_of_every_pixel(predictor: Predictor, tmp_path: Path) -> None:
     dataset = many(tmp_path, 2)
-    for sample, counts in confusion_of(predictor, dataset):
+    for sample, _, counts in score_pairs(predictor, dataset):
         assert sample.label is not None
         labels = predictor.predict(sample).labels
         slow = np.zeros((9, 9), int)
@@ -267,7 +267,9 @@ def test_pictures_are_of_the_best_and_worst_pairs(
 ) -> None:
     dataset = many(tmp_path, pairs)
     _, pictures = evaluate_with_pictures(predictor, dataset)
-    best, worst = best_and_worst(np.stack([m for _, m in confusion_of(predictor, dataset)]))
+    best, worst = best_and_worst(
+        np.stack([counts for _, _, counts in score_pairs(predictor, dataset)])
+    )
     wanted = [("best", dataset.pairs[i].name) for i in best]
     wanted += [("worst", dataset.pairs[i].name) for i in worst]
     assert [(picture.group, picture.name) for picture in pictures] == wanted

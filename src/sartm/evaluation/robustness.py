@@ -16,7 +16,7 @@ from sartm.errors import InputError
 from sartm.evaluation.conditions import Condition, choose_conditions, degrade
 from sartm.evaluation.metrics import PROTOCOLS, Counts, choose_protocols, percent, protocol_means
 from sartm.evaluation.report.scores import Cell
-from sartm.evaluation.scoring import judge
+from sartm.evaluation.scoring import score_pairs
 from sartm.evaluation.views import Views
 from sartm.inference.predictor import Predictor, fingerprint
 from sartm.progress import Meter
@@ -59,7 +59,7 @@ def measure_robustness(
         rows are the mean over the conditions and the worst of all.
 
     Raises:
-        InputError: as `evaluation.judge`, or where `out` cannot be written.
+        InputError: as `scoring.score_pairs`, or where `out` cannot be written.
     """
     chosen = choose_conditions(modality=modality) if conditions is None else list(conditions)
     headline = choose_protocols(dataset.classes, protocol)[0]
@@ -77,8 +77,8 @@ def measure_robustness(
         for key, change in todo:
             size = len(dataset.classes)
             counts: Counts = np.zeros((size, size), np.int64)
-            judged = judge(predictor, dataset, modality=modality, views=views, change=change)
-            for _, _, matrix in judged:
+            scored = score_pairs(predictor, dataset, modality=modality, views=views, change=change)
+            for _, _, matrix in scored:
                 counts += matrix
                 meter.advance(note=_title(key))
             record.append(key, counts)

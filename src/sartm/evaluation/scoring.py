@@ -17,10 +17,10 @@ from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
-from sartm.evaluation.report.pictures import PairPictures, draw_pair
+from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.scores import Cell, Report, build_report
 from sartm.evaluation.views import Views, label_sample
-from sartm.io.decode import apply_thermal_rule, image_size, read_label
+from sartm.io.decode import image_size, read_label
 from sartm.progress import Meter
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LARGEST_COUNTS = 64 * 2**20
 """Bytes of per-pair counts: 200,000 pairs of 9 classes. Beyond it a report has no intervals."""
 
 
-def judge(
+def score_pairs(
     predictor: "Predictor",
     dataset: PairDataset,
     indices: Sequence[int] | None = None,
@@ -87,17 +87,6 @@ def judge(
         yield sample, labels, counts
 
 
-def confusion_of(
-    predictor: "Predictor",
-    dataset: PairDataset,
-    indices: Sequence[int] | None = None,
-    modality: Modality = "both",
-) -> Iterator[tuple[Sample, Counts]]:
-    """Each labelled sample with the (K, K) counts of its prediction; see `judge`."""
-    for sample, _, counts in judge(predictor, dataset, indices, modality=modality):
-        yield sample, counts
-
-
 def evaluate(
     model: "SARTM",
     dataset: PairDataset,
@@ -147,9 +136,9 @@ def evaluate_with_pictures(
     choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
     tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
-    judged = judge(predictor, dataset, modality=modality, views=views)
+    scored = score_pairs(predictor, dataset, modality=modality, views=views)
     with Meter(f"evaluate {modality}", len(dataset)) as meter:
-        for index, (sample, labels, counts) in enumerate(judged):
+        for index, (sample, labels, counts) in enumerate(scored):
             tally.add(index, counts, sample.size)
             extremes.add(index, labels, counts)
             if facts is not None and was_seen(sample, dataset.classes, facts):
@@ -167,7 +156,7 @@ def evaluate_with_pictures(
         robustness=robustness,
     )
     pictures = [
-        _picture(dataset[index], labels, group, predictor, dataset)
+        draw_sample(dataset[index], labels, dataset.classes, predictor.config.thermal, group)
         for group, index, labels in extremes.chosen()
     ]
     return report, pictures
@@ -369,18 +358,3 @@ def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:
     if numbered and classes.names == MFNET.names and name in known:
         return True
     return bool(known) and pixel_hash(sample) in known.values()
-
-
-def _picture(
-    sample: Sample,
-    labels: Array,
-    group: Literal["best", "worst"],
-    predictor: "Predictor",
-    dataset: PairDataset,
-) -> PairPictures:
-    thermal = None
-    if sample.thermal is not None:
-        shown = apply_thermal_rule(sample.thermal, predictor.config.thermal, sample.name)
-        thermal = (255 * shown).astype(np.uint8)
-    assert sample.label is not None
-    return draw_pair(sample.name, group, sample.label, labels, dataset.classes, sample.rgb, thermal)
