@@ -12,7 +12,7 @@ from sartm.classes import MFNET
 from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
-from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, means
+from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, count_pixels, means
 from sartm.evaluation.report.files import write_report
 from sartm.evaluation.report.pictures import draw_pair, encode, tile
 from sartm.evaluation.report.scores import build_report
@@ -80,11 +80,10 @@ def _label_scene(predictor: Predictor, condition: str, number: int) -> _Scene:
     drawn = draw_scene(seed, SceneOptions(condition=condition))
     sample = Sample(f"{condition}-{number + 1}", drawn.rgb, drawn.thermal, drawn.label)
     seen = {modality: predictor.predict(sample, modality) for modality in MODALITIES}
-    counts = {}
-    for modality, prediction in seen.items():
-        matrix = ConfusionMatrix(len(MFNET))
-        matrix.update(prediction.labels, drawn.label, MFNET.ignore)
-        counts[modality] = matrix.counts
+    counts = {
+        modality: count_pixels(prediction.labels, drawn.label, MFNET)
+        for modality, prediction in seen.items()
+    }
     return _Scene(sample, seen, counts)
 
 

@@ -69,7 +69,7 @@ def choose_conditions(names: Iterable[str] = (), modality: Modality = "both") ->
     """
     wanted = list(dict.fromkeys(names))
     if not wanted:
-        return [one for one in CONDITIONS.values() if _fits(one, modality)]
+        return [condition for condition in CONDITIONS.values() if _fits(condition, modality)]
     for name in wanted:
         if name not in CONDITIONS:
             raise InputError(
@@ -272,8 +272,8 @@ _THERMAL: tuple[_Row, ...] = (
 
 
 CONDITIONS = {
-    one.name: one
-    for one in (
+    condition.name: condition
+    for condition in (
         Condition("rgb-missing", "both", (1,), "no RGB image", _without_rgb),
         Condition("thermal-missing", "both", (1,), "no thermal image", _without_thermal),
         Condition(

@@ -16,7 +16,7 @@ from sartm.config import Modality, to_dict
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash, read_ahead
 from sartm.errors import InputError
-from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
+from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.scores import Cell, Report, build_report
 from sartm.evaluation.views import Views, label_sample
@@ -73,14 +73,13 @@ def score_pairs(
             maps = [found.labels for found in predictor.predict_batch(samples, modality)]
         else:
             maps = [label_sample(predictor, sample, modality, views) for sample in samples]
-        return [(labels, count(sample, labels))
-                for sample, labels in zip(samples, maps, strict=True)]  # fmt: skip
+        return [
+            (labels, count(sample, labels)) for sample, labels in zip(samples, maps, strict=True)
+        ]
 
     def count(sample: Sample, labels: Array) -> Counts:
         assert sample.label is not None
-        matrix = ConfusionMatrix(len(dataset.classes))
-        matrix.update(labels, sample.label, dataset.classes.ignore)
-        return matrix.counts
+        return count_pixels(labels, sample.label, dataset.classes)
 
     for _, labelled in label_ahead(predictor, pairs, read, label):
         sample, (labels, counts), _ = labelled()
@@ -207,13 +206,11 @@ def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tu
             f"{path} is {size[0]}x{size[1]} but its label is {truth.shape[0]}x{truth.shape[1]}; "
             f"write predictions at the label's size"
         )
-    matrix = ConfusionMatrix(len(dataset.classes))
     labels = read_label(path)
     try:
-        matrix.update(labels, truth, dataset.classes.ignore)
+        return count_pixels(labels, truth, dataset.classes), size
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return matrix.counts, size
 
 
 def subsets_of(dataset: PairDataset) -> dict[str, list[int]]:

@@ -1,4 +1,8 @@
-"""Views: a pair seen in windows, sizes and mirrored, and the label map of their mean."""
+"""Views: a pair seen in windows, sizes and mirrored, and the label map of their mean.
+
+Windows here are those of published protocols: any stride, probabilities averaged. The tiles of
+`inference.tiles` bound memory instead, and blend logits on the grid of the whole image.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sartm.classes import Classes
 from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
-from sartm.evaluation.metrics import ConfusionMatrix, means
+from sartm.evaluation.metrics import ConfusionMatrix, count_pixels, means
 from sartm.evaluation.report.tables import number
 from sartm.io.decode import apply_thermal_rule, write_atomic
 
@@ -78,8 +78,7 @@ def draw_pair(
         grey = np.asarray(cv2.resize(grey, truth.shape[::-1]), np.uint8)
     error = np.repeat((grey // 3)[..., None], 3, axis=2)
     error[ignored], error[wrong] = (128, 128, 128), (255, 176, 0)
-    matrix = ConfusionMatrix(len(classes))
-    matrix.update(prediction, truth, classes.ignore)
+    matrix = ConfusionMatrix(len(classes), count_pixels(prediction, truth, classes))
     score = means(matrix, classes, "present")["present"]["miou"]
     share = float(wrong.sum() / max(1, (~ignored).sum()))
     return PairPictures(

@@ -133,18 +133,18 @@ def robustness_table(report: Report) -> Table | None:
     conditions = group_robustness(report)
     if not conditions:
         return None
-    most = max(len(one.steps) for one in conditions)
+    most = max(len(found.steps) for found in conditions)
     if not most:
-        simple = tuple((one.name, number(one.mean)) for one in conditions)
+        simple = tuple((found.name, number(found.mean)) for found in conditions)
         return Table("Robustness", ("condition", "mIoU %"), simple)
     rows = []
-    for one in conditions:
-        steps = [severity for severity, _ in one.steps]
+    for found in conditions:
+        steps = [severity for severity, _ in found.steps]
         plain = steps == list(range(1, len(steps) + 1))
-        name = one.name if plain else f"{one.name} ({', '.join(f'{step:g}' for step in steps)})"
-        scores = [number(score) for _, score in one.steps] + [""] * (most - len(steps))
-        ends = number(one.mean), number(one.worst)
-        rows.append((name, *ends, number(one.drop), *scores))
+        name = found.name if plain else f"{found.name} ({', '.join(f'{step:g}' for step in steps)})"
+        scores = [number(score) for _, score in found.steps] + [""] * (most - len(steps))
+        ends = number(found.mean), number(found.worst)
+        rows.append((name, *ends, number(found.drop), *scores))
     protocols = {str(row["protocol"]) for row in report.robustness if row.get("protocol")}
     of = f" ({', '.join(sorted(protocols))})" if protocols else ""
     return Table(
@@ -182,16 +182,15 @@ def published_tables(report: Report, comparison: Comparison | None) -> Iterator[
         ours = report.means[protocol]["miou"]
         if ours is not None:
             note = "" if comparison.same_images else "other images: not comparable"
-            own = ("this report", NONE, number(ours), report.modality, NONE, "measured", note)
+            cells = ("this report", NONE, number(ours), report.modality, NONE, "measured", note)
             # Ranked only where a rank means something, else on top.
-            rows.append((ours if comparison.same_images else 100.0, own))
+            rows.append((ours if comparison.same_images else 100.0, cells))
         rows.sort(key=lambda row: -row[0])
         note = (
             "As printed by the source; R: the system's own repository or abstract, "
             "T: another author's table."
         )
-        cells = tuple(cells for _, cells in rows)
-        yield Table(f"Published figures, {protocol}", head, cells, note)
+        yield Table(f"Published figures, {protocol}", head, tuple(cells for _, cells in rows), note)
 
 
 def _published_row(row: Published) -> tuple[str, ...]:
