@@ -29,12 +29,12 @@ MAP = (96, 128)
 def measure_overhead(
     model: str, data: str, split: str, pairs: int, workers: int
 ) -> dict[str, float | int]:
-    """Seconds per pair of `judge`, and what that is of the forward passes inside it."""
+    """Seconds per pair of `score_pairs`, and what that is of the forward passes inside it."""
     import torch
 
     from sartm.config import ModelConfig
     from sartm.data.pairs import PairDataset
-    from sartm.evaluation.scoring import judge
+    from sartm.evaluation.scoring import score_pairs
     from sartm.inference.predictor import Images, Predictor
     from sartm.model.loading import load
     from sartm.model.sartm import SARTM
@@ -54,7 +54,7 @@ def measure_overhead(
 
     predictor.batch_logits = timed
     wall, cpu = time.perf_counter(), time.process_time()
-    for _ in judge(predictor, dataset):
+    for _ in score_pairs(predictor, dataset):
         pass
     whole = time.perf_counter() - wall, time.process_time() - cpu
     passes = [sum(column) for column in zip(*inside, strict=True)]

@@ -44,9 +44,11 @@ evaluation.metrics
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
+evaluation.report.rendering
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
 evaluation.report.files evaluation.report.run
+evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness
 training.augmentation training.losses training.runs

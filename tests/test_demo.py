@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import TINY, build
 
-import sartm.demo
 from sartm.classes import MFNET, PST900
 from sartm.cli.main import main
+from sartm.demo import FIRST_SEED
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
@@ -21,26 +21,27 @@ from sartm.scenes.dataset import SceneOptions, draw_scene
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of the demo with one scene per condition, and demo.json of `--json`."""
+    """The output of the demo, and demo.json of `--json`."""
     out = tmp_path_factory.mktemp("demo") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sartm.demo, "SCENES", 1)
-        assert main(["demo", "--out", str(out), "--json", str(out.parent / "demo.json")]) == 0
+    assert main(["demo", "--out", str(out), "--json", str(out.parent / "demo.json")]) == 0
     return out
 
 
 def test_the_table_is_what_the_bundled_model_reaches_on_the_scenes(shown: Path) -> None:
     table = json.loads((shown.parent / "demo.json").read_text())["present"]
     assert list(table) == ["day", "night", "glare", "fog", "all"]
-    drawn = draw_scene(sartm.demo.FIRST_SEED + 100, SceneOptions(condition="night"))
     predictor = Predictor(load("mini"))
-    for modality, pair in {
-        "rgb": (drawn.rgb, None),
-        "thermal": (None, drawn.thermal),
-        "both": (drawn.rgb, drawn.thermal),
-    }.items():
-        labels, truth = predictor(*pair).labels, drawn.label
-        known = truth != MFNET.ignore
+    scenes = [draw_scene(FIRST_SEED + 100 + n, SceneOptions(condition="night")) for n in range(5)]
+    truth = np.stack([scene.label for scene in scenes])
+    known = truth != MFNET.ignore
+    for modality in ("rgb", "thermal", "both"):
+        labels = np.stack([
+            predictor(
+                scene.rgb if modality != "thermal" else None,
+                scene.thermal if modality != "rgb" else None,
+            ).labels
+            for scene in scenes
+        ])  # fmt: skip
         ious = [
             ((labels == k) & (truth == k)).sum() / (((labels == k) | (truth == k)) & known).sum()
             for k in np.unique(truth[known])
@@ -53,11 +54,13 @@ def test_report_and_pictures_are_of_the_same_scenes(shown: Path) -> None:
     table = json.loads((shown.parent / "demo.json").read_text())["present"]
     report = json.loads((shown / "report.json").read_text())
     subsets = report["subsets"]
-    assert report["pairs"] == 4
+    assert report["pairs"] == 4 * 5
     assert report["means"]["present"]["miou"] == table["all"]["both"]
     for condition in ("day", "night", "glare", "fog"):
         assert subsets[condition]["means"]["present"]["miou"] == table[condition]["both"]
-        assert cv2.imread(str(shown / "pairs" / f"{condition}-1.jpg")).shape == (240, 5 * 320, 3)
+        for number in range(1, 6):
+            picture = cv2.imread(str(shown / "pairs" / f"{condition}-{number}.jpg"))
+            assert picture.shape == (240, 5 * 320, 3)
     assert cv2.imread(str(shown / "scenes.jpg")).shape == (28 + 4 * 240, 5 * 320, 3)
     page = (shown / "report.html").read_text()
     assert "thermal only, night" in page

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sartm.classes import Classes
     from sartm.config import ModelConfig
-    from sartm.data.pairs import Pair, PairDataset, Sample
+    from sartm.data.layouts import Pair
+    from sartm.data.pairs import PairDataset, Sample
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
     from sartm.inference.prediction import Prediction

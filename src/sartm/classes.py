@@ -1,5 +1,6 @@
 """What each label id means: names, colours and words for the text encoder, per benchmark."""
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -61,7 +62,7 @@ class Classes:
         if double:
             raise InputError(f"class names must differ, found {double[:5]} more than once")
         for text in (*self.names, *self.prompts):  # they are shown on terminals and pages
-            if not text.isprintable():
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
                 raise InputError(f"class name {text!r} holds control characters; take them out")
 
     def _require_values(self) -> None:

@@ -12,9 +12,9 @@ from sartm.classes import MFNET
 from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
-from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, means
+from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, count_pixels, means
 from sartm.evaluation.report.files import write_report
-from sartm.evaluation.report.pictures import draw_pair
+from sartm.evaluation.report.pictures import draw_pair, encode, tile
 from sartm.evaluation.report.scores import build_report
 from sartm.files import write_atomic
 from sartm.inference.prediction import Prediction
@@ -81,11 +81,10 @@ def _label_scene(predictor: Predictor, condition: str, number: int) -> _Scene:
     drawn = draw_scene(seed, SceneOptions(condition=condition))
     sample = Sample(f"{condition}-{number + 1}", drawn.rgb, drawn.thermal, drawn.label)
     seen = {modality: predictor.predict(sample, modality) for modality in MODALITIES}
-    counts = {}
-    for modality, prediction in seen.items():
-        matrix = ConfusionMatrix(len(MFNET))
-        matrix.update(prediction.labels, drawn.label, MFNET.ignore)
-        counts[modality] = matrix.counts
+    counts = {
+        modality: count_pixels(prediction.labels, drawn.label, MFNET)
+        for modality, prediction in seen.items()
+    }
     return _Scene(sample, seen, counts)
 
 
@@ -149,13 +148,9 @@ def _scores(scenes: list[_Scene]) -> dict[str, dict[str, float | None]]:
 
 def _strip(scene: _Scene) -> Image:
     """RGB, thermal, and the overlays from RGB only, thermal only and both, side by side."""
-    rgb, thermal = scene.sample.rgb, scene.sample.thermal
-    assert rgb is not None
-    assert thermal is not None
-    grey = np.repeat(thermal[..., None], 3, axis=2)
-    images = [rgb, grey, *(scene.seen[modality].overlay(0.6) for modality in MODALITIES)]
-    small = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in images]
-    return np.hstack([np.asarray(image, np.uint8) for image in small])
+    overlays = (scene.seen[modality].overlay(0.6) for modality in MODALITIES)
+    images = (scene.sample.rgb, scene.sample.thermal, *overlays)
+    return np.hstack([tile(image, (320, 240)) for image in images])
 
 
 def _sheet(scenes: list[_Scene]) -> Image:
@@ -195,6 +190,4 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write_picture(path: Path, image: Image) -> None:
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert done
-    write_atomic(path, data.tobytes())
+    write_atomic(path, encode(image, "jpeg", 90))

@@ -1,25 +1,32 @@
 """A report says the same in its three files, is safe to open anywhere and warns where it must."""
 
 import base64
-import dataclasses
 import json
+import math
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
 
 from sartm.classes import FMB, MFNET, PST900, Classes
+from sartm.cli.main import main
 from sartm.errors import InputError
 from sartm.evaluation.metrics import PROTOCOLS, ConfusionMatrix
+from sartm.evaluation.report.charts import Shares, class_shares
 from sartm.evaluation.report.files import to_json, to_markdown, write_report
 from sartm.evaluation.report.page import to_html
-from sartm.evaluation.report.pictures import draw_pair
+from sartm.evaluation.report.pictures import draw_pair, draw_sheet, write_sheet
 from sartm.evaluation.report.published import Comparison, compare, load_published
+from sartm.evaluation.report.run import write_run_page
 from sartm.evaluation.report.scores import build_report
+from sartm.evaluation.report.tables import clean_text
 
 HOSTILE = "</style><script src=https://evil.example/x.js>|`*_[x](y)\n# \"'&\x00\u202e\udc80"
+CONTROL = re.compile(r"[\x00-\x1f\ud800-\udfff]")
+"""What a class table refuses in names."""
 KEYS = (
     *("split", "pairs", "modality", "label_size", "means", "pixel_accuracy", "classes", "subsets"),
     *("confusion", "contaminated", "selected_on", "model", "data", "command", "versions"),
@@ -152,37 +159,129 @@ def test_a_split_without_pairs_is_refused():
         a_report(pairs=0)
 
 
-@pytest.mark.parametrize("classes", [MFNET, FMB, Classes(("a", HOSTILE, "c"))], ids=len)
-def test_page_is_balanced_self_contained_and_without_scripts(classes):
-    rows = [{"condition": HOSTILE, "severity": s, "miou": 60.0 - s} for s in (1, 2, 3)]
+INJECTIONS = [
+    HOSTILE,
+    "<script>alert(1)</script>",
+    '" onload="alert(1)',
+    "' onload='alert(1)",
+    "</title></text></svg><img src=x onerror=alert(1)>",
+    "fish & chips &lt;b&gt; {{ 7 * 7 }} {% raw %}",
+]
+IDS = ["everything", "script", "double quote", "single quote", "closing tags", "entities"]
+
+
+def full_page(text, classes):
+    """report.html in which `text` stands wherever something comes from outside."""
+    rows = [
+        {"condition": f"{text}{name}", "severity": step, "miou": 60.0 - 9 * index, "drop": 1.0}
+        for name in "ab"
+        for index, step in enumerate((1, 2, 3, "mean", "worst"))
+    ]
     report = a_report(
         classes,
         split="test",
-        model=HOSTILE,
-        data=HOSTILE,
-        command=HOSTILE,
-        contaminated=[HOSTILE],
-        selected_on=HOSTILE,
-        subsets={HOSTILE: [0]},
-        robustness=rows,
+        model=text,
+        data=text,
+        command=text,
+        contaminated=[text],
+        selected_on=text,
+        subsets={text: [0]},
+        robustness=[{"condition": "clean", "severity": None, "miou": 70.0}, *rows],
     )
-    text = to_html(report, [a_picture(HOSTILE, classes)], compare(report, load_published()))
+    pictures = [a_picture(text, classes), a_picture(text, classes, rgb=False)]
+    return to_html(report, pictures, compare(report, load_published()), 9 * ((1, 2, 3),))
+
+
+def run_page(text, folder):
+    """The page of a run in which `text` names the run, its curves and its classes."""
+    folder.mkdir()
+    lines = [
+        {"step": step, "seconds": 1.0, text: 1 / step, "loss": math.nan if step == 2 else 1.0,
+         "val": {"present": {"miou": 10.0 * step}, text: {"miou": None}}, "iou": {text: None}}
+        for step in (1, 2, 3)
+    ]  # fmt: skip
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"cut')
+    write_sheet(folder, 3, draw_sheet([a_picture(), a_picture(rgb=False)]))
+    return write_run_page(folder, text, {text: [text]}).read_text("utf-8")
+
+
+def require_harmless(text):
+    """The page, in which nothing can run or be fetched and every element is closed."""
     page = Page(text)
     assert page.stack == []
     assert not {"script", "link", "iframe", "object", "a", "form"} & {tag for tag, _ in page.seen}
     assert not any(name.startswith("on") for _, values in page.seen for name in values)
     sources = [values["src"] for _, values in page.seen if "src" in values]
-    assert sources
     assert all(source.startswith("data:image/") for source in sources)
-    style = text[text.index("<style>") : text.index("</style>")]
-    assert "url(" not in style
-    assert "@import" not in style
-    assert "default-src 'none'" in text
-    # The hostile text is there to be read, but only as text.
-    assert "</style><script src=https://evil.example/x.js>" in "".join(page.words)
-    assert "\x00" not in text
-    assert "\u202e" not in text
+    for chart in re.findall(r"<svg.*?</svg>", text, re.S):
+        ElementTree.fromstring(chart)  # a chart that is no XML would be shown nowhere else
     text.encode("utf-8")
+    return page
+
+
+@pytest.mark.parametrize("text", INJECTIONS, ids=IDS)
+def test_what_comes_from_outside_is_text_on_every_page_and_chart(text, tmp_path):
+    classes = Classes(("a", CONTROL.sub("", text), "c"))
+    shares = [Shares(text, 3, ((50.0, 2), (0.0, 0), (50.0, 3)))]
+    pages = {
+        "report": full_page(text, classes),
+        "run": run_page(text, tmp_path / "run"),
+        "class shares": class_shares(text, classes, shares),
+    }
+    # What a reader sees: unreadable characters replaced, long names cut to the chart's width.
+    shown = " ".join(clean_text(text).split())
+    for name, content in pages.items():
+        page = require_harmless(content)
+        words = " ".join("".join(page.words).split())
+        assert words.count(shown) >= (2 if name == "class shares" else 3), name
+        if name != "class shares":
+            assert any(shown in " ".join(values.get("aria-label", "").split())
+                       for values in page.named("svg")), name  # fmt: skip
+        assert "\x00" not in content
+        assert "\u202e" not in content
+    assert len(Page(pages["report"]).named("svg")) == 1 + 1 + 2  # bars, conditions, each
+    assert len(Page(pages["run"]).named("svg")) == 3
+
+
+@pytest.mark.parametrize("classes", [MFNET, FMB], ids=len)
+def test_a_page_is_one_file_without_outside_resources(classes, tmp_path):
+    for text in (full_page("plain", classes), run_page("plain", tmp_path / "run")):
+        require_harmless(text)
+        assert "data:image/" in text
+        style = text[text.index("<style>") : text.index("</style>")]
+        assert "url(" not in style
+        assert "@import" not in style
+        assert "default-src 'none'" in text
+        assert "{{" not in text
+        assert "{%" not in text
+
+
+def test_scores_of_a_data_set_with_markup_in_its_names_make_harmless_files(tmp_path):
+    """The whole way from dataset.toml, file names and folders to the three files of a report."""
+    bold = "<b onclick='x'>&amp;\"bold\""
+    root = tmp_path / bold
+    names = [f"<i>{index}&'" for index in range(3)]
+    for index, name in enumerate(names):
+        for kind in ("rgb", "thermal", "label"):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            image = np.full((8, 8), index, np.uint8)
+            cv2.imwrite(str(root / kind / f"{name}.png"), image)
+    (root / "val.txt").write_text("\n".join(names))
+    classes = json.dumps(["rest", "<script>alert(1)</script>", 'a "quoted" & cut name'])
+    (root / "dataset.toml").write_text(
+        f"name = {json.dumps(bold)}\nclasses = {classes}\n[files]\nrgb = 'rgb/{{name}}.png'\n"
+        f"thermal = 'thermal/{{name}}.png'\nlabel = 'label/{{name}}.png'\n"
+        f"[splits]\nval = 'val.txt'\n[subsets]\n{json.dumps(bold)} = '0'\n"
+    )
+    maps, out = root / "label", tmp_path / "out"
+    assert main(["score", "--predictions", str(maps), "--data", str(root), "--out", str(out)]) == 0
+    page = require_harmless((out / "report.html").read_text("utf-8"))
+    words = "".join(page.words)
+    for text in (bold, "<script>alert(1)</script>", 'a "quoted" & cut name', str(maps)):
+        assert text in words
+    markdown = (out / "report.md").read_text("utf-8").split("## Command")[0]
+    assert not re.search(r"<(?!0\.1)", markdown)
+    assert json.loads((out / "report.json").read_text())["data"] == bold
 
 
 def test_page_says_in_words_what_its_pictures_show():
@@ -217,9 +316,9 @@ def test_error_map_is_bright_exactly_where_prediction_and_truth_differ():
     truth, prediction = np.zeros((2, 4, 6), np.uint8)
     prediction[1, 2], truth[0, :], prediction[0, 0] = 3, MFNET.ignore, 5
     picture = draw_pair("x", "best", truth, prediction, MFNET)
-    bright = picture["error"].max(axis=2) > 200
+    bright = picture.images["error"].max(axis=2) > 200
     assert np.argwhere(bright).tolist() == [[1, 2]]
-    assert "5.56 % of the pixels wrong" in picture["caption"]
+    assert "5.56 % of the pixels wrong" in picture.caption
 
 
 def test_a_missing_modality_is_said_on_the_page():
@@ -240,7 +339,9 @@ def test_training_pairs_and_selection_on_the_split_are_warned_of_everywhere():
 
 
 def test_markdown_tables_keep_their_columns_whatever_the_names():
-    report = a_report(Classes(("a", HOSTILE, "c")), model=HOSTILE, command="a\n```\nb")
+    report = a_report(
+        Classes(("a", CONTROL.sub("", HOSTILE), "c")), model=HOSTILE, command="a\n```\nb"
+    )
     text = to_markdown(report)
     assert "<script" not in text.split("## Command")[0]
     assert "\n````sh\n" in text
@@ -332,4 +433,4 @@ def test_intervals_are_left_out_where_there_is_one_pair():
     report = a_report(pairs=1, subsets={})
     assert report.intervals == {}
     assert "intervals" not in json.loads(to_json(report))
-    assert dataclasses.replace(report).means["present"]["miou"] is not None
+    assert report.means["present"]["miou"] is not None

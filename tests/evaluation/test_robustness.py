@@ -14,13 +14,8 @@ from draw_layouts import flat
 from sartm.cli.main import main
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.evaluation.robustness import (
-    CONDITIONS,
-    Condition,
-    choose_conditions,
-    degrade,
-    measure_robustness,
-)
+from sartm.evaluation.conditions import CONDITIONS, Change, Condition, choose_conditions, degrade
+from sartm.evaluation.robustness import measure_robustness
 from sartm.evaluation.scoring import evaluate_with_pictures
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import save
@@ -201,19 +196,29 @@ def some(*names: str) -> list[Condition]:
     return choose_conditions(names)
 
 
-def counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, stop_after: int = 10**6) -> Any:
-    """Counts the pairs that the model labels; stops it as Ctrl-C would."""
-    calls: list[str] = []
-    original = predictor.predict_batch
+class Watch:
+    """Conditions that note the pairs they change, and can end the run as Ctrl-C would."""
 
-    def predict(samples: list[Sample], modality: Any = "both") -> Any:
-        calls.extend(sample.name for sample in samples)
-        if len(calls) > stop_after:
-            raise KeyboardInterrupt
-        return original(samples, modality)
+    def __init__(self, *names: str, stop_after: int = 10**6) -> None:
+        self.pairs: list[str] = []
+        self.stop_after = stop_after
+        self.conditions = [
+            replace(condition, change=self.watched(condition)) for condition in some(*names)
+        ]
 
-    monkeypatch.setattr(predictor, "predict_batch", predict)
-    return calls
+    def watched(self, condition: Condition) -> Change:
+        def change(sample: Sample, strength: float, random: np.random.Generator) -> Sample:
+            self.pairs.append(sample.name)
+            if len(self.pairs) > self.stop_after:
+                raise KeyboardInterrupt
+            return condition.change(sample, strength, random)
+
+        return change
+
+
+def finished(out: Path) -> int:
+    """Lines of the record: one per condition and severity that was scored."""
+    return len((out / "robustness.jsonl").read_text().splitlines())
 
 
 def test_rows_are_the_scores_of_the_degraded_pairs(
@@ -241,44 +246,46 @@ def test_rows_are_the_scores_of_the_degraded_pairs(
 
 
 def test_an_interrupted_run_goes_on_where_it_was(
-    predictor: Predictor, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, data: Path, tmp_path: Path
 ) -> None:
-    dataset, chosen = PairDataset.open(data, "test"), some("rgb-dark", "misregistered")
-    whole = measure_robustness(predictor, dataset, tmp_path / "whole", conditions=chosen)
+    dataset, names = PairDataset.open(data, "test"), ("rgb-dark", "misregistered")
+    whole = measure_robustness(predictor, dataset, tmp_path / "whole", conditions=some(*names))
     out = tmp_path / "out"
-    with monkeypatch.context() as patch:
-        counted(predictor, patch, stop_after=7)  # three lines and a half: two pairs a line
-        with pytest.raises(KeyboardInterrupt):
-            measure_robustness(predictor, dataset, out, conditions=chosen)
+    stopped = Watch(*names, stop_after=5)  # two severities and a half: two pairs each
+    with pytest.raises(KeyboardInterrupt):
+        measure_robustness(predictor, dataset, out, conditions=stopped.conditions)
     lines = (out / "robustness.jsonl").read_text().splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 1 + 2  # the pairs as they are, too
     (out / "robustness.jsonl").write_text("\n".join(lines) + '\n{"identity": "cut o')
-    calls = counted(predictor, monkeypatch)
-    assert measure_robustness(predictor, dataset, out, conditions=chosen) == whole
-    assert len(calls) == 2 * (1 + 5 + 4 - 3)
-    assert measure_robustness(predictor, dataset, out, conditions=chosen) == whole
-    assert len(calls) == 2 * (1 + 5 + 4 - 3)
+    watch = Watch(*names)
+    for _ in range(2):  # the second time there is nothing left to do
+        found = measure_robustness(predictor, dataset, out, conditions=watch.conditions)
+        assert found == whole
+        assert len(watch.pairs) == 2 * (5 + 4 - 2)
+        assert finished(out) == 1 + 5 + 4 + 1  # the cut line stays, passed over
 
 
 def test_other_models_pairs_and_settings_do_not_mix(
-    predictor: Predictor, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, data: Path, tmp_path: Path
 ) -> None:
-    dataset, chosen, out = PairDataset.open(data, "test"), some("rgb-noise"), tmp_path / "out"
-    first = measure_robustness(predictor, dataset, out, conditions=chosen)
+    dataset, out, watch = PairDataset.open(data, "test"), tmp_path / "out", Watch("rgb-noise")
+
+    def measured(predictor: Predictor, dataset: PairDataset, **settings: Any) -> tuple[Any, int]:
+        """The rows, and how many pairs were changed for them."""
+        before = len(watch.pairs)
+        rows = measure_robustness(predictor, dataset, out, conditions=watch.conditions, **settings)
+        return rows, len(watch.pairs) - before
+
+    first, pairs = measured(predictor, dataset)
+    assert pairs == 2 * 5
     other = Predictor(build(TINY, seed=1), device="cpu", precision="fp32")
-    calls = counted(other, monkeypatch)
-    measure_robustness(other, dataset, out, conditions=chosen)
-    assert len(calls) == 12
-    calls = counted(predictor, monkeypatch)
-    few = PairDataset.open(data, "test", limit=1)
-    measure_robustness(predictor, few, out, conditions=chosen)
-    assert len(calls) == 6
-    measure_robustness(predictor, dataset, out, conditions=chosen, seed=1)
-    assert len(calls) == 18
-    measure_robustness(predictor, dataset, out, conditions=chosen, modality="rgb")
-    assert len(calls) == 30
-    assert measure_robustness(predictor, dataset, out, conditions=chosen) == first
-    assert len(calls) == 30
+    assert measured(other, dataset)[1] == 2 * 5
+    assert measured(predictor, PairDataset.open(data, "test", limit=1))[1] == 5
+    assert measured(predictor, dataset, seed=1)[1] == 2 * 5
+    assert measured(predictor, dataset, modality="rgb")[1] == 2 * 5
+    assert finished(out) == 5 * (1 + 5)
+    assert measured(predictor, dataset) == (first, 0)
+    assert finished(out) == 5 * (1 + 5)
 
 
 @pytest.mark.parametrize(

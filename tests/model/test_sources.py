@@ -517,7 +517,7 @@ OFFLINE = """
 import sys
 from pathlib import Path
 from sartm.errors import InputError
-from sartm.model.sources import get_weights
+from sartm.model.hub import get_weights
 for name in sys.argv[1:]:
     try:
         print(get_weights(name))

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from sartm.classes import MFNET, Classes
 from sartm.config import ThermalRule
-from sartm.data.pairs import Pair, PairDataset, Sample
+from sartm.data.layouts import Pair
+from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.training.augmentation import (
     RGB_MEAN,

@@ -37,7 +37,7 @@ from sartm.config import FusionConfig, ThermalRule, from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means
-from sartm.evaluation.scoring import confusion_of
+from sartm.evaluation.scoring import score_pairs
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label
@@ -157,7 +157,7 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
 
     def score(data: Path) -> float:
         matrix = ConfusionMatrix(len(MFNET))
-        for _, counts in confusion_of(predictor, PairDataset.open(data, "val")):
+        for _, _, counts in score_pairs(predictor, PairDataset.open(data, "val")):
             matrix.counts += counts
         return float(means(matrix, MFNET)["present"]["miou"] or 0)
 

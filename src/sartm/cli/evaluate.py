@@ -16,7 +16,7 @@ from sartm.errors import InputError
 if TYPE_CHECKING:
     from sartm.data.pairs import PairDataset
     from sartm.evaluation.report.scores import Report
-    from sartm.evaluation.scoring import Views
+    from sartm.evaluation.views import Views
     from sartm.inference.predictor import Predictor
 
 ReportFolder = Annotated[Path, typer.Option(help="Folder for the report.")]
@@ -50,10 +50,11 @@ def evaluate(
 ) -> int:
     """Score a model on a split: report.json, report.md, report.html."""
     from sartm.data.pairs import PairDataset
+    from sartm.evaluation.conditions import choose_conditions
     from sartm.evaluation.report.files import write_report
     from sartm.evaluation.report.published import compare as compare_published
     from sartm.evaluation.report.published import load_published
-    from sartm.evaluation.robustness import choose_conditions, measure_robustness
+    from sartm.evaluation.robustness import measure_robustness
     from sartm.evaluation.scoring import evaluate_with_pictures
 
     views = _views(window, stride, scales, flip)
@@ -92,7 +93,7 @@ def _check_classes(predictor: "Predictor", dataset: "PairDataset", model: str, d
 
 
 def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
-    from sartm.evaluation.scoring import Views
+    from sartm.evaluation.views import Views
 
     size = read_size(window, "--window") if window else None
     try:

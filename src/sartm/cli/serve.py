@@ -39,7 +39,8 @@ def serve_app(
 ) -> int:
     """Serve the web page, the REST API and annotation in one process."""
     try:
-        from sartm.app.server import LOOPBACK, Limits, create_app, load_predictors, serve
+        from sartm.app.guard import Limits
+        from sartm.app.server import LOOPBACK, create_app, load_predictors, serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sartm"):
             raise

@@ -146,6 +146,15 @@ class ConfusionMatrix:
         return float(_ratio(np.trace(self.counts), self.counts.sum()))
 
 
+def count_pixels(
+    prediction: NDArray[np.integer], label: NDArray[np.integer], classes: Classes
+) -> Counts:
+    """(K, K) counts of one pair, as `ConfusionMatrix.update` adds them."""
+    matrix = ConfusionMatrix(len(classes))
+    matrix.update(prediction, label, classes.ignore)
+    return matrix.counts
+
+
 def iou(counts: Counts) -> Fractions:
     """(..., K) intersection over union of (..., K, K) counts; NaN where the union is empty."""
     hit, truth, predicted = _marginals(counts)

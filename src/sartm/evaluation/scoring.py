@@ -4,11 +4,10 @@ Loads no torch, so that scoring label maps starts at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,18 +16,16 @@ from sartm.config import Modality, to_dict
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash
 from sartm.errors import InputError
-from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, choose_protocols
-from sartm.evaluation.report.pictures import PairPictures, draw_pair
+from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
+from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.scores import Cell, Report, build_report
+from sartm.evaluation.views import Views, label_sample
 from sartm.inference.ahead import read_ahead
 from sartm.io.decode import image_size
 from sartm.io.labels import read_label
-from sartm.io.thermal import apply_thermal_rule
 from sartm.progress import Meter
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from sartm.inference.predictor import Predictor
     from sartm.model.facts import ModelFacts
     from sartm.model.sartm import SARTM
@@ -39,107 +36,7 @@ LARGEST_COUNTS = 64 * 2**20
 """Bytes of per-pair counts: 200,000 pairs of 9 classes. Beyond it a report has no intervals."""
 
 
-@dataclass(frozen=True)
-class Views:
-    """Which crops and sizes of a pair a model sees; the default is the whole image, once.
-
-    The class probabilities of several views are averaged at the original size: unlike logits they
-    are bounded, so no view outvotes the others.
-    """
-
-    window: tuple[int, int] | None = None
-    """(height, width) of a sliding window in pixels; None: the whole image."""
-    stride: int | None = None
-    """Pixels from one window to the next, both ways; None: two thirds of the shorter side."""
-    scales: tuple[float, ...] = (1.0,)
-    """Sizes relative to the original's."""
-    flip: bool = False
-    """Each view mirrored left to right as well."""
-
-    def __post_init__(self) -> None:
-        if self.window is not None and min(self.window) < 32:
-            found = f"{self.window[0]}x{self.window[1]}"
-            raise InputError(f"the window is {found} pixels; each side needs at least 32")
-        if self.stride is not None:
-            if self.window is None:
-                raise InputError(f"stride {self.stride} without a window; give --window HxW too")
-            if not 1 <= self.stride <= min(self.window):
-                raise InputError(
-                    f"stride is {self.stride}; windows of {self.window[0]}x{self.window[1]} cover "
-                    f"every pixel with 1 to {min(self.window)}"
-                )
-        if not self.scales or not all(0.1 <= scale <= 4 for scale in self.scales):
-            raise InputError(f"scales are {list(self.scales)}; give one or more from 0.1 to 4")
-
-    def step(self) -> int | None:
-        """The stride in use, the default filled in; None without a window."""
-        if self.window is None:
-            return None
-        return self.stride or max(1, 2 * min(self.window) // 3)
-
-
-def label_sample(
-    predictor: "Predictor", sample: Sample, modality: Modality = "both", views: Views = Views()
-) -> Array:
-    """(H, W) class ids of a sample, from the mean class probabilities where views are several."""
-    if views == Views():
-        return predictor.predict(sample, modality).labels
-    import torch
-    import torch.nn.functional as F
-
-    images = predictor.inputs(sample, modality)
-    height, width = sample.size
-    classes = len(predictor.classes)
-    total = torch.zeros((classes, height, width))
-    for scale in views.scales:
-        size = max(1, round(scale * height)), max(1, round(scale * width))
-        scaled = [None if image is None else _resize(image, size) for image in images]
-        for step in (1, -1) if views.flip else (1,):
-            turned = [None if image is None else image[:, ::step] for image in scaled]
-            mean = _mean_of_windows(predictor, turned, size, views)
-            mean = mean if step == 1 else mean.flip(-1)
-            if size != sample.size:
-                mean = F.interpolate(mean[None], sample.size, mode="bilinear")[0]
-            total += mean
-    labels = total.max(0).indices.numpy()
-    return np.asarray(labels.astype(np.uint8 if classes <= 256 else np.uint16))
-
-
-def _mean_of_windows(
-    predictor: "Predictor", images: Sequence[Array | None], size: tuple[int, int], views: Views
-) -> "Tensor":
-    """(K, h, w) class probabilities of an image of `size`, averaged where windows overlap."""
-    import torch
-
-    from sartm.model.sartm import resize_logits
-
-    height, width = (min(pair) for pair in zip(views.window or size, size, strict=True))
-    stride = views.step() or 1  # of a whole image there is one window
-    total = torch.zeros((len(predictor.classes), *size))
-    seen = torch.zeros(size)
-    for top in _starts(size[0], height, stride):
-        for left in _starts(size[1], width, stride):
-            area = slice(top, top + height), slice(left, left + width)
-            rgb, thermal = (None if image is None else image[area] for image in images)
-            logits = resize_logits(predictor.logits(rgb, thermal)[None], (height, width))
-            total[(slice(None), *area)] += logits[0].softmax(0)
-            seen[area] += 1
-    return total / seen
-
-
-def _starts(size: int, window: int, stride: int) -> list[int]:
-    """First pixels of windows that cover `size`; the last one ends at the border."""
-    return [*range(0, size - window, stride), size - window]
-
-
-def _resize(image: Array, size: tuple[int, int]) -> Array:
-    if image.shape[:2] == size:
-        return image
-    how = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, size[::-1], interpolation=how))
-
-
-def judge(
+def score_pairs(
     predictor: "Predictor",
     dataset: PairDataset,
     indices: Sequence[int] | None = None,
@@ -178,29 +75,17 @@ def judge(
             maps = [found.labels for found in predictor.predict_batch(samples, modality)]
         else:
             maps = [label_sample(predictor, sample, modality, views) for sample in samples]
-        return [(labels, count(sample, labels))
-                for sample, labels in zip(samples, maps, strict=True)]  # fmt: skip
+        return [
+            (labels, count(sample, labels)) for sample, labels in zip(samples, maps, strict=True)
+        ]
 
     def count(sample: Sample, labels: Array) -> Counts:
         assert sample.label is not None
-        matrix = ConfusionMatrix(len(dataset.classes))
-        matrix.update(labels, sample.label, dataset.classes.ignore)
-        return matrix.counts
+        return count_pixels(labels, sample.label, dataset.classes)
 
     for _, labelled in label_ahead(predictor, pairs, read, label):
         sample, (labels, counts), _ = labelled()
         yield sample, labels, counts
-
-
-def confusion_of(
-    predictor: "Predictor",
-    dataset: PairDataset,
-    indices: Sequence[int] | None = None,
-    modality: Modality = "both",
-) -> Iterator[tuple[Sample, Counts]]:
-    """Each labelled sample with the (K, K) counts of its prediction; see `judge`."""
-    for sample, _, counts in judge(predictor, dataset, indices, modality=modality):
-        yield sample, counts
 
 
 def evaluate(
@@ -252,9 +137,9 @@ def evaluate_with_pictures(
     choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
     tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
-    judged = judge(predictor, dataset, modality=modality, views=views)
+    scored = score_pairs(predictor, dataset, modality=modality, views=views)
     with Meter(f"evaluate {modality}", len(dataset)) as meter:
-        for index, (sample, labels, counts) in enumerate(judged):
+        for index, (sample, labels, counts) in enumerate(scored):
             tally.add(index, counts, sample.size)
             extremes.add(index, labels, counts)
             if facts is not None and was_seen(sample, dataset.classes, facts):
@@ -272,7 +157,7 @@ def evaluate_with_pictures(
         robustness=robustness,
     )
     pictures = [
-        _picture(dataset[index], labels, group, predictor, dataset)
+        draw_sample(dataset[index], labels, dataset.classes, predictor.config.thermal, group)
         for group, index, labels in extremes.chosen()
     ]
     return report, pictures
@@ -323,13 +208,11 @@ def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tu
             f"{path} is {size[0]}x{size[1]} but its label is {truth.shape[0]}x{truth.shape[1]}; "
             f"write predictions at the label's size"
         )
-    matrix = ConfusionMatrix(len(dataset.classes))
     labels = read_label(path)
     try:
-        matrix.update(labels, truth, dataset.classes.ignore)
+        return count_pixels(labels, truth, dataset.classes), size
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return matrix.counts, size
 
 
 def subsets_of(dataset: PairDataset) -> dict[str, list[int]]:
@@ -474,18 +357,3 @@ def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:
     if numbered and classes.names == MFNET.names and name in known:
         return True
     return bool(known) and pixel_hash(sample) in known.values()
-
-
-def _picture(
-    sample: Sample,
-    labels: Array,
-    group: Literal["best", "worst"],
-    predictor: "Predictor",
-    dataset: PairDataset,
-) -> PairPictures:
-    thermal = None
-    if sample.thermal is not None:
-        shown = apply_thermal_rule(sample.thermal, predictor.config.thermal, sample.name)
-        thermal = (255 * shown).astype(np.uint8)
-    assert sample.label is not None
-    return draw_pair(sample.name, group, sample.label, labels, dataset.classes, sample.rgb, thermal)

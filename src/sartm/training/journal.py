@@ -11,8 +11,8 @@ from sartm.classes import Classes
 from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
-from sartm.evaluation.report.pictures import PairPictures, draw_pair
-from sartm.evaluation.report.run import draw_sheet, learning_curves, write_run_page, write_sheet
+from sartm.evaluation.report.pictures import PairPictures, draw_pair, draw_sheet, write_sheet
+from sartm.evaluation.report.run import learning_curves, write_run_page
 from sartm.io.thermal import apply_thermal_rule
 from sartm.training.runs import writing
 

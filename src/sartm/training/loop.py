@@ -25,7 +25,7 @@ from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means, percent
 from sartm.evaluation.report.pictures import PairPictures
-from sartm.evaluation.scoring import judge
+from sartm.evaluation.scoring import score_pairs
 from sartm.inference.predictor import Predictor
 from sartm.language import TextTable, text_similarity
 from sartm.model.checkpoint import save
@@ -416,7 +416,7 @@ class _Run:
         own = range(rank, len(val), ranks)
         shown = {len(own) * i // self.config.pictures for i in range(self.config.pictures)}
         pictures = []
-        for place, (sample, labels, counts) in enumerate(judge(predictor, val, own)):
+        for place, (sample, labels, counts) in enumerate(score_pairs(predictor, val, own)):
             if stop.asked:
                 break
             matrix.counts += counts

@@ -29,6 +29,7 @@ from sartm.evaluation.report.tables import (
     published_tables,
     robustness_table,
     subset_table,
+    title_of,
 )
 from sartm.files import write_atomic
 
@@ -75,7 +76,7 @@ def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
     """report.md: the tables, readable as text and on a forge."""
     name, mean = next(iter(report.means.items()))
     blocks = [
-        f"# Evaluation: {_md(report.model)} on {_md(report.data)} ({_md(report.split)})",
+        f"# {_md(title_of(report))}",
         f"**mIoU {number(mean['miou'])} %** ({name}) over {report.pairs} pairs",
         *(f"> **Warning.** {_md(warning)}" for warning in list_warnings(report)),
     ]
@@ -88,12 +89,11 @@ def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
     tables = [means_table(report), class_table(report), subset_table(report)]
     tables += [robustness_table(report), confusion_table(report)]
     blocks += [_markdown_table(table) for table in tables if table is not None]
-    if comparison is not None and comparison.rows:
-        blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
-        blocks += [f"* {_md(text)}" for text in comparison_notes(comparison)]
+    blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
+    blocks += [f"* {_md(text)}" for text in comparison_notes(comparison)]
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
     blocks.append(f"## Command\n\n{fence}sh\n{clean_text(report.command)}\n{fence}")
-    blocks.append(_md(describe_versions(report)))
+    blocks.append(_md(f"Versions: {describe_versions(report.versions)}"))
     return "\n\n".join(blocks) + "\n"
 
 

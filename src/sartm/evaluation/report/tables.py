@@ -23,6 +23,11 @@ class Table:
     note: str = ""
 
 
+def title_of(report: Report) -> str:
+    """What the report is about, as its heading."""
+    return f"Evaluation: {report.model} on {report.data} ({report.split})"
+
+
 def means_table(report: Report) -> Table:
     """Every mean with its interval and what counts in it."""
     rows = []
@@ -84,6 +89,12 @@ class ConditionScores:
     drop: float | None
     """Points that the mean lies below the undamaged pairs; None where that is not known."""
 
+    @property
+    def scores(self) -> list[float]:
+        """Every score that was measured."""
+        scores = [self.mean, self.worst, *(score for _, score in self.steps)]
+        return [score for score in scores if score is not None]
+
 
 def group_robustness(report: Report) -> list[ConditionScores]:
     """The rows of a report by condition, in their order."""
@@ -122,18 +133,18 @@ def robustness_table(report: Report) -> Table | None:
     conditions = group_robustness(report)
     if not conditions:
         return None
-    most = max(len(one.steps) for one in conditions)
+    most = max(len(found.steps) for found in conditions)
     if not most:
-        simple = tuple((one.name, number(one.mean)) for one in conditions)
+        simple = tuple((found.name, number(found.mean)) for found in conditions)
         return Table("Robustness", ("condition", "mIoU %"), simple)
     rows = []
-    for one in conditions:
-        steps = [severity for severity, _ in one.steps]
+    for found in conditions:
+        steps = [severity for severity, _ in found.steps]
         plain = steps == list(range(1, len(steps) + 1))
-        name = one.name if plain else f"{one.name} ({', '.join(f'{step:g}' for step in steps)})"
-        scores = [number(score) for _, score in one.steps] + [""] * (most - len(steps))
-        ends = number(one.mean), number(one.worst)
-        rows.append((name, *ends, number(one.drop), *scores))
+        name = found.name if plain else f"{found.name} ({', '.join(f'{step:g}' for step in steps)})"
+        scores = [number(score) for _, score in found.steps] + [""] * (most - len(steps))
+        ends = number(found.mean), number(found.worst)
+        rows.append((name, *ends, number(found.drop), *scores))
     protocols = {str(row["protocol"]) for row in report.robustness if row.get("protocol")}
     of = f" ({', '.join(sorted(protocols))})" if protocols else ""
     return Table(
@@ -161,24 +172,25 @@ def confusion_table(report: Report) -> Table:
     )
 
 
-def published_tables(report: Report, comparison: Comparison) -> Iterator[Table]:
+def published_tables(report: Report, comparison: Comparison | None) -> Iterator[Table]:
     """Per protocol the published figures and this report, the best first."""
+    if comparison is None:
+        return
     head = ("system", "year", "mIoU %", "modality", "status", "source", "note")
     for protocol, published in comparison.rows.items():
         rows = [(row.miou, _published_row(row)) for row in published]
         ours = report.means[protocol]["miou"]
         if ours is not None:
             note = "" if comparison.same_images else "other images: not comparable"
-            own = ("this report", NONE, number(ours), report.modality, NONE, "measured", note)
+            cells = ("this report", NONE, number(ours), report.modality, NONE, "measured", note)
             # Ranked only where a rank means something, else on top.
-            rows.append((ours if comparison.same_images else 100.0, own))
+            rows.append((ours if comparison.same_images else 100.0, cells))
         rows.sort(key=lambda row: -row[0])
         note = (
             "As printed by the source; R: the system's own repository or abstract, "
             "T: another author's table."
         )
-        cells = tuple(cells for _, cells in rows)
-        yield Table(f"Published figures, {protocol}", head, cells, note)
+        yield Table(f"Published figures, {protocol}", head, tuple(cells for _, cells in rows), note)
 
 
 def _published_row(row: Published) -> tuple[str, ...]:
@@ -190,8 +202,10 @@ def _published_row(row: Published) -> tuple[str, ...]:
     return system, year, number(row.miou), *rest
 
 
-def comparison_notes(comparison: Comparison) -> list[str]:
-    """What to know before comparing, as sentences."""
+def comparison_notes(comparison: Comparison | None) -> list[str]:
+    """What to know before comparing, as sentences; none where nothing is compared."""
+    if comparison is None or not comparison.rows:
+        return []
     left_out = (
         f"{comparison.left_out} further published figures for this data set are left out: "
         f"their mean is another one, or it is not known which."
@@ -258,11 +272,9 @@ def _describe_protocol(name: str) -> str:
     )
 
 
-def describe_versions(report: Report) -> str:
-    """The versions behind the numbers, as a sentence."""
-    return "Versions: " + ", ".join(
-        f"{name} {version}" for name, version in report.versions.items()
-    )
+def describe_versions(versions: Mapping[str, str]) -> str:
+    """The versions behind the numbers, as a list in words."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def number(value: float | int | None) -> str:
