@@ -278,8 +278,8 @@ def predict(
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
-    from sartm.data.pairs import find_pairs
-    from sartm.inference.frames import is_video
+    from sartm.data.finding import find_pairs
+    from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
 
     camera = Camera(radiometric, black_hot, repair, holes)

@@ -17,8 +17,9 @@ import torch
 
 from sartm.classes import Classes
 from sartm.config import Modality, to_dict
+from sartm.data.finding import find_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import Sample, find_pairs, read_pair
+from sartm.data.pairs import Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.inference.pipeline import label_ahead
