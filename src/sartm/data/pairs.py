@@ -176,9 +176,10 @@ def read_pair(
     if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
         if not resize_thermal:
             raise InputError(
-                f"pair {pair.name!r}: RGB is {_size(rgb)} but thermal is {_size(thermal)}. If both "
-                f"show the same field of view pass --resize-thermal; if not, register the cameras "
-                f"first: sartm data align, or predict with --align auto"
+                f"pair {pair.name!r}: RGB is {format_size(rgb)} but thermal is "
+                f"{format_size(thermal)}. If both show the same field of view pass "
+                f"--resize-thermal; if not, register the cameras first: sartm data align, or "
+                f"predict with --align auto"
             )
         thermal = fit_thermal(thermal, rgb.shape[:2])
     label = None
@@ -188,8 +189,9 @@ def read_pair(
         image = rgb if rgb is not None else thermal
         if image is not None and label.shape != image.shape[:2]:
             raise InputError(
-                f"{pair.label}: the label is {_size(label)} but its image is {_size(image)}; "
-                f"labels are never resized, use those that belong to the images"
+                f"{pair.label}: the label is {format_size(label)} but its image is "
+                f"{format_size(image)}; labels are never resized, use those that belong to the "
+                f"images"
             )
         check_ids(label, classes, pair.label)
     return Sample(pair.name, rgb, thermal, label, note)
@@ -207,6 +209,11 @@ def check_ids(label: Array, classes: Classes, where: str | Path) -> None:
                 f"0-{len(classes) - 1} and {classes.ignore} (ignore); correct the label or the "
                 f"classes of the data set"
             )
+
+
+def format_size(image: Array) -> str:
+    """Height x width of an image, for messages."""
+    return f"{image.shape[0]}x{image.shape[1]}"
 
 
 def fit_thermal(thermal: Array, size: tuple[int, int]) -> Array:
@@ -243,16 +250,13 @@ def _read_images(
     return rgb, None if found is None else prepare_thermal(found, camera), note
 
 
-def _size(image: Array) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"
-
-
 __all__ = [
     "Pair",
     "PairDataset",
     "Sample",
     "check_ids",
     "fit_thermal",
+    "format_size",
     "pixel_hash",
     "read_pair",
 ]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,17 +18,17 @@ from torch import Tensor
 
 from sartm.config import Modality, to_dict
 from sartm.data.finding import find_pairs
-from sartm.data.pairs import Sample, fit_thermal
+from sartm.data.pairs import Sample, fit_thermal, format_size
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.inference.film import _Film, choose_encoder
 from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
 from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
-from sartm.inference.prediction import Prediction
+from sartm.inference.prediction import Prediction, draw_grey
 from sartm.inference.predictor import Predictor, label_map
 from sartm.inference.streams import camera_index, folder_stream, is_video, open_stream
-from sartm.io.cameras import Camera, enhance_display
+from sartm.io.cameras import Camera
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]
@@ -321,8 +320,8 @@ def _sample(name: str, frame: Frame, partner: Frame | None, options: VideoOption
     if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
         if not options.resize_thermal:
             raise InputError(
-                f"frame {name}: RGB is {rgb.shape[0]}x{rgb.shape[1]} but thermal is "
-                f"{thermal.shape[0]}x{thermal.shape[1]}. If both show the same field of view pass "
+                f"frame {name}: RGB is {format_size(rgb)} but thermal is "
+                f"{format_size(thermal)}. If both show the same field of view pass "
                 f"--resize-thermal; if not, register the cameras first: sartm data align"
             )
         thermal = fit_thermal(thermal, rgb.shape[:2])
@@ -380,7 +379,9 @@ def _label(
             logits = smoother(logits)
             labels = label_map(logits, sample.size, len(predictor.classes))
             tally.seconds += seconds + time.perf_counter() - begun
-            grey = None if display is None else _grey(display, options.clahe)
+            grey = None
+            if display is not None:
+                grey = draw_grey((display * 255).astype(np.uint8), options.clahe)
             image = rgb if rgb is not None else grey
             assert image is not None
             prediction = Prediction(labels, predictor.classes, logits, image)
@@ -394,14 +395,6 @@ def _label(
             meter.advance()
         if writing is not None:
             writing.result()
-
-
-def _grey(display: npt.NDArray[np.float32], clahe: bool) -> npt.NDArray[np.uint8]:
-    """Thermal (H, W) in [0, 1] as a picture (H, W, 3)."""
-    grey = (display * 255).astype(np.uint8)
-    return np.asarray(
-        cv2.cvtColor(enhance_display(grey) if clahe else grey, cv2.COLOR_GRAY2RGB), np.uint8
-    )
 
 
 def _nothing(unpaired: Unpaired, options: VideoOptions) -> str:
