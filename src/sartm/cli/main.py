@@ -302,7 +302,7 @@ def predict(
         return _label_video(rgb, thermal, out, engine(), model, film, overwrite, json_file)
     find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     _import_network()
-    from sartm.inference.folders import PredictOptions, predict_folder
+    from sartm.inference.folders import PredictOptions, label_folder
 
     options = PredictOptions(
         modality=modality.value,
@@ -316,7 +316,7 @@ def predict(
         clahe=clahe,
         align=_alignment(align),
     )
-    outcome = predict_folder(
+    outcome = label_folder(
         engine(),
         rgb or None,
         thermal or None,
