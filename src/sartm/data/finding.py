@@ -27,7 +27,7 @@ def find_pairs(
     Raises:
         InputError: nothing found, nothing fits together, or two inputs share an output name.
     """
-    visible, infrared = _inputs(rgb, "--rgb"), _inputs(thermal, "--thermal")
+    visible, infrared = _list_images(rgb, "--rgb"), _list_images(thermal, "--thermal")
     if rgb is None and thermal is None:
         raise InputError("no input; give --rgb, --thermal or both")
     if rgb is None or thermal is None:
@@ -37,14 +37,14 @@ def find_pairs(
     if _is_file(rgb) and _is_file(thermal) and pair_regex is None:
         ((name, first),), (second,) = visible.items(), infrared.values()
         return [Pair(name, first, second)], []
-    return _match(visible, infrared, pair_regex, allow_single)
+    return _match_by_key(visible, infrared, pair_regex, allow_single)
 
 
-def _match(
+def _match_by_key(
     visible: dict[str, Path], infrared: dict[str, Path], pair_regex: str | None, allow_single: bool
 ) -> tuple[list[Pair], list[Path]]:
-    left, lone_left = _keys(visible, pair_regex, "RGB")
-    right, lone_right = _keys(infrared, pair_regex, "thermal")
+    left, lone_left = _find_keys(visible, pair_regex, "RGB")
+    right, lone_right = _find_keys(infrared, pair_regex, "thermal")
     pairs = [
         Pair(left[key], visible[left[key]], infrared[right[key]]) for key in left.keys() & right
     ]
@@ -70,7 +70,7 @@ def _match(
     return sorted(pairs, key=lambda pair: pair.name), sorted(unpaired)
 
 
-def _keys(
+def _find_keys(
     files: dict[str, Path], pair_regex: str | None, what: str
 ) -> tuple[dict[str, str], list[str]]:
     """What pairs are matched by -> name; and the names the expression does not fit."""
@@ -98,7 +98,7 @@ def _keys(
     return keys, lone
 
 
-def _inputs(source: str | Path | None, option: str) -> dict[str, Path]:
+def _list_images(source: str | Path | None, option: str) -> dict[str, Path]:
     """Output name -> file for one side; refuses two files of one name."""
     if source is None:
         return {}

@@ -1,9 +1,9 @@
 """Work in threads, ahead of what is taken or behind what is made: in order, in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -34,6 +34,16 @@ def read_ahead(
                 yield first, future.result
         for first, future in waiting:
             yield first, future.result
+
+
+def prepare_next(items: Generator[Item]) -> Generator[Item]:
+    """`items`, the next one being prepared in another thread."""
+    # In this order: `items` is closed when the thread has left it.
+    with closing(items), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
 
 
 @contextmanager

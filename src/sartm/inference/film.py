@@ -41,21 +41,22 @@ def choose_encoder(video: Path) -> str:
     av = import_av()
     if video.suffix.lower() not in _FORMATS:
         raise InputError(f"{video}: a result is written as .webm (VP9) or .mp4 (H.264); name it so")
-    there = {
-        suffix: [name for name in encoders if _exists(av, name)]
-        for suffix, (_, encoders) in _FORMATS.items()
+    available = {
+        suffix: [name for name in known if _has_encoder(av, name)]
+        for suffix, (_, known) in _FORMATS.items()
     }
-    found = there[video.suffix.lower()]
-    if not found:
-        others = ", ".join(suffix for suffix, names in there.items() if names) or "none of the two"
+    encoders = available[video.suffix.lower()]
+    if not encoders:
+        others = ", ".join(suffix for suffix, names in available.items() if names)
         raise InputError(
             f"{video}: this PyAV has no encoder for {video.suffix} "
-            f"({' or '.join(_FORMATS[video.suffix.lower()][1])}); it can write: {others}"
+            f"({' or '.join(_FORMATS[video.suffix.lower()][1])}); it can write: "
+            f"{others or 'none of the two'}"
         )
-    return found[0]
+    return encoders[0]
 
 
-def _exists(av: Any, encoder: str) -> bool:
+def _has_encoder(av: Any, encoder: str) -> bool:
     try:
         av.codec.Codec(encoder, "w")
     except av.codec.codec.UnknownCodecError:
@@ -63,7 +64,7 @@ def _exists(av: Any, encoder: str) -> bool:
     return True
 
 
-class _Film:
+class Film:
     """The result being written: a temporary file that becomes the video when it is left."""
 
     def __init__(
@@ -78,14 +79,14 @@ class _Film:
     ) -> None:
         self.video, self.encoder, self.rate = video, encoder, rate
         self.opacity, self.width, self.labels = opacity, width, labels
-        self.form, encoders = _FORMATS[video.suffix.lower()]
+        self.format, encoders = _FORMATS[video.suffix.lower()]
         self.settings = encoders[encoder]
         self.unfinished = video.with_name(f".{video.stem}.{os.getpid()}.tmp{video.suffix}")
         self.container: Any = None
         self.stream: Any = None
         self.last = -1
 
-    def __enter__(self) -> "_Film":
+    def __enter__(self) -> "Film":
         return self
 
     def write(
@@ -100,7 +101,7 @@ class _Film:
         inputs = [image for image in (rgb, thermal) if image is not None]
         panels = [*inputs, prediction.overlay(self.opacity)]
         try:
-            self._encode(_beside(panels, self.width), moment)
+            self._encode(_place_side_by_side(panels, self.width), moment)
             if self.labels is not None:
                 write_label(self.labels / f"{name}.png", prediction.labels)
         except OSError as error:
@@ -124,7 +125,7 @@ class _Film:
 
     def _open(self, av: Any, height: int, width: int) -> None:
         self.unfinished.parent.mkdir(parents=True, exist_ok=True)
-        self.container = av.open(str(self.unfinished), "w", format=self.form)
+        self.container = av.open(str(self.unfinished), "w", format=self.format)
         self.stream = self.container.add_stream(
             self.encoder, rate=self.rate.limit_denominator(1001), options=dict(self.settings)
         )
@@ -142,11 +143,11 @@ class _Film:
             self.unfinished.unlink(missing_ok=True)
 
 
-def _beside(panels: list[Array], width: int) -> Array:
+def _place_side_by_side(panels: list[Array], width: int) -> Array:
     """Pictures (H, W, 3) of one size in a row of at most `width` pixels, with even sides."""
-    height, each = panels[0].shape[:2]
-    scale = min(1.0, width / (each * len(panels)))
-    size = (max(2, int(each * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
-    if size != (each, height):
+    height, panel_width = panels[0].shape[:2]
+    scale = min(1.0, width / (panel_width * len(panels)))
+    size = (max(2, int(panel_width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
+    if size != (panel_width, height):
         panels = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
     return np.concatenate(panels, axis=1)

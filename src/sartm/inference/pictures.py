@@ -17,27 +17,27 @@ Arrangement = Literal["left-right", "right-left", "top-bottom", "bottom-top", "f
 Role = Literal["rgb", "thermal"] | Arrangement
 
 
-def _images(picture: Any, role: Role, camera: Camera, name: str) -> Images:
+def convert_picture(picture: Any, role: Role, camera: Camera, name: str) -> Images:
     """RGB and thermal of a decoded frame, upright."""
     turns = round(picture.rotation / 90) % 4
     if role == "rgb":
         rgb, thermal = picture.to_ndarray(format="rgb24"), None
     elif role == "thermal":
-        rgb, thermal = None, _thermal(picture, name)
+        rgb, thermal = None, _extract_thermal(picture, name)
     elif role == "four-channel":
-        rgb, thermal = _four_channels(picture, name)
+        rgb, thermal = _split_channels(picture, name)
     else:
-        return _halves(_turned(picture.to_ndarray(format="rgb24"), turns), role, camera, name)
+        return _split_halves(_turn(picture.to_ndarray(format="rgb24"), turns), role, camera, name)
     if thermal is not None:
-        thermal = prepare_thermal(_turned(thermal, turns), camera)
-    return None if rgb is None else _turned(rgb, turns), thermal
+        thermal = prepare_thermal(_turn(thermal, turns), camera)
+    return None if rgb is None else _turn(rgb, turns), thermal
 
 
-def _turned(image: Array, turns: int) -> Array:
+def _turn(image: Array, turns: int) -> Array:
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
-def _thermal(picture: Any, name: str) -> Array:
+def _extract_thermal(picture: Any, name: str) -> Array:
     """Raw (H, W): grey of any depth keeps its values, of YUV the luma is taken at full range."""
     kind = picture.format.name
     if kind.startswith("gray") and kind not in ("gray", "gray8"):
@@ -47,14 +47,14 @@ def _thermal(picture: Any, name: str) -> Array:
         return np.asarray(picture.to_ndarray())
     if kind.startswith(("yuv", "nv")) and picture.format.components[0].bits == 8:
         if kind.startswith("yuv") and not kind.startswith("yuyv"):
-            _refuse_colour(_chroma(picture), 12.0, 2.0, name)
+            _refuse_colour(_measure_chroma(picture), 12.0, 2.0, name)
         else:
-            _grey_of(picture.to_ndarray(format="rgb24"), name)
+            _extract_grey(picture.to_ndarray(format="rgb24"), name)
         return np.asarray(picture.to_ndarray(format="gray"))
-    return _grey_of(picture.to_ndarray(format="rgb24"), name)
+    return _extract_grey(picture.to_ndarray(format="rgb24"), name)
 
 
-def _chroma(picture: Any) -> Array:
+def _measure_chroma(picture: Any) -> Array:
     """How far the two colour planes of planar YUV are from grey."""
     planes = []
     for plane in picture.planes[1:3]:
@@ -63,7 +63,7 @@ def _chroma(picture: Any) -> Array:
     return np.abs(np.concatenate(planes).astype(np.int16) - 128)
 
 
-def _grey_of(rgb: Array, name: str, largest: float = 24.0, mean: float = 4.0) -> Array:
+def _extract_grey(rgb: Array, name: str, largest: float = 24.0, mean: float = 4.0) -> Array:
     """One channel of three nearly equal ones (H, W, 3)."""
     spread = rgb.max(axis=2).astype(np.int16) - rgb.min(axis=2)
     _refuse_colour(spread, largest, mean, name)
@@ -79,7 +79,7 @@ def _refuse_colour(spread: Array, largest: float, mean: float, name: str) -> Non
         )
 
 
-def _four_channels(picture: Any, name: str) -> Images:
+def _split_channels(picture: Any, name: str) -> Images:
     if not any(component.is_alpha for component in picture.format.components):
         raise InputError(
             f"{name}: {picture.format.name} has no 4th channel; choose another --one-file"
@@ -92,23 +92,24 @@ def _four_channels(picture: Any, name: str) -> Images:
     return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
 
 
-def _halves(image: Array, role: Arrangement, camera: Camera, name: str) -> Images:
+def _split_halves(image: Array, role: Arrangement, camera: Camera, name: str) -> Images:
     """Both halves of (H, W, 3); colours bleed over the seam a little, so only the mean counts."""
     axis = 1 if role in ("left-right", "right-left") else 0
     middle = image.shape[axis] // 2
     first, second = np.split(image, (middle, 2 * middle), axis=axis)[:2]
     if role in ("right-left", "bottom-top"):
         first, second = second, first
-    thermal = prepare_thermal(_grey_of(second, name, largest=255.0), camera)
+    thermal = prepare_thermal(_extract_grey(second, name, largest=255.0), camera)
     return np.ascontiguousarray(first), thermal
 
 
-def _camera_images(image: Array, role: Role, camera: Camera, name: str) -> Images:
+def convert_camera_picture(image: Array, role: Role, camera: Camera, name: str) -> Images:
+    """RGB and thermal of what OpenCV gives of a camera: grey, BGR, or YUYV as two channels."""
     if role == "thermal":
-        if image.ndim == 3 and image.shape[2] == 2:  # YUYV: luma, then colour
+        if image.ndim == 3 and image.shape[2] == 2:  # luma, then colour
             raw = np.ascontiguousarray(image[..., 0])
         else:
-            raw = image if image.ndim == 2 else _grey_of(image, name)
+            raw = image if image.ndim == 2 else _extract_grey(image, name)
         return None, prepare_thermal(raw, camera)
     to_rgb = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
     rgb = np.asarray(cv2.cvtColor(image, to_rgb), np.uint8)
@@ -116,4 +117,4 @@ def _camera_images(image: Array, role: Role, camera: Camera, name: str) -> Image
         return rgb, None
     if role == "four-channel":
         raise InputError(f"{name}: a camera has no 4th channel; choose another --one-file")
-    return _halves(rgb, role, camera, name)
+    return _split_halves(rgb, role, camera, name)

@@ -20,7 +20,7 @@ from sartm.data.layouts import Pair
 from sartm.data.pairs import read_pair
 from sartm.errors import InputError
 from sartm.inference.frames import Frame, Stream
-from sartm.inference.pictures import Images, Role, _camera_images, _images
+from sartm.inference.pictures import Images, Role, convert_camera_picture, convert_picture
 from sartm.io.cameras import Camera
 from sartm.io.decode import MAX_PIXELS
 
@@ -106,7 +106,7 @@ def folder_stream(
 
     def frames() -> Iterator[Frame]:
         # Frame 10 comes after frame 9, however many digits were written.
-        ordered = sorted(pairs, key=lambda pair: _natural(pair.name))
+        ordered = sorted(pairs, key=lambda pair: _natural_order(pair.name))
         for index, pair in enumerate(ordered):
             yield Frame(index, float(index / every), partial(load, pair), pair.name)
 
@@ -164,7 +164,7 @@ def _video_frames(
     begin = Fraction(container.start_time or 0, 1_000_000)
     last, interval = -math.inf, float(1 / stream.rate)
     try:
-        for index, picture in enumerate(_decoded(container, source, stream)):
+        for index, picture in enumerate(_decode_packets(container, source, stream)):
             if picture.height * picture.width > max_pixels:
                 raise InputError(f"{stream.name}: frames grow beyond the limit of pixels")
             moment = last + interval if last > -math.inf else 0.0
@@ -174,14 +174,14 @@ def _video_frames(
             last = moment
 
             def load(picture: Any = picture, index: int = index) -> Images:
-                return _images(picture, role, camera, f"{stream.name}, frame {index}")
+                return convert_picture(picture, role, camera, f"{stream.name}, frame {index}")
 
             yield Frame(index, moment, load)
     finally:
         container.close()
 
 
-def _decoded(container: Any, source: Any, stream: Stream) -> Iterator[Any]:
+def _decode_packets(container: Any, source: Any, stream: Stream) -> Iterator[Any]:
     """Pictures in the order they are shown; what is damaged is counted and left out."""
     failure = import_av().error.FFmpegError
     packets = container.demux(source)
@@ -250,7 +250,7 @@ def _camera_frames(
             image = item[1]
 
             def load(image: Array = image, index: int = index) -> Images:
-                return _camera_images(image, role, camera, f"{name}, frame {index}")
+                return convert_camera_picture(image, role, camera, f"{name}, frame {index}")
 
             yield Frame(index, item[0], load)
             index += 1
@@ -260,7 +260,7 @@ def _camera_frames(
         capture.release()
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural_order(name: str) -> list[tuple[int, str]]:
     """Sort key: numbers in a name by their value."""
     parts = re.split(r"(\d+)", name)
     return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)]

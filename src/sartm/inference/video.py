@@ -6,10 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,8 @@ from sartm.data.finding import find_pairs
 from sartm.data.pairs import Sample, fit_thermal, format_size
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.inference.film import _Film, choose_encoder
+from sartm.inference.ahead import prepare_next, write_behind
+from sartm.inference.film import Film, choose_encoder
 from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
 from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
@@ -32,7 +32,6 @@ from sartm.io.cameras import Camera
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]
-Item = TypeVar("Item")
 
 _NAMED = 100  # failures that are listed; more are only counted
 
@@ -167,17 +166,17 @@ def predict_video(
         InputError: an input that cannot be read, no frame with a partner, sizes that differ,
             an encoder that is missing, or an output that exists.
     """
-    places = _places(out, _name(rgb if rgb is not None else thermal))
+    places = _places(out, _name_result(rgb if rgb is not None else thermal))
     encoder = choose_encoder(places.video)
     if places.video.exists() and not overwrite:
         raise InputError(f"{places.video} exists; choose another --out, or pass --overwrite")
     unpaired = Unpaired()
-    streams, pairs = _open(rgb, thermal, options, unpaired)
+    streams, pairs = _open_sources(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
     total = math.ceil(lead.count / options.every)
     total = min(total or options.limit or 0, options.limit or total)
-    film = _Film(
+    film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
     )  # fmt: skip
@@ -187,11 +186,12 @@ def predict_video(
         stack.callback(_summarise, places, model, rgb, thermal, streams, unpaired, tally, options)
         stack.enter_context(film)
         meter = stack.enter_context(Meter("video", total, "frames"))
-        ahead = stack.enter_context(contextlib.closing(_ahead(_samples(pairs, options, tally))))
-        _label(predictor, ahead, film, meter, tally, options)
+        samples = prepare_next(_read_samples(pairs, options, tally))
+        stack.enter_context(contextlib.closing(samples))
+        _label(predictor, samples, film, meter, tally, options)
         tally.interrupted = False
     if not tally.frames:
-        raise InputError(_nothing(unpaired, options))
+        raise InputError(_explain_no_frames(unpaired, options))
     return VideoOutcome(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
         sum(stream.damaged for stream in streams),
@@ -214,7 +214,7 @@ def _places(out: Path, name: str) -> _Places:
     return _Places(out / f"{name}.webm", out / "summary.json", out / "labels")
 
 
-def _name(source: str | Path | None) -> str:
+def _name_result(source: str | Path | None) -> str:
     """What the result is called after its source."""
     if source is None:
         raise InputError("no input; give --rgb, --thermal or both")
@@ -246,13 +246,13 @@ class _Tally:
             self.failures[name] = message
 
 
-def _open(
+def _open_sources(
     rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
 ) -> tuple[list[Stream], Iterator[tuple[Frame, Frame | None]]]:
     """The sources, the leading one first, and their frames in pairs."""
     epoch = time.monotonic()
 
-    def opened(source: str | Path, role: Any) -> Stream:
+    def open_source(source: str | Path, role: Any) -> Stream:
         return open_stream(source, role, rate=options.rate, camera=options.camera, epoch=epoch)
 
     if options.one_file:
@@ -260,15 +260,15 @@ def _open(
             raise InputError(
                 f"--one-file {options.one_file} takes one video; give it as --rgb alone"
             )
-        lead = opened(rgb, options.one_file)
+        lead = open_source(rgb, options.one_file)
         return [lead], ((frame, None) for frame in lead.frames)
     if rgb is None or thermal is None:
-        lead = opened(rgb, "rgb") if rgb is not None else opened(str(thermal), "thermal")
+        lead = open_source(rgb, "rgb") if rgb is not None else open_source(str(thermal), "thermal")
         return [lead], ((frame, None) for frame in lead.frames)
     by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
     if by_name:
-        pairs, lonely = find_pairs(rgb, thermal, None, options.allow_single)
-        for path in lonely:
+        pairs, unpaired_files = find_pairs(rgb, thermal, None, options.allow_single)
+        for path in unpaired_files:
             unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
             unpaired.files.append(str(path))
         del unpaired.files[_NAMED:]
@@ -277,21 +277,21 @@ def _open(
             camera=options.camera,
         )  # fmt: skip
         return [lead], ((frame, None) for frame in lead.frames)
-    first, second = opened(rgb, "rgb"), opened(thermal, "thermal")
+    lead, other = open_source(rgb, "rgb"), open_source(thermal, "thermal")
     paired = pair_frames(
-        first, second, unpaired, match=options.match, tolerance=options.tolerance,
+        lead, other, unpaired, match=options.match, tolerance=options.tolerance,
         offset=options.offset,
     )  # fmt: skip
-    if options.allow_single:
-        return [first, second], paired
-    return [first, second], (both for both in paired if both[1] is not None)
+    if not options.allow_single:
+        paired = ((frame, partner) for frame, partner in paired if partner is not None)
+    return [lead, other], paired
 
 
 def _is_below(path: Path, source: str | Path) -> bool:
     return Path(source).is_dir() and path.is_relative_to(source)
 
 
-def _samples(
+def _read_samples(
     pairs: Iterator[tuple[Frame, Frame | None]], options: VideoOptions, tally: _Tally
 ) -> Generator[tuple[Frame, Sample]]:
     """Every N-th pair, converted; what cannot be is counted, except at the beginning."""
@@ -301,7 +301,7 @@ def _samples(
             continue
         name = frame.name or f"{frame.index:06d}"
         try:
-            sample = _sample(name, frame, partner, options)
+            sample = _read_sample(name, frame, partner, options)
         except InputError as error:
             if not taken:
                 raise
@@ -313,7 +313,7 @@ def _samples(
             return
 
 
-def _sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
+def _read_sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
     rgb, thermal = frame.load()
     if partner is not None:
         thermal = partner.load()[1]
@@ -328,16 +328,6 @@ def _sample(name: str, frame: Frame, partner: Frame | None, options: VideoOption
     return Sample(name, rgb, thermal)
 
 
-def _ahead(items: Generator[Item]) -> Generator[Item]:
-    """`items`, the next one being prepared in another thread."""
-    # In this order: `items` is closed when the thread has left it.
-    with contextlib.closing(items), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = pool.submit(next, items, None)
-            yield item
-
-
 class _Inferred(NamedTuple):
     """What a thread made of one frame."""
 
@@ -349,7 +339,7 @@ class _Inferred(NamedTuple):
 def _label(
     predictor: Predictor,
     samples: Iterator[tuple[Frame, Sample]],
-    film: "_Film",
+    film: Film,
     meter: Meter,
     tally: _Tally,
     options: VideoOptions,
@@ -358,13 +348,12 @@ def _label(
     smoother = Smoother(options.smooth)
     pixels = np.zeros(len(tally.classes), np.int64)
 
-    def infer(chosen: list[Sample]) -> list[_Inferred]:
-        images = [predictor.inputs(sample, options.modality) for sample in chosen]
+    def infer(batch: list[Sample]) -> list[_Inferred]:
+        images = [predictor.inputs(sample, options.modality) for sample in batch]
         logits = predictor.batch_logits(images)
-        return [_Inferred(*both, each) for both, each in zip(images, logits, strict=True)]
+        return [_Inferred(*pair, each) for pair, each in zip(images, logits, strict=True)]
 
-    with ThreadPoolExecutor(1) as pool:
-        writing: Future[None] | None = None
+    with write_behind(film.write) as write:
         for (frame, sample), inferred in label_ahead(
             predictor, samples, lambda item: item[1], infer
         ):
@@ -385,19 +374,15 @@ def _label(
             image = rgb if rgb is not None else grey
             assert image is not None
             prediction = Prediction(labels, predictor.classes, logits, image)
-            if writing is not None:
-                writing.result()
-            writing = pool.submit(film.write, sample.name, frame.time, rgb, grey, prediction)
+            write(sample.name, frame.time, rgb, grey, prediction)
             pixels += np.bincount(labels.ravel(), minlength=len(pixels))
             tally.pixels = dict(zip(tally.classes, pixels.tolist(), strict=True))
             tally.frames, tally.size = tally.frames + 1, sample.size
             meter.total = max(meter.total, tally.frames)
             meter.advance()
-        if writing is not None:
-            writing.result()
 
 
-def _nothing(unpaired: Unpaired, options: VideoOptions) -> str:
+def _explain_no_frames(unpaired: Unpaired, options: VideoOptions) -> str:
     if unpaired:
         return (
             f"no RGB frame has a thermal partner ({unpaired.counts['rgb']} and "
