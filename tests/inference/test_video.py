@@ -14,6 +14,7 @@ import torch
 from browser import CHROMIUM, DRIVER, Browser
 from conftest import TINY, build
 
+from sartm.cli.main import main
 from sartm.config import ThermalRule
 from sartm.errors import InputError
 from sartm.inference.film import choose_encoder
@@ -22,6 +23,8 @@ from sartm.inference.predictor import Predictor
 from sartm.inference.streams import is_video, open_stream
 from sartm.inference.video import Smoother, VideoOptions, predict_video
 from sartm.io.cameras import Camera
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
@@ -388,7 +391,13 @@ def test_what_cannot_be_written_or_opened_is_said_beforehand(predictor, videos, 
 
 
 def test_a_missing_encoder_is_named_with_what_there_is(monkeypatch):
-    monkeypatch.setattr("sartm.inference.film._exists", lambda av, name: name == "libx264")
+    """As where PyAV was built against an FFmpeg that has H.264 alone."""
+    codec = av.codec.Codec
+
+    def built_in(name, mode):
+        return codec(name if name == "libx264" else f"no-{name}", mode)
+
+    monkeypatch.setattr(av.codec, "Codec", built_in)
     assert choose_encoder(Path("a.mp4")) == "libx264"
     with pytest.raises(InputError, match=r"libvpx-vp9.*it can write: \.mp4"):
         choose_encoder(Path("a.webm"))
@@ -424,24 +433,21 @@ def test_a_camera_gives_its_newest_frames(predictor, tmp_path, monkeypatch):
     assert outcome.video.name == "camera-0.webm"
 
 
-def test_the_commands_label_videos_and_report_what_is_missing(
-    predictor, videos, tmp_path, capsys, monkeypatch
-):
-    from sartm.cli import main as cli
-
-    monkeypatch.setattr(cli, "_predictor", lambda *settings: predictor)
+def test_the_commands_label_videos_and_report_what_is_missing(videos, tmp_path, capsys):
+    save(build(TINY), tmp_path / "model", ModelFacts("drawn"))
     both = ["--rgb", str(videos[0]), "--thermal", str(videos[1])]
-    assert cli.main(["predict", *both, "--out", str(tmp_path / "out")]) == 0
+    both += ["--model", str(tmp_path / "model"), "--device", "cpu"]
+    assert main(["predict", *both, "--out", str(tmp_path / "out")]) == 0
     assert len(read_video(tmp_path / "out" / "rgb.webm")[0]) == 12
     film = str(tmp_path / "a.mp4")
-    assert cli.main(["video", *both, "--out", film, "--offset", "0.12", "--json", "-"]) == 3
+    assert main(["video", *both, "--out", film, "--offset", "0.12", "--json", "-"]) == 3
     output = capsys.readouterr()
     summary = json.loads(output.out[output.out.index("{") :])
     assert summary["unpaired"]["counts"] == {"rgb": 3, "thermal": 3}
     assert "3 rgb frames without a partner: 0.00 s, 0.04 s, 0.08 s" in output.err
-    assert cli.main(["video", *both, "--out", film]) == 2
+    assert main(["video", *both, "--out", film]) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert cli.main(["video", *both, "--out", film, "--smooth", "1"]) == 2
+    assert main(["video", *both, "--out", film, "--smooth", "1"]) == 2
 
 
 @pytest.mark.slow
