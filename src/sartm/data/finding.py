@@ -34,7 +34,7 @@ def find_pairs(
         lone = [Pair(name, file) for name, file in visible.items()]
         lone += [Pair(name, None, file) for name, file in infrared.items()]
         return sorted(lone, key=lambda pair: pair.name), []
-    if _is_file(rgb) and _is_file(thermal) and pair_regex is None:
+    if Path(rgb).is_file() and Path(thermal).is_file() and pair_regex is None:
         ((name, first),), (second,) = visible.items(), infrared.values()
         return [Pair(name, first, second)], []
     return _match_by_key(visible, infrared, pair_regex, allow_single)
@@ -142,7 +142,3 @@ def _fixed_part(pattern: Path) -> Path:
 def _is_image(file: Path) -> bool:
     hidden = file.name.startswith(".")
     return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
-
-
-def _is_file(source: str | Path) -> bool:
-    return Path(source).is_file()

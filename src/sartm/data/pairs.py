@@ -238,16 +238,17 @@ def pixel_hash(sample: Sample) -> str:
 def _read_images(
     pair: Pair, four_channel: FourChannel, camera: Camera, max_pixels: int
 ) -> tuple[npt.NDArray[np.uint8] | None, Array | None, str]:
-    if pair.four_channel is None and (pair.rgb is None or pair.thermal is not None):
-        seen = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
-        thermal = pair.thermal
-        return seen, None if thermal is None else read_of_camera(thermal, camera, max_pixels), ""
+    rgb: npt.NDArray[np.uint8] | None
+    thermal: Array | None
     if pair.four_channel is not None:
-        rgb, heat = read_four_channel(pair.four_channel, max_pixels)
-        return rgb, prepare_thermal(heat, camera), ""
-    assert pair.rgb is not None
-    rgb, found, note = read_rgb_alone(pair.rgb, four_channel, max_pixels)
-    return rgb, None if found is None else prepare_thermal(found, camera), note
+        rgb, thermal = read_four_channel(pair.four_channel, max_pixels)
+        return rgb, prepare_thermal(thermal, camera), ""
+    if pair.rgb is not None and pair.thermal is None:
+        rgb, thermal, note = read_rgb_alone(pair.rgb, four_channel, max_pixels)
+        return rgb, None if thermal is None else prepare_thermal(thermal, camera), note
+    rgb = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
+    thermal = None if pair.thermal is None else read_of_camera(pair.thermal, camera, max_pixels)
+    return rgb, thermal, ""
 
 
 __all__ = [

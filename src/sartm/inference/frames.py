@@ -149,12 +149,3 @@ class _Window:
             moment = frame.time + self.offset
             if abs(moment - self.last) > self.tolerance:
                 self.unpaired.add("thermal", moment)
-
-
-__all__ = [
-    "Frame",
-    "Match",
-    "Stream",
-    "Unpaired",
-    "pair_frames",
-]

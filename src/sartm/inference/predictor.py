@@ -271,11 +271,11 @@ class Predictor:
 
     def _stack(self, images: Sequence[Array | None]) -> Tensor | None:
         """On the device; None where there are none."""
-        there = [torch.from_numpy(np.ascontiguousarray(image)) for image in images
+        stack = [torch.from_numpy(np.ascontiguousarray(image)) for image in images
                  if image is not None]  # fmt: skip
-        if not there:
+        if not stack:
             return None
-        return (there[0][None] if len(there) == 1 else torch.stack(there)).to(self.device)
+        return (stack[0][None] if len(stack) == 1 else torch.stack(stack)).to(self.device)
 
 
 def _compile(model: SARTM) -> Callable[[Tensor | None, Tensor | None], Tensor]:

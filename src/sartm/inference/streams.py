@@ -226,12 +226,12 @@ def _camera_frames(
 
     def read() -> None:
         while not ended.is_set():
-            found, image = capture.read()
+            success, image = capture.read()
             moment = time.monotonic() - epoch
             with contextlib.suppress(queue.Empty):
                 newest.get_nowait()
-            newest.put((moment, image) if found else None)
-            if not found:
+            newest.put((moment, image) if success else None)
+            if not success:
                 return
 
     thread = threading.Thread(target=read, daemon=True)

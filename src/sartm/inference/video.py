@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import logging
 import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,6 @@ from sartm.progress import Meter
 Array = npt.NDArray[Any]
 
 _NAMED = 100  # failures that are listed; more are only counted
-
-log = logging.getLogger("sartm")
 
 
 @dataclass(frozen=True)
@@ -336,6 +334,12 @@ class _Inferred(NamedTuple):
     logits: Tensor
 
 
+def _infer(predictor: Predictor, modality: Modality, batch: list[Sample]) -> list[_Inferred]:
+    images = [predictor.inputs(sample, modality) for sample in batch]
+    logits = predictor.batch_logits(images)
+    return [_Inferred(*pair, each) for pair, each in zip(images, logits, strict=True)]
+
+
 def _label(
     predictor: Predictor,
     samples: Iterator[tuple[Frame, Sample]],
@@ -345,13 +349,9 @@ def _label(
     options: VideoOptions,
 ) -> None:
     """The loop: label, hand over to the writer, which works at the same time."""
+    infer = partial(_infer, predictor, options.modality)
     smoother = Smoother(options.smooth)
     pixels = np.zeros(len(tally.classes), np.int64)
-
-    def infer(batch: list[Sample]) -> list[_Inferred]:
-        images = [predictor.inputs(sample, options.modality) for sample in batch]
-        logits = predictor.batch_logits(images)
-        return [_Inferred(*pair, each) for pair, each in zip(images, logits, strict=True)]
 
     with write_behind(film.write) as write:
         for (frame, sample), inferred in label_ahead(
@@ -425,6 +425,3 @@ def _summarise(
         "failed": tally.failed,
     }  # fmt: skip
     write_atomic(places.summary, json.dumps(content, indent=1).encode())
-
-
-__all__ = ["Smoother", "VideoOptions", "VideoOutcome", "predict_video"]

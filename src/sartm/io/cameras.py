@@ -365,19 +365,3 @@ def _smoother_order(counts: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
         return float(np.abs(np.diff(image.astype(np.float64), axis=1)).sum())
 
     return counts if steps(counts) < steps(swapped) else swapped
-
-
-__all__ = [
-    "Camera",
-    "Radiometry",
-    "border_bands",
-    "dead_pixels",
-    "enhance_display",
-    "fill_holes",
-    "invert_thermal",
-    "prepare_thermal",
-    "read_of_camera",
-    "read_radiometric",
-    "repair_thermal",
-    "to_celsius",
-]
