@@ -21,7 +21,7 @@ registration.edge_fields
 registration.calibration
 registration.estimate
 data.layouts
-data.pairs
+data.pairs data.finding
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.sensors
 scenes.vehicles
@@ -35,10 +35,10 @@ model.sources model.card
 model.checkpoint model.exported
 model.loading
 language
-inference.ahead inference.devices inference.tiles
+inference.ahead inference.devices inference.tiles inference.pictures
 inference.prediction inference.frames
-inference.predictor
-inference.pipeline
+inference.predictor inference.streams
+inference.pipeline inference.film
 inference.folders inference.video
 evaluation.metrics
 evaluation.report.scores

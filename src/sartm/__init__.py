@@ -25,7 +25,7 @@ _HOMES = {
     "ModelConfig": "sartm.config",
     "Pair": "sartm.data.pairs",
     "PairDataset": "sartm.data.pairs",
-    "Prediction": "sartm.inference.predictor",
+    "Prediction": "sartm.inference.prediction",
     "Predictor": "sartm.inference.predictor",
     "SARTM": "sartm.model.sartm",
     "Sample": "sartm.data.pairs",

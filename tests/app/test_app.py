@@ -27,7 +27,7 @@ from sartm.app.server import create_app, load_predictors, serve
 from sartm.classes import Classes
 from sartm.cli.main import main
 from sartm.errors import InputError
-from sartm.inference.folders import predict_folder
+from sartm.inference.folders import label_folder
 from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
@@ -140,7 +140,7 @@ def test_the_label_png_is_the_file_that_predict_writes(client, predictor, files,
     for kind, data in files.items():
         (tmp_path / kind).mkdir()
         (tmp_path / kind / "a.png").write_bytes(data)
-    predict_folder(predictor, tmp_path / "rgb", tmp_path / "thermal", tmp_path / "out", model="t")
+    label_folder(predictor, tmp_path / "rgb", tmp_path / "thermal", tmp_path / "out", model="t")
     label = client.post("/v1/segment", files=files)
     assert label.headers["content-type"] == "image/png"
     assert label.content == (tmp_path / "out/labels/a.png").read_bytes()

@@ -18,7 +18,8 @@ from sartm.cli.main import app, main
 from sartm.config import Modality
 from sartm.datatools.convert import Target
 from sartm.inference.devices import Precision
-from sartm.inference.frames import Arrangement, Match
+from sartm.inference.frames import Match
+from sartm.inference.pictures import Arrangement
 from sartm.io.decode import FourChannel
 from sartm.io.labels import read_label
 from sartm.model.checkpoint import save

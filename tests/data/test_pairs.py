@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from sartm.classes import MFNET, Classes
+from sartm.data.finding import find_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import PairDataset, Sample, find_pairs, fit_thermal, pixel_hash, read_pair
+from sartm.data.pairs import PairDataset, Sample, fit_thermal, pixel_hash, read_pair
 from sartm.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

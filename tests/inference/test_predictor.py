@@ -137,17 +137,17 @@ def test_a_fault_of_the_program_is_not_taken_for_a_bad_pair():
         next(answers)[1]()
 
 
-def test_memory_that_runs_out_is_said_with_the_remedy(monkeypatch):
+def test_memory_that_runs_out_is_said_with_the_remedy():
     """And pairs that fit alone are labelled alone."""
-    logits = SARTM.predict_logits
+    predictor = Predictor(build(TINY), device="cpu", batch_size=3)
+    network = predictor.network
 
-    def too_many(self, rgb, thermal):
+    def too_many(rgb, thermal):  # a CPU has no way to run out of memory as a GPU does
         if len(rgb) > 1:
             raise torch.OutOfMemoryError
-        return logits(self, rgb, thermal)
+        return network(rgb, thermal)
 
-    monkeypatch.setattr(SARTM, "predict_logits", too_many)
-    predictor = Predictor(build(TINY), device="cpu", batch_size=3)
+    predictor.network = too_many
     samples = [draw_sample(64, 96, seed=seed) for seed in range(3)]
     with pytest.raises(InputError, match=r"3 pairs of 64x96; lower --batch-size"):
         predictor.predict_batch(samples)
@@ -176,6 +176,28 @@ def label_folder(folder: Path, out: str, *options: str) -> dict[str, np.ndarray]
     assert list(json.loads((folder / out / "summary.json").read_text())["failures"]) == ["4"]
     maps = sorted((folder / out / "labels").iterdir())
     return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in maps}
+
+
+def test_a_second_run_labels_only_what_is_missing(folder, passes):
+    first = label_folder(folder, "out")
+    (folder / "out/labels/2.png").unlink()
+    (folder / "out/overlays/5.jpg").unlink()
+    passes.clear()
+    second = label_folder(folder, "out")
+    assert len(passes) == 2
+    assert list(second) == list(first)
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert set(summary["pairs"]) == {"0", "1", "2", "3", "5"}
+
+
+def test_a_label_map_that_cannot_be_written_ends_the_run_and_keeps_what_is_done(folder, capsys):
+    (folder / "out/labels/3.png").mkdir(parents=True)  # stands where a label map shall be
+    inputs = ["--rgb", folder / "rgb", "--thermal", folder / "thermal", "--workers", "1"]
+    command = ["predict", *inputs, "--model", folder / "model", "--out", folder / "out"]
+    assert main([str(word) for word in [*command, "--overwrite"]]) == 2
+    assert "what was finished is kept" in capsys.readouterr().err
+    summary = json.loads((folder / "out/summary.json").read_text())
+    assert set(summary["pairs"]) == {"0", "1", "2"}
 
 
 def test_batches_of_a_folder_are_labelled_as_its_pairs_are(folder, passes):

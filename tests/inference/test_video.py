@@ -17,9 +17,11 @@ from conftest import TINY, build
 from sartm.cli.main import main
 from sartm.config import ThermalRule
 from sartm.errors import InputError
-from sartm.inference.frames import Frame, Stream, Unpaired, is_video, open_stream, pair_frames
+from sartm.inference.film import choose_encoder
+from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
 from sartm.inference.predictor import Predictor
-from sartm.inference.video import Smoother, VideoOptions, choose_encoder, predict_video
+from sartm.inference.streams import is_video, open_stream
+from sartm.inference.video import Smoother, VideoOptions, predict_video
 from sartm.io.cameras import Camera
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
@@ -389,7 +391,13 @@ def test_what_cannot_be_written_or_opened_is_said_beforehand(predictor, videos, 
 
 
 def test_a_missing_encoder_is_named_with_what_there_is(monkeypatch):
-    monkeypatch.setattr("sartm.inference.video._exists", lambda av, name: name == "libx264")
+    """As where PyAV was built against an FFmpeg that has H.264 alone."""
+    codec = av.codec.Codec
+
+    def built_in(name, mode):
+        return codec(name if name == "libx264" else f"no-{name}", mode)
+
+    monkeypatch.setattr(av.codec, "Codec", built_in)
     assert choose_encoder(Path("a.mp4")) == "libx264"
     with pytest.raises(InputError, match=r"libvpx-vp9.*it can write: \.mp4"):
         choose_encoder(Path("a.webm"))
@@ -419,14 +427,14 @@ def test_a_camera_gives_its_newest_frames(predictor, tmp_path, monkeypatch):
         def release(self):
             self.left = 0
 
-    monkeypatch.setattr("sartm.inference.frames.cv2.VideoCapture", Drawn)
+    monkeypatch.setattr(cv2, "VideoCapture", Drawn)
     outcome = predict_video(predictor, "camera:0", None, tmp_path, model="m")
     assert 1 <= outcome.frames <= 6
     assert outcome.video.name == "camera-0.webm"
 
 
 def test_the_commands_label_videos_and_report_what_is_missing(videos, tmp_path, capsys):
-    save(build(TINY), tmp_path / "model", ModelFacts(name="small"))
+    save(build(TINY), tmp_path / "model", ModelFacts("drawn"))
     both = ["--rgb", str(videos[0]), "--thermal", str(videos[1])]
     both += ["--model", str(tmp_path / "model"), "--device", "cpu"]
     assert main(["predict", *both, "--out", str(tmp_path / "out")]) == 0

@@ -1,6 +1,7 @@
 """Files become the arrays they hold, upright and unscaled; what cannot be used says why."""
 
 import contextlib
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -63,6 +64,24 @@ def test_exif_orientation_is_applied_to_every_format(suffix, orientation, tmp_pa
     found = read_rgb(path)
     assert found.shape == upright.shape == (*image_size(path), 3)
     assert np.abs(found.astype(int) - upright).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_keeps_16_bits_and_the_indices_of_a_palette(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[274] = orientation
+    counts = scene()[..., 2].astype(np.uint16) * 256 + scene()[..., 0]
+    Image.fromarray(counts).save(tmp_path / "counts.png", exif=exif)
+    indices = Image.fromarray(scene()[..., 2]).convert("P")
+    indices.save(tmp_path / "indices.png", exif=exif)
+    with Image.open(tmp_path / "indices.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_label(tmp_path / "indices.png"), upright)
+    with Image.open(tmp_path / "counts.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    found = read_thermal(tmp_path / "counts.png")
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, upright)
 
 
 def test_sixteen_bit_rgb_is_scaled_with_rounding_and_alpha_is_dropped(tmp_path):
@@ -228,17 +247,16 @@ def test_more_than_255_ids_survive_writing_and_reading(tmp_path):
         write_label(tmp_path / "x.png", np.full((2, 2), -1))
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "x.png"
     write_label(path, np.ones((4, 4), np.uint8))
-
-    def full(self, data):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="disk full"):
-        write_label(path, np.zeros((4, 4), np.uint8))
-    monkeypatch.undo()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))  # bytes of a file, as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_label(path, np.zeros((4, 4), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [file.name for file in tmp_path.iterdir()] == ["x.png"]
     assert read_label(path).all()
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
+from sartm.data.finding import find_pairs
 from sartm.data.layouts import Layout, Pair, open_layout
-from sartm.data.pairs import Sample, check_ids, find_pairs, read_pair
+from sartm.data.pairs import Sample, check_ids, read_pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.decode import Upload

@@ -59,8 +59,8 @@ def predict(
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
-    from sartm.data.pairs import find_pairs
-    from sartm.inference.frames import is_video
+    from sartm.data.finding import find_pairs
+    from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
 
     camera = Camera(radiometric, black_hot, repair, holes)
@@ -80,7 +80,7 @@ def predict(
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
     import_network()
-    from sartm.inference.folders import PredictOptions, predict_folder
+    from sartm.inference.folders import PredictOptions, label_folder
 
     how = PredictOptions(
         modality=modality, overlay=overlay, opacity=opacity, resize_thermal=resize_thermal,
@@ -88,7 +88,7 @@ def predict(
         camera=camera, clahe=clahe, align=_alignment(align),
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
-    outcome = predict_folder(
+    outcome = label_folder(
         open_model(), *sources, out, model=model, options=how, overwrite=overwrite
     )
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]

@@ -1,7 +1,6 @@
-"""Pairs as arrays: reading with every check, the data set, and the pairing of loose files."""
+"""Pairs as arrays: reading with every check, and the data set."""
 
 import copy
-import glob
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,6 @@ from sartm.errors import InputError
 from sartm.io.cameras import Camera, prepare_thermal, read_of_camera
 from sartm.io.decode import (
     MAX_PIXELS,
-    SUFFIXES,
     FourChannel,
     read_four_channel,
     read_rgb,
@@ -178,9 +176,10 @@ def read_pair(
     if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
         if not resize_thermal:
             raise InputError(
-                f"pair {pair.name!r}: RGB is {_size(rgb)} but thermal is {_size(thermal)}. If both "
-                f"show the same field of view pass --resize-thermal; if not, register the cameras "
-                f"first: sartm data align, or predict with --align auto"
+                f"pair {pair.name!r}: RGB is {format_size(rgb)} but thermal is "
+                f"{format_size(thermal)}. If both show the same field of view pass "
+                f"--resize-thermal; if not, register the cameras first: sartm data align, or "
+                f"predict with --align auto"
             )
         thermal = fit_thermal(thermal, rgb.shape[:2])
     label = None
@@ -190,8 +189,9 @@ def read_pair(
         image = rgb if rgb is not None else thermal
         if image is not None and label.shape != image.shape[:2]:
             raise InputError(
-                f"{pair.label}: the label is {_size(label)} but its image is {_size(image)}; "
-                f"labels are never resized, use those that belong to the images"
+                f"{pair.label}: the label is {format_size(label)} but its image is "
+                f"{format_size(image)}; labels are never resized, use those that belong to the "
+                f"images"
             )
         check_ids(label, classes, pair.label)
     return Sample(pair.name, rgb, thermal, label, note)
@@ -209,6 +209,11 @@ def check_ids(label: Array, classes: Classes, where: str | Path) -> None:
                 f"0-{len(classes) - 1} and {classes.ignore} (ignore); correct the label or the "
                 f"classes of the data set"
             )
+
+
+def format_size(image: Array) -> str:
+    """Height x width of an image, for messages."""
+    return f"{image.shape[0]}x{image.shape[1]}"
 
 
 def fit_thermal(thermal: Array, size: tuple[int, int]) -> Array:
@@ -230,162 +235,20 @@ def pixel_hash(sample: Sample) -> str:
     return digest.hexdigest()
 
 
-def find_pairs(
-    rgb: str | Path | None,
-    thermal: str | Path | None,
-    pair_regex: str | None = None,
-    allow_single: bool = False,
-) -> tuple[list[Pair], list[Path]]:
-    """Pair loose images for prediction: each side a file, a folder (recursive), a glob or None.
-
-    Folders and globs are paired by the path below them without suffix, or by group 1 of
-    `pair_regex` searched in that path. Two single files are a pair whatever they are called.
-
-    Returns:
-        The pairs, sorted by name (RGB's, else thermal's), and the files left without a partner,
-        which with `allow_single` become pairs of one image instead.
-
-    Raises:
-        InputError: nothing found, nothing fits together, or two inputs share an output name.
-    """
-    visible, infrared = _inputs(rgb, "--rgb"), _inputs(thermal, "--thermal")
-    if rgb is None and thermal is None:
-        raise InputError("no input; give --rgb, --thermal or both")
-    if rgb is None or thermal is None:
-        lone = [Pair(name, file) for name, file in visible.items()]
-        lone += [Pair(name, None, file) for name, file in infrared.items()]
-        return sorted(lone, key=lambda pair: pair.name), []
-    if _is_file(rgb) and _is_file(thermal) and pair_regex is None:
-        ((name, first),), (second,) = visible.items(), infrared.values()
-        return [Pair(name, first, second)], []
-    return _match(visible, infrared, pair_regex, allow_single)
-
-
-def _match(
-    visible: dict[str, Path], infrared: dict[str, Path], pair_regex: str | None, allow_single: bool
-) -> tuple[list[Pair], list[Path]]:
-    left, lone_left = _keys(visible, pair_regex, "RGB")
-    right, lone_right = _keys(infrared, pair_regex, "thermal")
-    pairs = [
-        Pair(left[key], visible[left[key]], infrared[right[key]]) for key in left.keys() & right
-    ]
-    lone_left += [left[key] for key in left.keys() - right.keys()]
-    lone_right += [right[key] for key in right.keys() - left.keys()]
-    if not pairs and not allow_single:
-        raise InputError(
-            f"no RGB image has a thermal partner of the same name, e.g. {min(visible)!r} and "
-            f"{min(infrared)!r}; pair them with --pair REGEX (its group 1 must match), or use each "
-            f"alone with --allow-single"
-        )
-    unpaired = [visible[name] for name in lone_left] + [infrared[name] for name in lone_right]
-    if allow_single:
-        pairs += [Pair(name, visible[name]) for name in lone_left]
-        pairs += [Pair(name, None, infrared[name]) for name in lone_right]
-        unpaired = []
-    names = [pair.name for pair in pairs]
-    if len(set(names)) < len(names):
-        double = next(name for name in sorted(names) if names.count(name) > 1)
-        raise InputError(
-            f"two inputs would be written as {double!r}; rename one of them or run them apart"
-        )
-    return sorted(pairs, key=lambda pair: pair.name), sorted(unpaired)
-
-
-def _keys(
-    files: dict[str, Path], pair_regex: str | None, what: str
-) -> tuple[dict[str, str], list[str]]:
-    """What pairs are matched by -> name; and the names the expression does not fit."""
-    if pair_regex is None:
-        return {name: name for name in files}, []
-    try:
-        expression = re.compile(pair_regex)
-    except re.error as error:
-        raise InputError(f"--pair {pair_regex!r} is not a regular expression: {error}") from None
-    if expression.groups < 1:
-        raise InputError(f"--pair {pair_regex!r} has no group; put what must match in (brackets)")
-    keys: dict[str, str] = {}
-    lone = []
-    for name in files:
-        found = expression.search(name)
-        if not found or found[1] is None:
-            lone.append(name)
-        elif found[1] in keys:
-            raise InputError(
-                f"--pair {pair_regex!r} gives {found[1]!r} for two {what} images, "
-                f"{keys[found[1]]!r} and {name!r}; make group 1 tell them apart"
-            )
-        else:
-            keys[found[1]] = name
-    return keys, lone
-
-
-def _inputs(source: str | Path | None, option: str) -> dict[str, Path]:
-    """Output name -> file for one side; refuses two files of one name."""
-    if source is None:
-        return {}
-    path, pattern = Path(source), str(source)
-    if path.is_dir():
-        top, files = path, [file for file in path.rglob("*") if _is_image(file)]
-    elif path.is_file():
-        top, files = path.parent, [path]
-    elif glob.has_magic(pattern):
-        top = _fixed_part(path)
-        files = [file for file in top.glob(str(path.relative_to(top))) if _is_image(file)]
-    else:
-        raise InputError(f"{option} {source}: no such file or folder; check the path")
-    if not files:
-        raise InputError(
-            f"{option} {source}: no images found; endings that are looked for: "
-            f"{' '.join(sorted(SUFFIXES))}"
-        )
-    named: dict[str, Path] = {}
-    for file in sorted(files):
-        name = file.relative_to(top).with_suffix("").as_posix()
-        if name in named:
-            raise InputError(
-                f"{option}: {named[name]} and {file} would both be written as {name!r}; "
-                f"rename one of them or run them apart"
-            )
-        named[name] = file
-    return named
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of a glob before its first wildcard."""
-    fixed = Path(pattern.anchor)
-    for part in pattern.parts[1 if pattern.anchor else 0 : -1]:
-        if glob.has_magic(part):
-            break
-        fixed /= part
-    return fixed
-
-
-def _is_image(file: Path) -> bool:
-    hidden = file.name.startswith(".")
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
-
-
-def _is_file(source: str | Path) -> bool:
-    return Path(source).is_file()
-
-
 def _read_images(
     pair: Pair, four_channel: FourChannel, camera: Camera, max_pixels: int
 ) -> tuple[npt.NDArray[np.uint8] | None, Array | None, str]:
-    if pair.four_channel is None and (pair.rgb is None or pair.thermal is not None):
-        seen = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
-        thermal = pair.thermal
-        return seen, None if thermal is None else read_of_camera(thermal, camera, max_pixels), ""
+    rgb: npt.NDArray[np.uint8] | None
+    thermal: Array | None
     if pair.four_channel is not None:
-        rgb, heat = read_four_channel(pair.four_channel, max_pixels)
-        return rgb, prepare_thermal(heat, camera), ""
-    assert pair.rgb is not None
-    rgb, found, note = read_rgb_alone(pair.rgb, four_channel, max_pixels)
-    return rgb, None if found is None else prepare_thermal(found, camera), note
-
-
-def _size(image: Array) -> str:
-    return f"{image.shape[0]}x{image.shape[1]}"
+        rgb, thermal = read_four_channel(pair.four_channel, max_pixels)
+        return rgb, prepare_thermal(thermal, camera), ""
+    if pair.rgb is not None and pair.thermal is None:
+        rgb, thermal, note = read_rgb_alone(pair.rgb, four_channel, max_pixels)
+        return rgb, None if thermal is None else prepare_thermal(thermal, camera), note
+    rgb = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
+    thermal = None if pair.thermal is None else read_of_camera(pair.thermal, camera, max_pixels)
+    return rgb, thermal, ""
 
 
 __all__ = [
@@ -393,8 +256,8 @@ __all__ = [
     "PairDataset",
     "Sample",
     "check_ids",
-    "find_pairs",
     "fit_thermal",
+    "format_size",
     "pixel_hash",
     "read_pair",
 ]

@@ -1,10 +1,11 @@
-"""Work done in threads, ahead of what is taken, in order and in bounded memory."""
+"""Work in threads, ahead of what is taken or behind what is made: in order, in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,3 +34,33 @@ def read_ahead(
                 yield first, future.result
         for first, future in waiting:
             yield first, future.result
+
+
+def prepare_next(items: Generator[Item]) -> Generator[Item]:
+    """`items`, the next one being prepared in another thread."""
+    # In this order: `items` is closed when the thread has left it.
+    with closing(items), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
+
+
+@contextmanager
+def write_behind(write: Callable[..., None]) -> Iterator[Callable[..., None]]:
+    """Calls `write` in a thread while the caller goes on; one call is under way at a time.
+
+    Its error is raised by the next call, or on leaving.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        running: Future[None] | None = None
+
+        def call(*arguments: Any) -> None:
+            nonlocal running
+            if running is not None:
+                running.result()
+            running = pool.submit(write, *arguments)
+
+        yield call
+        if running is not None:
+            running.result()

@@ -4,27 +4,26 @@ import hashlib
 import json
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sartm.classes import Classes
 from sartm.config import Modality, to_dict
+from sartm.data.finding import find_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import Sample, find_pairs, read_pair
+from sartm.data.pairs import Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import write_atomic
+from sartm.inference.ahead import write_behind
 from sartm.inference.pipeline import label_ahead
-from sartm.inference.prediction import ROWS, Prediction
+from sartm.inference.prediction import Prediction, draw_grey, encode_overlay
 from sartm.inference.predictor import Predictor
-from sartm.io.cameras import Camera, enhance_display
+from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.labels import write_label
 from sartm.model.exported import ExportedModel
@@ -40,7 +39,7 @@ log = logging.getLogger("sartm")
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What `predict_folder` does beside labelling; part of what makes two runs the same."""
+    """What `label_folder` does beside labelling; part of what makes two runs the same."""
 
     modality: Modality = "both"
     overlay: bool = True
@@ -78,7 +77,7 @@ def fingerprint(model: SARTM | ExportedModel) -> str:
     return digest.hexdigest()
 
 
-def predict_folder(
+def label_folder(
     predictor: Predictor,
     rgb: str | Path | None,
     thermal: str | Path | None,
@@ -117,74 +116,54 @@ def predict_folder(
         "precision": predictor.precision,
         "fingerprint": fingerprint(predictor.model),
     }
-    record = _Record(out, model, settings, overwrite, predictor.classes)
+    record = _Record(out, model, options, settings, overwrite)
     for path in unpaired:
         record.failures[str(path)] = "no partner: the other folder has no file of this name"
-    todo = [pair for pair in pairs if not record.has(pair.name, options.overlay)]
-    skipped = len(pairs) - len(todo)
-
-    def read(pair: Pair) -> Sample:
-        return read_pair(
-            pair,
-            resize_thermal=options.resize_thermal,
-            four_channel=options.four_channel,
-            camera=options.camera,
-            align=None if options.align is None else partial(record.align, pair, options.align),
-        )
-
-    with (
-        record,
-        Meter("predict", len(todo)) as meter,
-        ThreadPoolExecutor(1) as writer,
-    ):
-        label = partial(predictor.predict_batch, modality=options.modality)
-        writing: Future[None] | None = None
+    todo = [pair for pair in pairs if not record.has(pair.name)]
+    read = partial(_read, options, record)
+    label = partial(predictor.predict_batch, modality=options.modality)
+    with record, Meter("predict", len(todo)) as meter, write_behind(record.write) as write:
         for pair, labelled in label_ahead(predictor, todo, read, label):
             try:
                 sample, prediction, seconds = labelled()
             except InputError as error:
-                if len(pairs) == 1:  # the one input there is: the caller's to put right
+                if len(pairs) == 1:  # nothing else is labelled: the caller must put it right
                     raise
                 record.failures[pair.name] = str(error)
-                meter.advance()
-                continue
-            if writing is not None:
-                writing.result()
-            writing = writer.submit(record.write, pair, sample, prediction, options, seconds)
+            else:
+                write(pair, sample, prediction, seconds)
             meter.advance()
-        if writing is not None:
-            writing.result()
-    return Outcome(len(record.pairs), skipped, record.failures)
+    return Outcome(len(record.pairs), len(pairs) - len(todo), record.failures)
+
+
+def _read(options: PredictOptions, record: "_Record", pair: Pair) -> Sample:
+    return read_pair(
+        pair,
+        resize_thermal=options.resize_thermal,
+        four_channel=options.four_channel,
+        camera=options.camera,
+        align=None if options.align is None else partial(record.align, pair, options.align),
+    )
 
 
 class _Record:
-    """The output folder of one `predict_folder` and its summary.json."""
+    """The output folder of one `label_folder` and its summary.json."""
 
     def __init__(
-        self, out: Path, model: str, settings: dict[str, Any], overwrite: bool, classes: Classes
+        self,
+        out: Path,
+        model: str,
+        options: PredictOptions,
+        settings: dict[str, Any],
+        overwrite: bool,
     ) -> None:
-        self.out, self.classes = out, classes
+        self.out, self.options = out, options
         self.head = {"model": model, "settings": settings}
         self.pairs: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
-        self.kept: dict[str, Any] = {}
-        self.aligned: dict[str, dict[str, Any]] = {}
-        self.resumes = False
-        self.spoken = time.monotonic()
-        summary = out / "summary.json"
-        try:
-            before = json.loads(summary.read_text())
-        except (OSError, ValueError):
-            before = None
-        finished = isinstance(before, dict) and bool(before.get("pairs"))
-        occupied = finished or any((out / "labels").glob("**/*.png"))
-        if occupied and not overwrite:
-            if not isinstance(before, dict) or before.get("settings") != settings:
-                raise InputError(
-                    f"{out} holds label maps of another model or of other settings; choose "
-                    f"another folder with --out, or pass --overwrite"
-                )
-            self.resumes, self.kept = True, before.get("pairs", {})
+        self.alignments: dict[str, dict[str, Any]] = {}
+        self.earlier: dict[str, Any] | None = None if overwrite else self._find_earlier(settings)
+        """Entries of an equal run that this one resumes."""
         try:
             (out / "labels").mkdir(parents=True, exist_ok=True)
             self._write_summary()
@@ -193,80 +172,91 @@ class _Record:
                 f"cannot write to {out}: {error.strerror}; choose another --out"
             ) from None
 
-    def has(self, name: str, overlay: bool) -> bool:
+    def _find_earlier(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            summary = json.loads((self.out / "summary.json").read_text())
+        except (OSError, ValueError):
+            summary = None
+        entries = summary.get("pairs", {}) if isinstance(summary, dict) else {}
+        if not entries and not any((self.out / "labels").glob("**/*.png")):
+            return None
+        if not isinstance(summary, dict) or summary.get("settings") != settings:
+            raise InputError(
+                f"{self.out} holds label maps of another model or of other settings; choose "
+                f"another folder with --out, or pass --overwrite"
+            )
+        return entries
+
+    def has(self, name: str) -> bool:
         """Whether a pair's outputs are there from an earlier, equal run."""
-        label = (self.out / "labels" / f"{name}.png").exists()
-        return self.resumes and label and (not overlay or self._overlay(name).exists())
+        files = [self._label(name), *([self._overlay(name)] if self.options.overlay else [])]
+        return self.earlier is not None and all(file.exists() for file in files)
+
+    def _label(self, name: str) -> Path:
+        return self.out / "labels" / f"{name}.png"
 
     def _overlay(self, name: str) -> Path:
         return self.out / "overlays" / f"{name}.jpg"
 
     def align(
-        self, pair: Pair, how: Homography | Literal["auto"], rgb: Array, thermal: Array
+        self, pair: Pair, align: Homography | Literal["auto"], rgb: Array, thermal: Array
     ) -> Array:
         """Thermal on the pixels of RGB; how it came there is kept for the pair's entry."""
-        given = None if how == "auto" else np.array(how, np.float64)
-        found = align_thermal(rgb, thermal, given, f"pair {pair.name!r}")
-        self.aligned[pair.name] = {
+        homography = None if align == "auto" else np.array(align, np.float64)
+        found = align_thermal(rgb, thermal, homography, f"pair {pair.name!r}")
+        self.alignments[pair.name] = {
             "homography": found.homography.tolist(),
             "quality": None if found.quality is None else round(found.quality, 4),
             "seen": round(found.seen, 4),
         }
         return found.image
 
-    def write(
-        self,
-        pair: Pair,
-        sample: Sample,
-        prediction: Prediction,
-        options: PredictOptions,
-        seconds: float,
-    ) -> None:
-        """Write the files of one pair."""
-        target = self.out / "labels" / f"{pair.name}.png"
+    def write(self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float) -> None:
+        """Write the files of one pair, and every few seconds the summary."""
+        label = self._label(pair.name)
         try:
-            if options.overlay:
-                path = self._overlay(pair.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if options.clahe and (sample.rgb is None or options.modality == "thermal"):
-                    grey = enhance_display(np.ascontiguousarray(prediction.image[..., 0]))
-                    prediction = replace(prediction, image=np.repeat(grey[..., None], 3, axis=2))
-                image = prediction.image
-                last = prediction.coarse is not None and image.flags.writeable
-                drawn = prediction.overlay(options.opacity, image if last else None)
-                for top in range(0, len(drawn), ROWS):  # of all in place OpenCV makes a copy
-                    rows = drawn[top : top + ROWS]
-                    cv2.cvtColor(rows, cv2.COLOR_RGB2BGR, dst=rows)
-                _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
-                write_atomic(path, data.tobytes())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_label(target, prediction.labels)
+            if self.options.overlay:
+                write_atomic(self._overlay(pair.name), self._draw_overlay(sample, prediction))
+            write_label(label, prediction.labels)
         except OSError as error:
             raise InputError(
-                f"cannot write {target}: {error.strerror}; what was finished is kept"
+                f"cannot write {label}: {error.strerror}; what was finished is kept"
             ) from None
-        one = pair.four_channel or pair.rgb  # a fourth channel of RGB is thermal from one file
-        used = {
-            "rgb": one if sample.rgb is not None else None,
-            "thermal": (pair.thermal or one) if sample.thermal is not None else None,
-        }
+        self.pairs[pair.name] = self._describe(pair, sample, prediction, seconds)
+        if time.monotonic() - self.written > 5:
+            self._write_summary()
+
+    def _draw_overlay(self, sample: Sample, prediction: Prediction) -> bytes:
+        if self.options.clahe and (sample.rgb is None or self.options.modality == "thermal"):
+            grey = np.ascontiguousarray(prediction.image[..., 0])
+            prediction = replace(prediction, image=draw_grey(grey, clahe=True))
+        return encode_overlay(prediction, self.options.opacity)
+
+    def _describe(
+        self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float
+    ) -> dict[str, Any]:
+        """A pair's entry in summary.json."""
+        rgb = pair.four_channel or pair.rgb
+        thermal = pair.thermal or rgb  # where it is the fourth channel
         entry = {
-            "inputs": {key: None if path is None else str(path) for key, path in used.items()},
+            "inputs": {
+                "rgb": str(rgb) if sample.rgb is not None else None,
+                "thermal": str(thermal) if sample.thermal is not None else None,
+            },
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
-        if pair.name in self.aligned:
-            entry["alignment"] = self.aligned.pop(pair.name)
+        if pair.name in self.alignments:
+            entry["alignment"] = self.alignments.pop(pair.name)
         if sample.note:
             log.warning("%s: %s", pair.name, sample.note)
             entry["note"] = sample.note
-        self.pairs[pair.name] = entry
-        if time.monotonic() - self.spoken > 5:
-            self._write_summary()
+        return entry
 
     def _write_summary(self) -> None:
-        self.spoken = time.monotonic()
-        content = self.head | {"pairs": self.kept | self.pairs, "failures": self.failures}
+        self.written = time.monotonic()
+        entries = (self.earlier or {}) | self.pairs
+        content = self.head | {"pairs": entries, "failures": self.failures}
         write_atomic(self.out / "summary.json", json.dumps(content, indent=1).encode())
 
     def __enter__(self) -> "_Record":

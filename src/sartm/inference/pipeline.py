@@ -1,6 +1,7 @@
 """Reading, labelling and answering in order, several pairs under way at a time."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Semaphore
@@ -12,8 +13,6 @@ from sartm.inference.predictor import Predictor
 
 READERS = 8
 """Files of a batch that are read at a time."""
-
-
 Labelled = tuple[Sample, Result, float]
 """A sample, what was made of it, and the seconds that took."""
 
@@ -41,15 +40,23 @@ def label_ahead(
 
         def work(chunk: list[Item]) -> list[Future[Labelled[Result]]]:
             answers: list[Future[Labelled[Result]]] = [Future() for _ in chunk]
-            readable = []
-            reading = [readers.submit(read, item) for item in chunk]
-            for answer, future in zip(answers, reading, strict=True):
-                try:
-                    readable.append((future.result(), answer))
-                except InputError as error:
-                    answer.set_exception(error)
+            readable = _read_all(readers, read, chunk, answers)
+            groups = deque([readable] if readable else [])
             with turns:
-                _answer(readable, label)
+                while groups:
+                    group = groups.popleft()
+                    begun = time.perf_counter()
+                    try:
+                        results = label([sample for sample, _ in group])
+                    except InputError as error:
+                        if len(group) == 1:
+                            group[0][1].set_exception(error)
+                        else:  # one sample must not cost the others their labels
+                            groups.extend([each] for each in group)
+                        continue
+                    seconds = (time.perf_counter() - begun) / len(group)
+                    for (sample, answer), result in zip(group, results, strict=True):
+                        answer.set_result((sample, result, seconds))
             return answers
 
         with ThreadPoolExecutor(max(threads, min(size, READERS))) as readers:
@@ -58,23 +65,18 @@ def label_ahead(
                     yield item, answer.result
 
 
-def _answer(
-    readable: Sequence[tuple[Sample, Future[Labelled[Result]]]],
-    label: Callable[[list[Sample]], Sequence[Result]],
-) -> None:
-    """Label samples together, or one by one where together they cannot be."""
-    if not readable:
-        return
-    begun = time.perf_counter()
-    try:
-        results = label([sample for sample, _ in readable])
-    except InputError as error:
-        if len(readable) == 1:
-            readable[0][1].set_exception(error)
-        else:
-            for each in readable:
-                _answer([each], label)
-        return
-    seconds = (time.perf_counter() - begun) / len(readable)
-    for (sample, answer), result in zip(readable, results, strict=True):
-        answer.set_result((sample, result, seconds))
+def _read_all(
+    readers: ThreadPoolExecutor,
+    read: Callable[[Item], Sample],
+    items: Sequence[Item],
+    answers: Sequence[Future[Labelled[Result]]],
+) -> list[tuple[Sample, Future[Labelled[Result]]]]:
+    """Samples that can be read, each with its answer; the answers of the others raise."""
+    readable = []
+    reading = [readers.submit(read, item) for item in items]
+    for answer, future in zip(answers, reading, strict=True):
+        try:
+            readable.append((future.result(), answer))
+        except InputError as error:
+            answer.set_exception(error)
+    return readable

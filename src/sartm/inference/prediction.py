@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sartm.classes import Classes
 from sartm.inference.tiles import resize_strips
+from sartm.io.cameras import enhance_display
 
 ROWS = 256
 """Rows of pixels that are drawn or counted at a time."""
@@ -92,6 +93,24 @@ class Prediction:
             "shares": shares,
             "confidence": round(confidence, 4),
         }
+
+
+def draw_grey(grey: npt.NDArray[np.uint8], clahe: bool = False) -> npt.NDArray[np.uint8]:
+    """A thermal picture (H, W) as (H, W, 3), with more local contrast by CLAHE."""
+    picture = enhance_display(grey) if clahe else grey
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def encode_overlay(prediction: Prediction, opacity: float) -> bytes:
+    """The overlay as JPEG; of a large image it is drawn over the image, to save its memory."""
+    image = prediction.image
+    in_place = prediction.coarse is not None and image.flags.writeable
+    drawn = prediction.overlay(opacity, image if in_place else None)
+    for top in range(0, len(drawn), ROWS):  # of all rows in place OpenCV makes a copy
+        rows = drawn[top : top + ROWS]
+        cv2.cvtColor(rows, cv2.COLOR_RGB2BGR, dst=rows)
+    _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return data.tobytes()
 
 
 def confidence_of(logits: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
-"""Prediction: one pair to a label map at its own size, folders of pairs to files."""
+"""A model made ready to run: one pair, or several, to label maps at their own sizes."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,11 +15,11 @@ from torch import Tensor
 
 from sartm.config import Modality
 from sartm.data.layouts import Pair
-from sartm.data.pairs import Sample, read_pair
+from sartm.data.pairs import Sample, format_size, read_pair
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.devices import Precision, choose_device, fast_precision
-from sartm.inference.prediction import ROWS, Prediction, confidence_of
+from sartm.inference.prediction import ROWS, Prediction, confidence_of, draw_grey
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
 from sartm.io.thermal import apply_thermal_rule, scale_thermal, thermal_levels
 from sartm.model.exported import ExportedModel
@@ -32,8 +31,6 @@ Images = tuple[Array | None, npt.NDArray[np.float32] | None]
 """(H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule; None what there is not."""
 Area = tuple[slice, slice]
 """Rows and columns."""
-
-log = logging.getLogger("sartm")
 
 SMALL = 10_000_000
 """Parameters up to which several pairs are labelled at a time on a CPU, each by one core."""
@@ -80,7 +77,7 @@ class Predictor:
         self.config, self.classes = model.config, model.config.classes
         self.facts = model.facts
         self.precision: str
-        self._asked = precision
+        self._requested = precision
         if isinstance(model, ExportedModel):
             if device not in ("auto", "cpu"):
                 raise InputError(f"{model.path} runs on the CPU, not on {device}; --device cpu")
@@ -126,7 +123,7 @@ class Predictor:
         Raises:
             InputError: one of them has no such modality, or does not fit the thermal rule.
         """
-        tiled = [self._in_tiles(sample) for sample in samples]
+        tiled = [self._needs_tiles(sample) for sample in samples]
         whole = [sample for sample, large in zip(samples, tiled, strict=True) if not large]
         images = [self.inputs(sample, modality) for sample in whole]
         ready = iter(zip(images, self.batch_logits(images), strict=True))
@@ -140,7 +137,7 @@ class Predictor:
             labels = label_map(logits, sample.size, len(self.classes))
             if image is None:
                 assert display is not None
-                image = np.repeat((display * 255).astype(np.uint8)[..., None], 3, axis=2)
+                image = draw_grey((display * 255).astype(np.uint8))
             predictions.append(Prediction(labels, self.classes, logits, image))
         return predictions
 
@@ -162,7 +159,7 @@ class Predictor:
             yield 1
             return
         if isinstance(self.model, ExportedModel):
-            self.model.prepare(self._asked, streams)
+            self.model.prepare(self._requested, streams)
         torch.set_num_threads(max(1, cores // streams))  # what new threads take over
         self._streams = streams
         try:
@@ -171,20 +168,20 @@ class Predictor:
             self._streams = 1
             torch.set_num_threads(cores)
             if isinstance(self.model, ExportedModel):
-                self.model.prepare(self._asked)
+                self.model.prepare(self._requested)
 
     def _weights(self) -> int:
         if isinstance(self.model, ExportedModel):
             return self.model.size() // 4
         return sum(parameter.numel() for parameter in self.model.parameters())
 
-    def _in_tiles(self, sample: Sample) -> bool:
+    def _needs_tiles(self, sample: Sample) -> bool:
         fixed = isinstance(self.model, ExportedModel) and self.model.export.size is not None
         return self.tiling.applies(sample.size) and not fixed
 
     def _predict_tiles(self, sample: Sample, modality: Modality) -> Prediction:
         """Label a large image: beyond it and its label map, memory does not grow with its area."""
-        rgb, thermal = _choose(sample, modality)
+        rgb, thermal = _select_modality(sample, modality)
         levels = (0.0, 1.0)
         if thermal is not None:
             levels = thermal_levels(thermal, self.config.thermal, sample.name)
@@ -232,7 +229,7 @@ class Predictor:
 
         Raises InputError where the modality that is asked for does not exist.
         """
-        rgb, thermal = _choose(sample, modality)
+        rgb, thermal = _select_modality(sample, modality)
         display = None
         if thermal is not None:
             display = apply_thermal_rule(thermal, self.config.thermal, sample.name)
@@ -251,32 +248,34 @@ class Predictor:
             alike.setdefault(kind, []).append(index)
         found: dict[int, Tensor] = {}
         for indices in alike.values():
-            found.update(zip(indices, self._pass([pairs[index] for index in indices]), strict=True))
+            batch = [pairs[index] for index in indices]
+            if isinstance(self.model, ExportedModel):
+                logits = torch.from_numpy(self.model.batch_logits(batch))
+            else:
+                rgb, thermal = (self._stack(images) for images in zip(*batch, strict=True))
+                x = None if rgb is None else rgb.permute(0, 3, 1, 2).float() / 255
+                y = None if thermal is None else thermal[:, None]
+                try:
+                    logits = self.network(x, y).float().cpu()
+                except torch.OutOfMemoryError:
+                    raise self._out_of_memory(batch) from None
+            found.update(zip(indices, logits, strict=True))
         return [found[index] for index in range(len(pairs))]
 
-    def _pass(self, pairs: Sequence[Images]) -> Tensor:
-        """(B, K, h/4, w/4) of pairs of one kind."""
-        if isinstance(self.model, ExportedModel):
-            return torch.from_numpy(self.model.batch_logits(pairs))
-        rgb, thermal = (self._stack(images) for images in zip(*pairs, strict=True))
-        x = None if rgb is None else rgb.permute(0, 3, 1, 2).float() / 255
-        y = None if thermal is None else thermal[:, None]
-        try:
-            return self.network(x, y).float().cpu()
-        except torch.OutOfMemoryError:
-            height, width = next(image.shape[:2] for image in pairs[0] if image is not None)
-            raise InputError(
-                f"out of memory on {self.device} with {len(pairs)} pairs of {height}x{width}; "
-                f"lower --batch-size or --workers, or take a smaller model"
-            ) from None
+    def _out_of_memory(self, batch: Sequence[Images]) -> InputError:
+        image = next(image for image in batch[0] if image is not None)
+        return InputError(
+            f"out of memory on {self.device} with {len(batch)} pairs of {format_size(image)}; "
+            f"lower --batch-size or --workers, or take a smaller model"
+        )
 
     def _stack(self, images: Sequence[Array | None]) -> Tensor | None:
         """On the device; None where there are none."""
-        there = [torch.from_numpy(np.ascontiguousarray(image)) for image in images
+        stack = [torch.from_numpy(np.ascontiguousarray(image)) for image in images
                  if image is not None]  # fmt: skip
-        if not there:
+        if not stack:
             return None
-        return (there[0][None] if len(there) == 1 else torch.stack(there)).to(self.device)
+        return (stack[0][None] if len(stack) == 1 else torch.stack(stack)).to(self.device)
 
 
 def _compile(model: SARTM) -> Callable[[Tensor | None, Tensor | None], Tensor]:
@@ -298,7 +297,7 @@ def _compile(model: SARTM) -> Callable[[Tensor | None, Tensor | None], Tensor]:
     return compiled
 
 
-def _choose(sample: Sample, modality: Modality) -> tuple[Array | None, Array | None]:
+def _select_modality(sample: Sample, modality: Modality) -> tuple[Array | None, Array | None]:
     """RGB and raw thermal of a sample that a modality asks for."""
     rgb = sample.rgb if modality != "thermal" else None
     thermal = sample.thermal if modality != "rgb" else None
@@ -322,18 +321,13 @@ def _largest(rows: Iterable[Tensor], size: tuple[int, int], classes: int) -> Arr
 
 
 def _as_sample(rgb: Source, thermal: Source) -> Sample:
-    if isinstance(rgb, str | Path) or isinstance(thermal, str | Path):
-        read = read_pair(
-            Pair(
-                "pair",
-                Path(rgb) if isinstance(rgb, str | Path) else None,
-                Path(thermal) if isinstance(thermal, str | Path) else None,
-            )
-        )
-        colour = read.rgb if isinstance(rgb, str | Path) else _as_array(rgb)
-        heat = read.thermal if isinstance(thermal, str | Path) else _as_array(thermal)
-    else:
-        colour, heat = _as_array(rgb), _as_array(thermal)
+    rgb_file = Path(rgb) if isinstance(rgb, str | Path) else None
+    thermal_file = Path(thermal) if isinstance(thermal, str | Path) else None
+    colour, heat = _as_array(rgb), _as_array(thermal)
+    if rgb_file or thermal_file:
+        read = read_pair(Pair("pair", rgb_file, thermal_file))
+        colour = read.rgb if rgb_file else colour
+        heat = read.thermal if thermal_file else heat
     if colour is None and heat is None:
         raise InputError("no input: give rgb, thermal or both")
     if colour is not None and (
@@ -346,11 +340,11 @@ def _as_sample(rgb: Source, thermal: Source) -> Sample:
         raise InputError(f"thermal must be (H, W) raw values, found {heat.shape}; give one channel")
     if colour is not None and heat is not None and colour.shape[:2] != heat.shape:
         raise InputError(
-            f"rgb is {colour.shape[0]}x{colour.shape[1]} but thermal is "
-            f"{heat.shape[0]}x{heat.shape[1]}; register the two (sartm data align) or resize"
+            f"rgb is {format_size(colour)} but thermal is {format_size(heat)}; register the "
+            f"two (sartm data align) or resize"
         )
     return Sample("pair", colour, heat)
 
 
-def _as_array(source: Image.Image | Array | str | Path | None) -> Array | None:
-    return None if source is None else np.asarray(source)
+def _as_array(source: Source) -> Array | None:
+    return None if source is None or isinstance(source, str | Path) else np.asarray(source)

@@ -151,6 +151,3 @@ def _weights(starts: list[int], length: int, tiling: Tiling) -> list[Tensor]:
         ramp / total[start // STRIDE :][: len(ramp)]
         for start, ramp in zip(starts, ramps, strict=True)
     ]
-
-
-__all__ = ["STRIDE", "Tiling", "resize_strips", "tile_logits"]

@@ -2,66 +2,38 @@
 
 import contextlib
 import json
-import logging
 import math
-import os
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sartm.config import Modality, to_dict
-from sartm.data.pairs import Sample, find_pairs, fit_thermal
+from sartm.data.finding import find_pairs
+from sartm.data.pairs import Sample, fit_thermal, format_size
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.inference.frames import (
-    Arrangement,
-    Frame,
-    Match,
-    Stream,
-    Unpaired,
-    camera_index,
-    folder_stream,
-    import_av,
-    is_video,
-    open_stream,
-    pair_frames,
-)
+from sartm.inference.ahead import prepare_next, write_behind
+from sartm.inference.film import Film, choose_encoder
+from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
+from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
-from sartm.inference.prediction import Prediction
+from sartm.inference.prediction import Prediction, draw_grey
 from sartm.inference.predictor import Predictor, label_map
-from sartm.io.cameras import Camera, enhance_display
-from sartm.io.labels import write_label
+from sartm.inference.streams import camera_index, folder_stream, is_video, open_stream
+from sartm.io.cameras import Camera
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]
-Item = TypeVar("Item")
 
-# Suffix -> container, and the encoders that serve it with their settings, best first.
-_FORMATS: dict[str, tuple[str, dict[str, dict[str, str]]]] = {
-    ".webm": (
-        "webm",
-        {"libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "32", "b": "0",
-                        "row-mt": "1"}},
-    ),
-    ".mp4": (
-        "mp4",
-        {"libx264": {"preset": "veryfast", "crf": "21"}, "libopenh264": {"b": "8000000"}},
-    ),
-}  # fmt: skip
-_CLOCK = Fraction(1, 90_000)  # of time stamps in the result
 _NAMED = 100  # failures that are listed; more are only counted
-
-log = logging.getLogger("sartm")
 
 
 @dataclass(frozen=True)
@@ -192,63 +164,36 @@ def predict_video(
         InputError: an input that cannot be read, no frame with a partner, sizes that differ,
             an encoder that is missing, or an output that exists.
     """
-    places = _places(out, _name(rgb if rgb is not None else thermal))
+    places = _places(out, _name_result(rgb if rgb is not None else thermal))
     encoder = choose_encoder(places.video)
     if places.video.exists() and not overwrite:
         raise InputError(f"{places.video} exists; choose another --out, or pass --overwrite")
     unpaired = Unpaired()
-    streams, pairs = _open(rgb, thermal, options, unpaired)
+    streams, pairs = _open_sources(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
     total = math.ceil(lead.count / options.every)
     total = min(total or options.limit or 0, options.limit or total)
-    film = _Film(places, encoder, lead.rate / options.every, options)
+    film = Film(
+        places.video, encoder, lead.rate / options.every, opacity=options.opacity,
+        width=options.width, labels=places.labels if options.labels else None,
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         for stream in streams:
             stack.callback(stream.frames.close)  # type: ignore[attr-defined]
         stack.callback(_summarise, places, model, rgb, thermal, streams, unpaired, tally, options)
         stack.enter_context(film)
         meter = stack.enter_context(Meter("video", total, "frames"))
-        ahead = stack.enter_context(contextlib.closing(_ahead(_samples(pairs, options, tally))))
-        _label(predictor, ahead, film, meter, tally, options)
+        samples = prepare_next(_read_samples(pairs, options, tally))
+        stack.enter_context(contextlib.closing(samples))
+        _label(predictor, samples, film, meter, tally, options)
         tally.interrupted = False
     if not tally.frames:
-        raise InputError(_nothing(unpaired, options))
+        raise InputError(_explain_no_frames(unpaired, options))
     return VideoOutcome(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
         sum(stream.damaged for stream in streams),
     )  # fmt: skip
-
-
-def choose_encoder(video: Path) -> str:
-    """The encoder for a result by its suffix, as far as the installed PyAV has it.
-
-    Raises:
-        InputError: another suffix than .webm and .mp4, or no encoder for it.
-    """
-    av = import_av()
-    if video.suffix.lower() not in _FORMATS:
-        raise InputError(f"{video}: a result is written as .webm (VP9) or .mp4 (H.264); name it so")
-    there = {
-        suffix: [name for name in encoders if _exists(av, name)]
-        for suffix, (_, encoders) in _FORMATS.items()
-    }
-    found = there[video.suffix.lower()]
-    if not found:
-        others = ", ".join(suffix for suffix, names in there.items() if names) or "none of the two"
-        raise InputError(
-            f"{video}: this PyAV has no encoder for {video.suffix} "
-            f"({' or '.join(_FORMATS[video.suffix.lower()][1])}); it can write: {others}"
-        )
-    return found[0]
-
-
-def _exists(av: Any, encoder: str) -> bool:
-    try:
-        av.codec.Codec(encoder, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -267,7 +212,7 @@ def _places(out: Path, name: str) -> _Places:
     return _Places(out / f"{name}.webm", out / "summary.json", out / "labels")
 
 
-def _name(source: str | Path | None) -> str:
+def _name_result(source: str | Path | None) -> str:
     """What the result is called after its source."""
     if source is None:
         raise InputError("no input; give --rgb, --thermal or both")
@@ -299,13 +244,13 @@ class _Tally:
             self.failures[name] = message
 
 
-def _open(
+def _open_sources(
     rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
 ) -> tuple[list[Stream], Iterator[tuple[Frame, Frame | None]]]:
     """The sources, the leading one first, and their frames in pairs."""
     epoch = time.monotonic()
 
-    def opened(source: str | Path, role: Any) -> Stream:
+    def open_source(source: str | Path, role: Any) -> Stream:
         return open_stream(source, role, rate=options.rate, camera=options.camera, epoch=epoch)
 
     if options.one_file:
@@ -313,15 +258,15 @@ def _open(
             raise InputError(
                 f"--one-file {options.one_file} takes one video; give it as --rgb alone"
             )
-        lead = opened(rgb, options.one_file)
+        lead = open_source(rgb, options.one_file)
         return [lead], ((frame, None) for frame in lead.frames)
     if rgb is None or thermal is None:
-        lead = opened(rgb, "rgb") if rgb is not None else opened(str(thermal), "thermal")
+        lead = open_source(rgb, "rgb") if rgb is not None else open_source(str(thermal), "thermal")
         return [lead], ((frame, None) for frame in lead.frames)
     by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
     if by_name:
-        pairs, lonely = find_pairs(rgb, thermal, None, options.allow_single)
-        for path in lonely:
+        pairs, unpaired_files = find_pairs(rgb, thermal, None, options.allow_single)
+        for path in unpaired_files:
             unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
             unpaired.files.append(str(path))
         del unpaired.files[_NAMED:]
@@ -330,21 +275,21 @@ def _open(
             camera=options.camera,
         )  # fmt: skip
         return [lead], ((frame, None) for frame in lead.frames)
-    first, second = opened(rgb, "rgb"), opened(thermal, "thermal")
+    lead, other = open_source(rgb, "rgb"), open_source(thermal, "thermal")
     paired = pair_frames(
-        first, second, unpaired, match=options.match, tolerance=options.tolerance,
+        lead, other, unpaired, match=options.match, tolerance=options.tolerance,
         offset=options.offset,
     )  # fmt: skip
-    if options.allow_single:
-        return [first, second], paired
-    return [first, second], (both for both in paired if both[1] is not None)
+    if not options.allow_single:
+        paired = ((frame, partner) for frame, partner in paired if partner is not None)
+    return [lead, other], paired
 
 
 def _is_below(path: Path, source: str | Path) -> bool:
     return Path(source).is_dir() and path.is_relative_to(source)
 
 
-def _samples(
+def _read_samples(
     pairs: Iterator[tuple[Frame, Frame | None]], options: VideoOptions, tally: _Tally
 ) -> Generator[tuple[Frame, Sample]]:
     """Every N-th pair, converted; what cannot be is counted, except at the beginning."""
@@ -354,7 +299,7 @@ def _samples(
             continue
         name = frame.name or f"{frame.index:06d}"
         try:
-            sample = _sample(name, frame, partner, options)
+            sample = _read_sample(name, frame, partner, options)
         except InputError as error:
             if not taken:
                 raise
@@ -366,29 +311,19 @@ def _samples(
             return
 
 
-def _sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
+def _read_sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
     rgb, thermal = frame.load()
     if partner is not None:
         thermal = partner.load()[1]
     if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
         if not options.resize_thermal:
             raise InputError(
-                f"frame {name}: RGB is {rgb.shape[0]}x{rgb.shape[1]} but thermal is "
-                f"{thermal.shape[0]}x{thermal.shape[1]}. If both show the same field of view pass "
+                f"frame {name}: RGB is {format_size(rgb)} but thermal is "
+                f"{format_size(thermal)}. If both show the same field of view pass "
                 f"--resize-thermal; if not, register the cameras first: sartm data align"
             )
         thermal = fit_thermal(thermal, rgb.shape[:2])
     return Sample(name, rgb, thermal)
-
-
-def _ahead(items: Generator[Item]) -> Generator[Item]:
-    """`items`, the next one being prepared in another thread."""
-    # In this order: `items` is closed when the thread has left it.
-    with contextlib.closing(items), ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = pool.submit(next, items, None)
-            yield item
 
 
 class _Inferred(NamedTuple):
@@ -399,25 +334,26 @@ class _Inferred(NamedTuple):
     logits: Tensor
 
 
+def _infer(predictor: Predictor, modality: Modality, batch: list[Sample]) -> list[_Inferred]:
+    images = [predictor.inputs(sample, modality) for sample in batch]
+    logits = predictor.batch_logits(images)
+    return [_Inferred(*pair, each) for pair, each in zip(images, logits, strict=True)]
+
+
 def _label(
     predictor: Predictor,
     samples: Iterator[tuple[Frame, Sample]],
-    film: "_Film",
+    film: Film,
     meter: Meter,
     tally: _Tally,
     options: VideoOptions,
 ) -> None:
     """The loop: label, hand over to the writer, which works at the same time."""
+    infer = partial(_infer, predictor, options.modality)
     smoother = Smoother(options.smooth)
     pixels = np.zeros(len(tally.classes), np.int64)
 
-    def infer(chosen: list[Sample]) -> list[_Inferred]:
-        images = [predictor.inputs(sample, options.modality) for sample in chosen]
-        logits = predictor.batch_logits(images)
-        return [_Inferred(*both, each) for both, each in zip(images, logits, strict=True)]
-
-    with ThreadPoolExecutor(1) as pool:
-        writing: Future[None] | None = None
+    with write_behind(film.write) as write:
         for (frame, sample), inferred in label_ahead(
             predictor, samples, lambda item: item[1], infer
         ):
@@ -432,114 +368,21 @@ def _label(
             logits = smoother(logits)
             labels = label_map(logits, sample.size, len(predictor.classes))
             tally.seconds += seconds + time.perf_counter() - begun
-            grey = None if display is None else _grey(display, options.clahe)
+            grey = None
+            if display is not None:
+                grey = draw_grey((display * 255).astype(np.uint8), options.clahe)
             image = rgb if rgb is not None else grey
             assert image is not None
             prediction = Prediction(labels, predictor.classes, logits, image)
-            if writing is not None:
-                writing.result()
-            writing = pool.submit(film.write, sample.name, frame.time, rgb, grey, prediction)
+            write(sample.name, frame.time, rgb, grey, prediction)
             pixels += np.bincount(labels.ravel(), minlength=len(pixels))
             tally.pixels = dict(zip(tally.classes, pixels.tolist(), strict=True))
             tally.frames, tally.size = tally.frames + 1, sample.size
             meter.total = max(meter.total, tally.frames)
             meter.advance()
-        if writing is not None:
-            writing.result()
 
 
-def _grey(display: npt.NDArray[np.float32], clahe: bool) -> npt.NDArray[np.uint8]:
-    """Thermal (H, W) in [0, 1] as a picture (H, W, 3)."""
-    grey = (display * 255).astype(np.uint8)
-    return np.asarray(
-        cv2.cvtColor(enhance_display(grey) if clahe else grey, cv2.COLOR_GRAY2RGB), np.uint8
-    )
-
-
-class _Film:
-    """The result being written: a temporary file that becomes the video when it is left."""
-
-    def __init__(
-        self, places: _Places, encoder: str, rate: Fraction, options: VideoOptions
-    ) -> None:
-        self.places, self.encoder, self.rate, self.options = places, encoder, rate, options
-        self.form, encoders = _FORMATS[places.video.suffix.lower()]
-        self.settings = encoders[encoder]
-        video = places.video
-        self.unfinished = video.with_name(f".{video.stem}.{os.getpid()}.tmp{video.suffix}")
-        self.container: Any = None
-        self.stream: Any = None
-        self.last = -1
-
-    def __enter__(self) -> "_Film":
-        return self
-
-    def write(
-        self,
-        name: str,
-        moment: float,
-        rgb: Array | None,
-        thermal: Array | None,
-        prediction: Prediction,
-    ) -> None:
-        """Add one moment: RGB and thermal (H, W, 3) as far as there are, and the overlay."""
-        inputs = [image for image in (rgb, thermal) if image is not None]
-        panels = [*inputs, prediction.overlay(self.options.opacity)]
-        try:
-            self._encode(_beside(panels, self.options.width), moment)
-            if self.options.labels:
-                write_label(self.places.labels / f"{name}.png", prediction.labels)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.places.video}: {error.strerror or error}; what was finished "
-                f"is kept"
-            ) from None
-
-    def _encode(self, picture: Array, moment: float) -> None:
-        av = import_av()
-        if self.container is None:
-            self._open(av, picture.shape[0], picture.shape[1])
-        size = (self.stream.width, self.stream.height)
-        if picture.shape[1::-1] != size:  # a camera that changed its resolution
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts = max(round(moment / _CLOCK), self.last + 1)
-        frame.time_base = _CLOCK
-        frame.duration = round(1 / self.rate / _CLOCK)
-        self.last = frame.pts
-        self.container.mux(self.stream.encode(frame))
-
-    def _open(self, av: Any, height: int, width: int) -> None:
-        self.unfinished.parent.mkdir(parents=True, exist_ok=True)
-        self.container = av.open(str(self.unfinished), "w", format=self.form)
-        self.stream = self.container.add_stream(
-            self.encoder, rate=self.rate.limit_denominator(1001), options=dict(self.settings)
-        )
-        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
-        self.stream.codec_context.time_base = _CLOCK
-
-    def __exit__(self, *error: object) -> None:
-        if self.container is None:
-            return
-        try:
-            with contextlib.closing(self.container):
-                self.container.mux(self.stream.encode(None))
-            self.unfinished.replace(self.places.video)
-        finally:
-            self.unfinished.unlink(missing_ok=True)
-
-
-def _beside(panels: list[Array], width: int) -> Array:
-    """Pictures (H, W, 3) of one size in a row of at most `width` pixels, with even sides."""
-    height, each = panels[0].shape[:2]
-    scale = min(1.0, width / (each * len(panels)))
-    size = (max(2, int(each * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
-    if size != (each, height):
-        panels = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
-    return np.concatenate(panels, axis=1)
-
-
-def _nothing(unpaired: Unpaired, options: VideoOptions) -> str:
+def _explain_no_frames(unpaired: Unpaired, options: VideoOptions) -> str:
     if unpaired:
         return (
             f"no RGB frame has a thermal partner ({unpaired.counts['rgb']} and "
@@ -582,6 +425,3 @@ def _summarise(
         "failed": tally.failed,
     }  # fmt: skip
     write_atomic(places.summary, json.dumps(content, indent=1).encode())
-
-
-__all__ = ["Smoother", "VideoOptions", "VideoOutcome", "choose_encoder", "predict_video"]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError
-from sartm.io.decode import MAX_PIXELS, Source, Upload, image_size, read_thermal
+from sartm.io.decode import MAX_PIXELS, Source, Upload, as_file, image_size, read_thermal
 
 Array = npt.NDArray[Any]
 
@@ -90,9 +90,9 @@ def to_celsius(counts: Array, radiometry: Radiometry) -> npt.NDArray[np.float32]
     temperature get the lowest one that occurs.
     """
     tau, emissivity = radiometry.transmission(), radiometry.emissivity
-    foreign = (1 - emissivity) * tau * radiometry.counts_of(radiometry.reflected)
-    foreign += (1 - tau) * radiometry.counts_of(radiometry.air)
-    signal = (counts.astype(np.float64) - foreign) / (emissivity * tau) + radiometry.o
+    surroundings = (1 - emissivity) * tau * radiometry.counts_of(radiometry.reflected)
+    surroundings += (1 - tau) * radiometry.counts_of(radiometry.air)
+    signal = (counts.astype(np.float64) - surroundings) / (emissivity * tau) + radiometry.o
     valid = signal > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         kelvin = radiometry.b / np.log(radiometry.r1 / (radiometry.r2 * signal) + radiometry.f)
@@ -101,15 +101,6 @@ def to_celsius(counts: Array, radiometry: Radiometry) -> npt.NDArray[np.float32]
         raise InputError(f"no count of the thermal image is a temperature; {_NO_REMEDY}")
     kelvin[~valid] = kelvin[valid].min()
     return np.asarray((kelvin - KELVIN).astype(np.float32))
-
-
-def is_radiometric(path: Source) -> bool:
-    """Whether a file is a JPEG that carries FLIR's raw thermal data."""
-    file = Path(path) if isinstance(path, str) else path
-    try:
-        return bool(_flir_data(file.read_bytes()))
-    except OSError:
-        return False
 
 
 def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.float32]:
@@ -123,7 +114,7 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
     Raises:
         InputError: no such file, no FLIR data, damaged records, or more than `max_pixels`.
     """
-    file = Path(path) if isinstance(path, str) else path
+    file = as_file(path)
     try:
         too_large = isinstance(file, Path) and file.stat().st_size > _LARGEST_FILE
         data = b"" if too_large else _flir_data(file.read_bytes())
@@ -152,7 +143,7 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
 
 
 def read_of_camera(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -> Array:
-    """`images.read_thermal`, or Celsius of a radiometric JPEG; repaired and white-hot if asked."""
+    """`read_thermal`, or Celsius of a radiometric JPEG; repaired and white-hot if asked."""
     read = read_radiometric if camera.radiometric else read_thermal
     return prepare_thermal(read(path, max_pixels), camera)
 
@@ -374,20 +365,3 @@ def _smoother_order(counts: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
         return float(np.abs(np.diff(image.astype(np.float64), axis=1)).sum())
 
     return counts if steps(counts) < steps(swapped) else swapped
-
-
-__all__ = [
-    "Camera",
-    "Radiometry",
-    "border_bands",
-    "dead_pixels",
-    "enhance_display",
-    "fill_holes",
-    "invert_thermal",
-    "is_radiometric",
-    "prepare_thermal",
-    "read_of_camera",
-    "read_radiometric",
-    "repair_thermal",
-    "to_celsius",
-]

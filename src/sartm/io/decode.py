@@ -283,17 +283,13 @@ def _load_numpy(path: File) -> Array:
     return pixels
 
 
-def palette_indices(path: File, header: Header) -> Array:
-    """Palette indices (H, W), which OpenCV would replace by colours."""
-    return _upright(np.asarray(_pillow(path, header)), header.orientation)
+def load_palette(path: File, header: Header, as_colours: bool) -> Array:
+    """A palette image as (H, W, 3) colours or as indices (H, W), for which OpenCV has no way."""
+    image = _load_by_pillow(path, header)
+    return _upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
 
 
-def palette_colours(path: File, header: Header) -> Array:
-    """A palette image as (H, W, 3) colours."""
-    return _upright(np.asarray(_pillow(path, header).convert("RGB")), header.orientation)
-
-
-def _pillow(path: File, header: Header) -> Image.Image:
+def _load_by_pillow(path: File, header: Header) -> Image.Image:
     plugin = TiffImageFile if header.kind == "tiff" else _PLUGINS[header.kind]
     try:
         image = plugin(BytesIO(path.read_bytes()))
@@ -304,7 +300,7 @@ def _pillow(path: File, header: Header) -> Image.Image:
 
 
 def _upright(pixels: Array, orientation: int) -> Array:
-    """Apply an EXIF orientation to (H, W) or (H, W, C)."""
+    """Apply an EXIF orientation to (H, W) or (H, W, C); Pillow has no pictures of 16-bit colour."""
     if orientation == 1:
         return pixels
     if orientation >= 5:

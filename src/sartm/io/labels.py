@@ -15,9 +15,8 @@ from sartm.io.decode import (
     File,
     Source,
     as_file,
+    load_palette,
     load_pixels,
-    palette_colours,
-    palette_indices,
     probe,
 )
 
@@ -44,13 +43,12 @@ def read_label(
             f"{path}: a label cannot be JPEG, whose compression mixes ids along edges; use the "
             f"original PNG"
         )
-    pixels = (
-        palette_indices(path, header)
-        if header.mode == "P" and not colours
-        else load_pixels(path, header)
-    )
-    if header.mode == "P" and colours:
-        pixels = palette_colours(path, header)
+    if header.mode == "P" and not colours:
+        pixels = load_palette(path, header, as_colours=False)
+    else:
+        pixels = load_pixels(path, header)  # refuses a file that is cut off
+        if header.mode == "P":
+            pixels = load_palette(path, header, as_colours=True)
     if pixels.ndim == 2 and header.grey_bits < 8:
         pixels = pixels // (255 // (2**header.grey_bits - 1))
     if pixels.ndim == 3:

@@ -1,0 +1,266 @@
+"""Videos, cameras and folders of frames, opened and read one frame at a time."""
+
+import contextlib
+import math
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy.typing as npt
+
+from sartm.data.finding import find_pairs
+from sartm.data.layouts import Pair
+from sartm.data.pairs import read_pair
+from sartm.errors import InputError
+from sartm.inference.frames import Frame, Stream
+from sartm.inference.pictures import Images, Role, convert_camera_picture, convert_picture
+from sartm.io.cameras import Camera
+from sartm.io.decode import MAX_PIXELS
+
+Array = npt.NDArray[Any]
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv",
+     ".flv", ".ogv", ".3gp", ".y4m", ".nut"}
+)  # fmt: skip
+
+
+# Demuxers that read the file they are given and nothing else: play lists could name other files.
+_FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,yuv4mpegpipe,nut"
+_PATIENCE = 15.0  # seconds without a frame after which a camera is given up
+_RATE = Fraction(25)  # where nothing says better
+
+
+def is_video(source: str | Path | None) -> bool:
+    """Whether an input of predict is a video file or a camera, not images."""
+    if source is None:
+        return False
+    return camera_index(source) is not None or (
+        Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
+    )
+
+
+def camera_index(source: str | Path) -> int | None:
+    """N of `camera:N`, or None."""
+    found = re.fullmatch(r"camera:(\d{1,3})", str(source))
+    return int(found[1]) if found else None
+
+
+def open_stream(
+    source: str | Path,
+    role: Role,
+    *,
+    rate: float | None = None,
+    camera: Camera = Camera(),
+    epoch: float = 0.0,
+    max_pixels: int = MAX_PIXELS,
+) -> Stream:
+    """Open a video file, `camera:N`, or a folder or glob of frames.
+
+    Args:
+        source: what to read.
+        role: what its pictures are.
+        rate: frames per second of a folder; 25 where left out.
+        camera: how thermal values are read.
+        epoch: `time.monotonic()` that is second 0 of a live camera.
+        max_pixels: largest height x width of a frame.
+
+    Raises:
+        InputError: no such file or camera, nothing readable in it, or PyAV is not installed.
+    """
+    number = camera_index(source)
+    if number is not None:
+        return _open_camera(number, role, camera, epoch)
+    if is_video(source):
+        return _open_video(Path(source), role, camera, max_pixels)
+    if role not in ("rgb", "thermal"):
+        raise InputError(f"{source}: --one-file is for one video, found a folder or image")
+    pairs, _ = find_pairs(*((source, None) if role == "rgb" else (None, source)))
+    return folder_stream(pairs, str(source), rate, camera=camera, max_pixels=max_pixels)
+
+
+def folder_stream(
+    pairs: list[Pair],
+    name: str,
+    rate: float | None = None,
+    *,
+    resize_thermal: bool = False,
+    camera: Camera = Camera(),
+    max_pixels: int = MAX_PIXELS,
+) -> Stream:
+    """Pairs of image files, in the order of their names, as frames `rate` to the second."""
+    every = _RATE if rate is None else Fraction(rate).limit_denominator(10000)
+
+    def load(pair: Pair) -> Images:
+        sample = read_pair(
+            pair, resize_thermal=resize_thermal, camera=camera, max_pixels=max_pixels
+        )
+        return sample.rgb, sample.thermal
+
+    def frames() -> Iterator[Frame]:
+        # Frame 10 comes after frame 9, however many digits were written.
+        ordered = sorted(pairs, key=lambda pair: _natural_order(pair.name))
+        for index, pair in enumerate(ordered):
+            yield Frame(index, float(index / every), partial(load, pair), pair.name)
+
+    return Stream(name, frames(), every, len(pairs))
+
+
+def import_av() -> Any:
+    """PyAV, which is an extra."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise InputError(
+            "video needs PyAV, which is not installed: pip install 'sartm[video]'"
+        ) from None
+    av.logging.set_level(None)  # damage is counted and described by us
+    return av
+
+
+def _open_video(path: Path, role: Role, camera: Camera, max_pixels: int) -> Stream:
+    av = import_av()
+    if not path.is_file():
+        raise InputError(f"{path}: no such video file; check the path")
+    # Probing goes by content, so a play list under the name of a video must not open others.
+    only = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+    try:
+        container = av.open(str(path.resolve()), options=only, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError):
+        raise InputError(
+            f"{path}: not a readable video, or cut off before its index; copy it again, or convert "
+            f"it to MP4, MKV or WebM"
+        ) from None
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path}: holds no pictures; give a video file")
+    source = container.streams.video[0]
+    height, width = source.codec_context.height, source.codec_context.width
+    if height * width > max_pixels:
+        container.close()
+        raise InputError(
+            f"{path}: frames of {height}x{width} exceed the limit of {max_pixels / 1e6:g} million "
+            f"pixels; scale the video down"
+        )
+    source.thread_type = "AUTO"
+    rate = source.average_rate or source.guessed_rate or _RATE
+    seconds = (container.duration or 0) / av.time_base
+    count = source.frames or round(seconds * float(rate))
+    stream = Stream(str(path), iter(()), Fraction(rate), count)
+    stream.frames = _video_frames(container, source, stream, role, camera, max_pixels)
+    return stream
+
+
+def _video_frames(
+    container: Any, source: Any, stream: Stream, role: Role, camera: Camera, max_pixels: int
+) -> Iterator[Frame]:
+    begin = Fraction(container.start_time or 0, 1_000_000)
+    last, interval = -math.inf, float(1 / stream.rate)
+    try:
+        for index, picture in enumerate(_decode_packets(container, source, stream)):
+            if picture.height * picture.width > max_pixels:
+                raise InputError(f"{stream.name}: frames grow beyond the limit of pixels")
+            moment = last + interval if last > -math.inf else 0.0
+            if picture.pts is not None:
+                stated = float(picture.pts * picture.time_base - begin)
+                moment = stated if stated > last else moment
+            last = moment
+
+            def load(picture: Any = picture, index: int = index) -> Images:
+                return convert_picture(picture, role, camera, f"{stream.name}, frame {index}")
+
+            yield Frame(index, moment, load)
+    finally:
+        container.close()
+
+
+def _decode_packets(container: Any, source: Any, stream: Stream) -> Iterator[Any]:
+    """Pictures in the order they are shown; what is damaged is counted and left out."""
+    failure = import_av().error.FFmpegError
+    packets = container.demux(source)
+    while True:
+        try:
+            packet = next(packets, None)
+        except failure:  # the rest of the file cannot be read
+            stream.damaged += 1
+            return
+        if packet is None:
+            return
+        try:
+            pictures = packet.decode()
+        except failure:
+            stream.damaged += 1
+            continue
+        yield from pictures
+
+
+def _open_camera(number: int, role: Role, camera: Camera, epoch: float) -> Stream:
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        capture.release()
+        raise InputError(
+            f"camera:{number} cannot be opened; is it connected, free, and may this user read it?"
+        )
+    if role == "thermal":
+        capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # 16-bit counts stay counts where there are any
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    known = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else _RATE
+    stream = Stream(f"camera:{number}", iter(()), known)
+    stream.frames = _camera_frames(capture, stream.name, role, camera, epoch)
+    return stream
+
+
+def _camera_frames(
+    capture: Any, name: str, role: Role, camera: Camera, epoch: float
+) -> Iterator[Frame]:
+    """The newest frame each time one is asked for; those that came in between are forgotten."""
+    newest: queue.Queue[tuple[float, Array] | None] = queue.Queue(maxsize=1)
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            success, image = capture.read()
+            moment = time.monotonic() - epoch
+            with contextlib.suppress(queue.Empty):
+                newest.get_nowait()
+            newest.put((moment, image) if success else None)
+            if not success:
+                return
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    index = 0
+    try:
+        while True:
+            try:
+                item = newest.get(timeout=_PATIENCE)
+            except queue.Empty:
+                raise InputError(
+                    f"{name} gave no frame for {_PATIENCE:g} s; reconnect it"
+                ) from None
+            if item is None:
+                return
+            image = item[1]
+
+            def load(image: Array = image, index: int = index) -> Images:
+                return convert_camera_picture(image, role, camera, f"{name}, frame {index}")
+
+            yield Frame(index, item[0], load)
+            index += 1
+    finally:
+        ended.set()
+        thread.join(_PATIENCE)
+        capture.release()
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Sort key: numbers in a name by their value."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)]
