@@ -17,7 +17,7 @@ from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.scoring import was_seen
 from sartm.inference.devices import Precision, choose_device, fast_precision
-from sartm.language import TextTable, takes_part
+from sartm.language import TextTable, named_classes
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
@@ -211,7 +211,7 @@ def build_parts(
     criterion = Criterion(
         config.loss,
         config.model.width,
-        torch.from_numpy(takes_part(classes)),
+        torch.from_numpy(named_classes(classes)),
         cosines,
         statistics.class_shares,
         reduce=_sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
