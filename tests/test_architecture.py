@@ -27,8 +27,10 @@ scenes.persons scenes.objects scenes.street scenes.sensors
 scenes.vehicles
 scenes.dataset
 model.lora model.lite
-model.sam2 model.hub
-model.fusion model.facts
+model.hiera model.hub
+model.encoder model.facts
+model.decoder
+model.fusion
 model.sartm
 model.released
 model.sources model.card

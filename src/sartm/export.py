@@ -27,6 +27,7 @@ from sartm.errors import InputError
 from sartm.files import swap
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import require_replaceable
+from sartm.model.decoder import PositionCode
 from sartm.model.exported import (
     FILES,
     INPUTS,
@@ -37,7 +38,7 @@ from sartm.model.exported import (
     open_export,
 )
 from sartm.model.facts import FORMAT, ModelFacts
-from sartm.model.sam2 import PositionCode, Trunk
+from sartm.model.hiera import Trunk
 from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]

@@ -6,20 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import sartm.model.sam2
+import sartm.model.hiera
 from sartm.config import DecoderConfig, EncoderConfig, LoRAConfig
+from sartm.model.decoder import MaskDecoder, PositionCode, PromptCodes
+from sartm.model.encoder import ImageEncoder, Levels
+from sartm.model.hiera import ENCODERS, Trunk, from_windows, to_windows
 from sartm.model.released import join_hypernetworks
-from sartm.model.sam2 import (
-    ENCODERS,
-    ImageEncoder,
-    Levels,
-    MaskDecoder,
-    PositionCode,
-    PromptCodes,
-    Trunk,
-    from_windows,
-    to_windows,
-)
 from sartm.model.sources import from_hub_names
 
 close = torch.testing.assert_close
@@ -247,7 +239,7 @@ def test_blocks_compute_the_same_in_strips_as_at_once(monkeypatch, size):
             parameter.normal_(std=0.05)
     images = torch.randn(2, 3, 160, 224)
     whole = [tokens.detach() for tokens in trunk(images, 1)]
-    monkeypatch.setattr(sartm.model.sam2, "STRIP_BYTES", 1)
+    monkeypatch.setattr(sartm.model.hiera, "STRIP_BYTES", 1)
     with torch.inference_mode():
         strips = trunk(images, 1)
     for a, b in zip(strips, whole, strict=True):

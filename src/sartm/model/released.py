@@ -26,8 +26,10 @@ from sartm.config import (
     ThermalRule,
 )
 from sartm.errors import InputError
+from sartm.model.decoder import MaskDecoder
+from sartm.model.encoder import Levels
+from sartm.model.hiera import MLP
 from sartm.model.lora import AdaptedQKV
-from sartm.model.sam2 import MLP, Levels, MaskDecoder
 from sartm.model.sartm import SARTM
 
 CANVAS = 1280

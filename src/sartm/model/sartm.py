@@ -20,18 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm.config import ModelConfig
+from sartm.model.decoder import MaskDecoder, PositionCode, PromptCodes
+from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
+from sartm.model.hiera import ENCODERS, Trunk
 from sartm.model.lite import RGB_MEAN, RGB_STD, AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
-from sartm.model.sam2 import (
-    ENCODERS,
-    ImageEncoder,
-    Levels,
-    MaskDecoder,
-    PositionCode,
-    PromptCodes,
-    Trunk,
-)
 
 if TYPE_CHECKING:
     from sartm.model.facts import ModelFacts

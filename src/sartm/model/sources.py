@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sartm.errors import InputError
+from sartm.model.hiera import ENCODERS
 from sartm.model.hub import SUFFIXES, find_weights, get_weights
 from sartm.model.lite import from_efficientnet
 from sartm.model.released import is_released, take
-from sartm.model.sam2 import ENCODERS
 from sartm.model.sartm import SARTM
 
 log = logging.getLogger("sartm")
