@@ -26,8 +26,9 @@ scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.sensors
 scenes.vehicles
 scenes.dataset
-model.lora model.lite
-model.hiera model.hub
+model.lora model.hub
+model.hiera
+model.lite
 model.encoder model.facts
 model.decoder
 model.fusion
@@ -37,7 +38,7 @@ model.sources model.card
 model.checkpoint model.exported
 model.loading
 language
-inference.ahead inference.devices inference.tiles
+inference.ahead inference.devices inference.tiles inference.schedule
 inference.prediction inference.frames
 inference.predictor
 inference.pipeline
@@ -53,7 +54,7 @@ evaluation.scoring
 evaluation.robustness
 training.augmentation training.losses training.runs
 training.recipes training.journal training.teaching
-training.optimizer training.batches training.failures
+training.optimizer training.batches training.failures training.recompute
 training.start
 training.loop
 datatools.check

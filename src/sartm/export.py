@@ -27,7 +27,6 @@ from sartm.errors import InputError
 from sartm.files import swap
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import require_replaceable
-from sartm.model.decoder import PositionCode
 from sartm.model.exported import (
     FILES,
     INPUTS,
@@ -38,7 +37,6 @@ from sartm.model.exported import (
     open_export,
 )
 from sartm.model.facts import FORMAT, ModelFacts
-from sartm.model.hiera import Trunk
 from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
@@ -270,9 +268,6 @@ def _write_onnx(model: SARTM, file: Path, content: ExportFile) -> None:
         raise _lacks("onnx") from None
     settings = content.export
     ready = model.merged()
-    for module in ready.modules():
-        if isinstance(module, Trunk | PositionCode):
-            module.codes = None  # a cached code would be a constant of one size
     names = INPUTS[settings.modality]
     height, width = settings.size or TRACED_AT
     examples = {

@@ -198,20 +198,6 @@ def test_a_merged_model_predicts_the_same(given):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_checkpointing_changes_no_gradient(filled):
-    images = torch.randn(2, 3, 32, 32)
-    gradients = []
-    for checkpointing in (False, True):
-        filled.checkpointing = checkpointing
-        filled.zero_grad()
-        sum(stage.square().mean() for stage in filled(images, 1)).backward()
-        gradients.append({n: p.grad.clone() for n, p in filled.named_parameters()})
-    filled.checkpointing = False
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name])
-
-
 def test_a_model_starts_from_a_file(tmp_path):
     file = tmp_path / "efficientnet-lite0.pth"
     torch.save(published(), file)

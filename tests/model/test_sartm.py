@@ -19,6 +19,7 @@ from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
+from sartm.inference.schedule import prepare_network
 from sartm.model.sartm import SARTM, Output, count_parameters, resize_logits
 from sartm.training.recipes import mini
 
@@ -159,38 +160,9 @@ def test_a_frozen_encoder_leaves_adapters_fusion_and_heads_to_learn(tiny_model):
     assert groups["total"][0] == sum(p.numel() for p in tiny_model.parameters())
 
 
-@pytest.mark.parametrize("mix", ["both", "per sample"])
-def test_activation_checkpointing_changes_no_gradient(pair, mix):
-    flags = (None, None) if mix == "both" else (torch.tensor([1, 0]).bool(), ALL)
-    gradients = []
-    for checkpointing in (False, True):
-        model = build(replace(TINY, frozen_encoder=False))
-        model.image_encoder.trunk.checkpointing = checkpointing
-        loss_of(model(*pair, *flags)).backward()
-        gradients.append({name: p.grad for name, p in model.named_parameters()})
-    for name, gradient in gradients[0].items():
-        close(gradients[1][name], gradient, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-        if ".lora_" in name:  # a test of nothing if one modality's adapters had no gradient
-            assert gradient[0].any(), name
-            assert gradient[1].any(), name
-
-
-def test_gradients_of_two_passes_under_checkpointing_do_not_mix(tiny_model, pair):
-    """Two forward passes before one backward: a modality kept in a module would have moved on."""
-    rgb, thermal = pair
-    gradients = []
-    for checkpointing in (False, True):
-        model = copy.deepcopy(tiny_model)
-        model.image_encoder.trunk.checkpointing = checkpointing
-        (loss_of(model(rgb, None)) + loss_of(model(None, thermal))).backward()
-        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
-    for name, gradient in gradients[0].items():
-        close(gradients[1][name], gradient, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("merged", [False, True])
-def test_one_model_serves_several_threads(tiny_model, pair, merged):
-    model = tiny_model.merged() if merged else tiny_model.eval()
+@pytest.mark.parametrize("prepared", [False, True])
+def test_one_model_serves_several_threads(tiny_model, pair, prepared):
+    model = prepare_network(tiny_model, torch.device("cpu")) if prepared else tiny_model.eval()
     rgb, thermal = pair
     calls = [(rgb, thermal), (rgb, None), (None, thermal), (rgb[..., :32, :64], None)] * 6
     with torch.no_grad():

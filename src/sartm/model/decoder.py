@@ -1,4 +1,8 @@
-"""SAM 2's mask decoder with a token per class, and what is left of its prompt encoder."""
+"""SAM 2's mask decoder with a token per class, and what is left of its prompt encoder.
+
+Shapes: B images, H and W the input in pixels, D the decoder width, K classes. Parameter names and
+arithmetic after Meta's SAM 2 (Apache-2.0). Sources: SAM 2, arXiv:2408.00714; SAM, arXiv:2304.02643.
+"""
 
 import math
 
@@ -185,7 +189,7 @@ class PositionCode(nn.Module):
         super().__init__()
         matrix = torch.randn(2, width // 2)
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
-        self.codes: dict[tuple[int, int], Tensor] | None = None
+        self.codes: dict[tuple[int, int], Tensor] | None = None  # kept per size where there is one
 
     def forward(self, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(1, height * width, D) code of ((x + 0.5) / width, (y + 0.5) / height)."""

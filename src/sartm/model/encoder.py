@@ -1,4 +1,8 @@
-"""SAM 2's image encoder around a trunk: its neck, and the three maps everything after it reads."""
+"""SAM 2's image encoder around a trunk: its neck, and the three maps everything after it reads.
+
+Shapes: B images, H and W the input in pixels (multiples of 32), D the decoder width; parameter
+names and arithmetic after Meta's SAM 2 (Apache-2.0), arXiv:2408.00714.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple

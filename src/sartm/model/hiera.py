@@ -1,20 +1,19 @@
-"""SAM 2's image encoder and mask decoder, with Meta's parameter names, for any input size.
+"""SAM 2's trunk Hiera, with Meta's parameter names, for any input size.
 
-Shapes: B images, H and W the input in pixels (multiples of 32), D the decoder width, C a trunk
-width. Tokens are (B, h, w, C) from patch embedding to neck, so that every projection is one matrix
-product; maps are (B, C, h, w) views of them (channels-last memory).
+Shapes: B images, H and W the input in pixels (multiples of 32), C a trunk width. Tokens are
+(B, h, w, C) from patch embedding to neck, so that every projection is one matrix product; maps are
+(B, C, h, w) views of them (channels-last memory).
 
-Sources: SAM 2, arXiv:2408.00714; Hiera, arXiv:2306.00989; SAM, arXiv:2304.02643; parameter names
-and arithmetic after Meta's SAM 2 (Apache-2.0).
+Sources: SAM 2, arXiv:2408.00714; Hiera, arXiv:2306.00989; parameter names and arithmetic after
+Meta's SAM 2 (Apache-2.0).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sartm.config import EncoderConfig, LoRAConfig
 from sartm.model.lora import AdaptedQKV
@@ -29,8 +28,8 @@ ENCODERS = {
 }
 """tiny to large as Meta published them; `mini` and `test` are ours, trained from scratch."""
 
-STRIP_BYTES = 16 * 2**20
-"""Of the widest activation of a block on a CPU without gradients: it should stay in the cache."""
+RunBlock = Callable[[nn.Module, Tensor, int], Tensor]
+"""Calls a block of a trunk with its input and `rgb_rows`, in whatever parts suit the machine."""
 
 
 class MLP(nn.Module):
@@ -135,12 +134,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, rgb_rows: int) -> Tensor:
         """(B, h, w, d_in) to (B, h, w, d_out), or to half the height and width when pooled."""
-        recorded = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
-        if torch.is_grad_enabled() or x.device.type != "cpu" or recorded:
-            return self._both(x, rgb_rows)
-        return self._forward_by_strips(x, rgb_rows)
+        return self.refine(self.attend(x, rgb_rows))
 
-    def _attend(self, x: Tensor, rgb_rows: int) -> Tensor:
+    def attend(self, x: Tensor, rgb_rows: int) -> Tensor:
         """The first half of the block: attention and what it is added to."""
         batch = x.shape[0]
         normed = self.norm1(x)
@@ -158,62 +154,9 @@ class Block(nn.Module):
         both: Tensor = x + attended
         return both
 
-    def _forward_by_strips(self, x: Tensor, rgb_rows: int) -> Tensor:
-        """The same a few rows of windows at a time: what a strip needs stays in the cache.
-
-        Windows do not see each other, so only a global block attends to the whole map first.
-        """
-        if not self.window:
-            x = self._attend(x, rgb_rows)
-        batch, height, width, _ = x.shape
-        shrink = 2 if self.pooled and self.window else 1
-        channels = self.norm2.normalized_shape[0]
-        out = x.new_empty(batch, height // shrink, width // shrink, channels)
-        for top, strip in self._strips(x):
-            if self.window:
-                strip = self._attend(strip, rgb_rows)
-            first = top // shrink
-            target = out[:, first : first + strip.shape[1]]
-            torch.add(strip, self.mlp(self.norm2(strip)), out=target)
-        return out
-
-    def forward_checkpointed(self, x: Tensor, rgb_rows: int) -> Tensor:
-        """The same for training: a strip keeps its input only, and is computed again for gradients.
-
-        So the peak on a CPU is that of a strip, not that of the block; a GPU is better off with few
-        large operations.
-        """
-        if x.device.type != "cpu":
-            return _recomputed(self._both, x, rgb_rows)
-        if not self.window:
-            x = _recomputed(self._attend, x, rgb_rows)
-        part = self._finish if not self.window else self._both
-        return torch.cat([_recomputed(part, strip, rgb_rows) for _, strip in self._strips(x)], 1)
-
-    def _both(self, x: Tensor, rgb_rows: int) -> Tensor:
-        return self._finish(self._attend(x, rgb_rows), rgb_rows)
-
-    def _finish(self, x: Tensor, rgb_rows: int) -> Tensor:
-        """The second half of the block; `rgb_rows` makes no difference to it."""
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
-
-    def _strips(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Whole rows of windows of (B, h, w, C), each with its first row."""
-        batch, height, width, _ = x.shape
-        side = self.window or 1
-        hidden = self.mlp.layers[0].get_parameter("bias").numel()
-        bytes_per_row = batch * width * hidden * x.element_size()
-        rows = max(1, STRIP_BYTES // (bytes_per_row * side)) * side
-        for top in range(0, height, rows):
-            yield top, x[:, top : top + rows]
-
-
-def _recomputed(part: Callable[[Tensor, int], Tensor], x: Tensor, rgb_rows: int) -> Tensor:
-    """Keep nothing between input and output; no part of a block draws random numbers."""
-    result = checkpoint(part, x, rgb_rows, use_reentrant=False, preserve_rng_state=False)
-    assert isinstance(result, Tensor)
-    return result
+    def refine(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The second half: each token by itself; written to `out` where there is one."""
+        return torch.add(x, self.mlp(self.norm2(x)), out=out)
 
 
 class Trunk(nn.Module):
@@ -222,7 +165,7 @@ class Trunk(nn.Module):
     def __init__(self, config: EncoderConfig, lora: LoRAConfig) -> None:
         super().__init__()
         width, heads = config.embed_dim, config.heads
-        self.checkpointing = False
+        self.run_block: RunBlock | None = None  # None: a block is simply called
         self.widths = tuple(config.embed_dim * 2**stage for stage in range(4))
         self.patch_embed = PatchEmbed(width)
         self.pos_embed = nn.Parameter(torch.empty(1, width, *config.background))
@@ -243,7 +186,7 @@ class Trunk(nn.Module):
                 self.blocks.append(block)
                 width = outputs
             self.last_of_stage.append(len(self.blocks) - 1)
-        self.codes: dict[tuple[int, int], Tensor] | None = None
+        self.codes: dict[tuple[int, int], Tensor] | None = None  # kept per size where there is one
 
     def position_code(self, height: int, width: int) -> Tensor:
         """(1, height, width, C): the coarse embedding resized, plus the window one repeated."""
@@ -264,11 +207,8 @@ class Trunk(nn.Module):
         x = x + self.position_code(x.shape[1], x.shape[2])
         stages = []
         for index, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled():
-                assert isinstance(block, Block)
-                x = block.forward_checkpointed(x, rgb_rows)
-            else:
-                x = block(x, rgb_rows)
+            run = self.run_block
+            x = block(x, rgb_rows) if run is None else run(block, x, rgb_rows)
             if index in self.last_of_stage:
                 stages.append(x)
         return stages

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sartm.config import LoRAConfig
 from sartm.errors import InputError
+from sartm.model.hiera import RunBlock
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class LiteTrunk(nn.Module):
 
     def __init__(self, lora: LoRAConfig) -> None:
         super().__init__()
-        self.checkpointing = False
+        self.run_block: RunBlock | None = None  # None: a block is simply called
         self.widths = WIDTHS
         self.stem = Conv(3, STEM, 3, 2, 1)
         self.blocks = nn.ModuleList()
@@ -199,10 +199,8 @@ class LiteTrunk(nn.Module):
         x = F.relu6(self.stem(images), inplace=True).permute(0, 2, 3, 1)
         stages = []
         for index, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, modality, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, modality)
+            run = self.run_block
+            x = block(x, modality) if run is None else run(block, x, modality)
             if index in self.taps:
                 stages.append(x)
         return stages

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm.config import ModelConfig
-from sartm.model.decoder import MaskDecoder, PositionCode, PromptCodes
+from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
@@ -237,7 +237,7 @@ class SARTM(nn.Module):
         return (output.logits + output.auxiliary) / 2
 
     def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
-        """A copy for inference: adapters folded in, codes cached per size, no gradients.
+        """A copy for inference: adapters folded in, no gradients.
 
         Tensors that do not change are shared with this model; `dtype` converts the weights, not
         what images are standardised by and positions are coded by.
@@ -254,11 +254,7 @@ class SARTM(nn.Module):
             if isinstance(module, AdaptedQKV | AdaptedConv | Conv):
                 folded = module.merged()
                 shared[id(module)] = folded.to(dtype) if dtype else folded
-        model = copy.deepcopy(self, shared)
-        for module in model.modules():
-            if isinstance(module, Trunk | PositionCode):
-                module.codes = {}
-        return model.eval()
+        return copy.deepcopy(self, shared).eval()
 
 
 def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:

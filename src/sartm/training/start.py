@@ -25,6 +25,7 @@ from sartm.training.batches import Splits, TrainingStatistics, fingerprint
 from sartm.training.losses import Criterion
 from sartm.training.optimizer import make_average, make_optimizer
 from sartm.training.recipes import TrainConfig, find_changes, load_recipe
+from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, write_durably
 
 log = logging.getLogger("sartm")
@@ -204,7 +205,8 @@ def build_parts(
         from sartm.model.sources import load_encoder
 
         load_encoder(model, config.encoder)
-    model.image_encoder.trunk.checkpointing = config.activation_checkpointing
+    if config.activation_checkpointing:
+        recompute_activations(model)
     model.to(accelerator.device)
     classes = config.model.classes
     cosines = None if table is None else torch.from_numpy(table.matrix(classes))
