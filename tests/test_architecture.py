@@ -26,7 +26,7 @@ scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.sensors
 scenes.vehicles
 scenes.dataset
-model.lora model.hub
+model.lora model.hub model.tensors
 model.hiera
 model.lite
 model.encoder model.facts
@@ -35,6 +35,7 @@ model.fusion
 model.sartm
 model.released
 model.sources model.card
+model.filling
 model.checkpoint model.exported
 model.loading
 language

@@ -22,10 +22,10 @@ from sartm.errors import InputError
 from sartm.inference.predictor import label_map
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import fill, load_encoder
 from sartm.model.hub import bundled_models
 from sartm.model.loading import convert_weights, load
 from sartm.model.sartm import SARTM
-from sartm.model.sources import fill, load_encoder
 
 DATA = Path(__file__).parent
 FACTS = ModelFacts(

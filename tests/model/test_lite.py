@@ -13,6 +13,7 @@ from sartm.config import LoRAConfig
 from sartm.errors import InputError
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import load_encoder
 from sartm.model.lite import (
     NORM_EPSILON,
     RGB_MEAN,
@@ -26,7 +27,6 @@ from sartm.model.lite import (
 )
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
-from sartm.model.sources import load_encoder
 
 LORA = LoRAConfig(rank=2, alpha=4.0)
 LITE = replace(TINY, size="lite", lora=LORA, frozen_encoder=False)

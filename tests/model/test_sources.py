@@ -21,14 +21,14 @@ from sartm.cli.main import main
 from sartm.config import FusionConfig, ModelConfig
 from sartm.errors import InputError
 from sartm.model import sources
-from sartm.model.checkpoint import build
 from sartm.model.checkpoint import save as save_model
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import build, load_encoder
 from sartm.model.hiera import ENCODERS
 from sartm.model.hub import bundled_models, get_weights, list_weights
 from sartm.model.loading import convert_weights, load
 from sartm.model.sartm import SARTM, count_parameters
-from sartm.model.sources import IGNORED, is_sam2, load_encoder, read_weights
+from sartm.model.sources import IGNORED, is_sam2, read_weights
 
 REPOSITORY = "facebook/sam2.1-hiera-test"
 

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from sartm import __version__
 from sartm.classes import Classes
@@ -27,6 +26,7 @@ from sartm.errors import InputError
 from sartm.files import swap
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile
+from sartm.model.filling import build, fill
 from sartm.model.hub import (
     CARD,
     CONFIG,
@@ -40,12 +40,8 @@ from sartm.model.released import (
     name_classes,
 )
 from sartm.model.sartm import SARTM
-from sartm.model.sources import (
-    fill,
-    is_encoder,
-    read_safetensors,
-    read_weights,
-)
+from sartm.model.sources import is_encoder, read_weights
+from sartm.model.tensors import read_safetensors
 
 if TYPE_CHECKING:
     pass
@@ -273,39 +269,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no table of settings; copy the model again")
     return values
-
-
-class _WithoutNumbers(TorchFunctionMode):
-    """No normal random numbers: on the meta device torch loads sympy for them, which takes seconds.
-
-    Nobody would read them; `fill` follows.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        given = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):
-            return given["tensor"] if "tensor" in given else args[0]
-        return (torch.empty if func is torch.randn else func)(*args, **given)
-
-
-def build(config: ModelConfig, where: str, kind: str = "sartm") -> SARTM:
-    """The model of `config` without storage (on the meta device), for `fill`.
-
-    Building costs nothing, so a config.json that lies about its weights is found out before any
-    memory is taken.
-    """
-    if not 1 <= config.decoder.depth <= 64:
-        raise InputError(f"{where}: decoder.depth is {config.decoder.depth}, expected 1 to 64")
-    try:
-        with torch.device("meta"), _WithoutNumbers():
-            return Released(config) if kind == "released" else SARTM(config)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        raise InputError(f"{where} describes no model that can be built: {error}") from None

@@ -10,15 +10,10 @@ import torch
 from sartm.classes import Classes
 from sartm.config import ModelConfig
 from sartm.errors import InputError
-from sartm.model.checkpoint import (
-    build,
-    is_model_folder,
-    load_folder,
-    require_unused,
-    save,
-)
+from sartm.model.checkpoint import is_model_folder, load_folder, require_unused, save
 from sartm.model.exported import ExportedModel, find_export, open_export
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import build, fill, fill_encoder, summarise
 from sartm.model.hub import WEIGHTS, bundled_models, get_weights, is_hub_id
 from sartm.model.released import (
     CANVAS,
@@ -30,7 +25,7 @@ from sartm.model.released import (
     to_default_model,
 )
 from sartm.model.sartm import SARTM
-from sartm.model.sources import Weights, fill, fill_encoder, read_weights, summarise
+from sartm.model.sources import Weights, read_weights
 
 log = logging.getLogger("sartm")
 

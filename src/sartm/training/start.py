@@ -202,7 +202,7 @@ def build_parts(
     if source is not None:
         start_from(model, source)
     elif config.encoder:
-        from sartm.model.sources import load_encoder
+        from sartm.model.filling import load_encoder
 
         load_encoder(model, config.encoder)
     if config.activation_checkpointing:
