@@ -9,15 +9,13 @@ import torch.nn.functional as F
 from conftest import TINY
 from torch import Tensor
 
-from sartm.config import LoRAConfig
+from sartm.config import RGB_MEAN, RGB_STD, LoRAConfig
 from sartm.errors import InputError
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.filling import load_encoder
 from sartm.model.lite import (
     NORM_EPSILON,
-    RGB_MEAN,
-    RGB_STD,
     STAGES,
     TAPS,
     WIDTHS,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm.config import LoRAConfig
+from sartm.config import RGB_MEAN, RGB_STD, LoRAConfig
 from sartm.errors import InputError
 from sartm.model.hiera import RunBlock
 
@@ -47,8 +47,6 @@ TAPS = (1, 2, 4, 6)
 """Stages whose ends are the maps at strides 4, 8, 16 and 32."""
 NORM_EPSILON = 1e-3
 """Of the published batch norms."""
-RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, as SAM 2 was trained with."""
 WIDTHS = tuple(STAGES[stage].width for stage in TAPS)
 
 

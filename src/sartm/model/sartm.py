@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm.config import ModelConfig
+from sartm.config import RGB_MEAN, RGB_STD, ModelConfig
 from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
-from sartm.model.lite import RGB_MEAN, RGB_STD, AdaptedConv, Conv, LiteTrunk
+from sartm.model.lite import AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
 
 if TYPE_CHECKING:
