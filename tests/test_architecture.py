@@ -34,9 +34,9 @@ model.decoder
 model.fusion
 model.sartm
 model.released
-model.sources model.card
-model.filling
-model.checkpoint model.exported
+model.sources model.exported
+model.filling model.card
+model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule

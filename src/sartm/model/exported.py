@@ -166,8 +166,8 @@ class ExportedModel:
         return [path for path in both if path.is_file()]
 
     def _inputs(self, rgb: Array | None, thermal: Array | None) -> dict[str, Array]:
-        given = {"rgb": rgb, "thermal": thermal}
-        present = {name: image for name, image in given.items() if image is not None}
+        images = {"rgb": rgb, "thermal": thermal}
+        present = {name: image for name, image in images.items() if image is not None}
         wanted = INPUTS[self.export.modality]
         if tuple(present) != wanted:
             raise InputError(
@@ -278,7 +278,7 @@ def _start_openvino(core: Any, graph: Any, precision: str, streams: int) -> Run:
     if precision != "auto":
         settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
     compiled: dict[Shapes | None, Any] = {}
-    lock, own = threading.Lock(), threading.local()
+    lock, thread = threading.Lock(), threading.local()
 
     def compile_for(shapes: Shapes) -> Shapes | None:
         """What `compiled` has for this size: a graph of its own, or the one for every size."""
@@ -299,7 +299,7 @@ def _start_openvino(core: Any, graph: Any, precision: str, streams: int) -> Run:
 
     def run(inputs: dict[str, Array]) -> Array:
         key = compile_for(tuple((name, x.shape) for name, x in inputs.items()))
-        requests = own.__dict__.setdefault("requests", {})  # a request holds one call's memory
+        requests = thread.__dict__.setdefault("requests", {})  # a request holds one call's memory
         if key not in requests:
             requests[key] = compiled[key].create_infer_request()
         return np.array(requests[key].infer(inputs)[0])  # a copy: the next call writes there again

@@ -49,10 +49,10 @@ class _WithoutNumbers(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        given = kwargs or {}
+        options = kwargs or {}
         if func in (Tensor.normal_, nn.init.normal_):
-            return given["tensor"] if "tensor" in given else args[0]
-        return (torch.empty if func is torch.randn else func)(*args, **given)
+            return options["tensor"] if "tensor" in options else args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **options)
 
 
 def fill(model: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

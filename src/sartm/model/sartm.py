@@ -214,13 +214,13 @@ class SARTM(nn.Module):
         """
         if self.config.scale == 1:
             return self._predict(rgb, thermal)
-        given = rgb if rgb is not None else thermal
-        assert given is not None
+        image = rgb if rgb is not None else thermal
+        assert image is not None
         # in whole numbers, which a traced graph keeps as arithmetic on the input's size
-        padded = [side + -side % 32 for side in given.shape[2:]]
+        padded = [side + -side % 32 for side in image.shape[2:]]
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
-        below, right = padded[0] - given.shape[2], padded[1] - given.shape[3]
+        below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
         small = [None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)]
         logits = self._predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
