@@ -26,15 +26,7 @@ from sartm.files import replacing_folder
 from sartm.inference.predictor import Predictor
 from sartm.model.card import plain_cell, table, title
 from sartm.model.checkpoint import require_replaceable
-from sartm.model.exported import (
-    FILES,
-    INPUTS,
-    KEY,
-    ExportFile,
-    ExportSettings,
-    Format,
-    open_export,
-)
+from sartm.model.exported import FILES, INPUTS, KEY, ExportFile, ExportSettings, Format, open_export
 from sartm.model.facts import FORMAT, ModelFacts
 from sartm.model.sartm import SARTM
 

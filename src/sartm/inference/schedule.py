@@ -62,6 +62,3 @@ def split_rows(block: Block, x: Tensor) -> Iterator[tuple[int, Tensor]]:
     rows = max(1, STRIP_BYTES // (bytes_per_row * side)) * side
     for top in range(0, height, rows):
         yield top, x[:, top : top + rows]
-
-
-__all__ = ["prepare_network", "run_in_strips", "split_rows"]

@@ -346,16 +346,3 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
         f"{path}: damaged, cut off or no model that can be run ({reason}); export it again"
     )
-
-
-__all__ = [
-    "FILES",
-    "INPUTS",
-    "KEY",
-    "ExportFile",
-    "ExportSettings",
-    "ExportedModel",
-    "Format",
-    "find_export",
-    "open_export",
-]

@@ -242,6 +242,3 @@ def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
             flat = weight if ours == "depthwise" else weight[..., 0, 0]
             turned |= {f"blocks.{index}.{ours}.weight": flat, f"blocks.{index}.{ours}.bias": bias}
     return turned
-
-
-__all__ = ["WIDTHS", "AdaptedConv", "LiteTrunk", "from_efficientnet"]

@@ -18,13 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm.classes import Classes
-from sartm.config import (
-    DecoderConfig,
-    FusionConfig,
-    LoRAConfig,
-    ModelConfig,
-    ThermalRule,
-)
+from sartm.config import DecoderConfig, FusionConfig, LoRAConfig, ModelConfig, ThermalRule
 from sartm.errors import InputError
 from sartm.model.decoder import MaskDecoder
 from sartm.model.encoder import Levels

@@ -101,59 +101,28 @@ def recognise_size(tensors: Mapping[str, Tensor], where: str) -> str:
 
 # Names
 
+HUB_TRUNK, HUB_TWO_WAY = r"vision_encoder\.backbone\.", r"mask_decoder\.transformer\."
+TWO_WAY = "sam_mask_decoder.transformer."
 HUB_NAMES = (
-    (r"(vision_encoder\.backbone)\.(pos_embed|pos_embed_window)", r"image_encoder.trunk.\2"),
-    (
-        r"vision_encoder\.backbone\.patch_embed\.projection\.(.*)",
-        r"image_encoder.trunk.patch_embed.proj.\1",
-    ),
-    (
-        r"vision_encoder\.backbone\.blocks\.(\d+)\.layer_norm([12])\.(.*)",
-        r"image_encoder.trunk.blocks.\1.norm\2.\3",
-    ),
-    (
-        r"vision_encoder\.backbone\.blocks\.(\d+)\.((?:attn\.qkv|attn\.proj|proj)\..*)",
-        r"image_encoder.trunk.blocks.\1.\2",
-    ),
-    (
-        r"vision_encoder\.backbone\.blocks\.(\d+)\.mlp\.proj_in\.(.*)",
-        r"image_encoder.trunk.blocks.\1.mlp.layers.0.\2",
-    ),
-    (
-        r"vision_encoder\.backbone\.blocks\.(\d+)\.mlp\.proj_out\.(.*)",
-        r"image_encoder.trunk.blocks.\1.mlp.layers.1.\2",
-    ),
+    (rf"{HUB_TRUNK}(pos_embed|pos_embed_window)", rf"{TRUNK}\1"),
+    (rf"{HUB_TRUNK}patch_embed\.projection\.(.*)", rf"{TRUNK}patch_embed.proj.\1"),
+    (rf"{HUB_TRUNK}blocks\.(\d+)\.layer_norm([12])\.(.*)", rf"{TRUNK}blocks.\1.norm\2.\3"),
+    (rf"{HUB_TRUNK}blocks\.(\d+)\.((?:attn\.qkv|attn\.proj|proj)\..*)", rf"{TRUNK}blocks.\1.\2"),
+    (rf"{HUB_TRUNK}blocks\.(\d+)\.mlp\.proj_in\.(.*)", rf"{TRUNK}blocks.\1.mlp.layers.0.\2"),
+    (rf"{HUB_TRUNK}blocks\.(\d+)\.mlp\.proj_out\.(.*)", rf"{TRUNK}blocks.\1.mlp.layers.1.\2"),
     (r"vision_encoder\.neck\.convs\.(\d+)\.(.*)", r"image_encoder.neck.convs.\1.conv.\2"),
-    (r"no_memory_embedding", "no_mem_embed"),
+    (r"no_memory_embedding", r"no_mem_embed"),
     (
         r"(?:prompt_encoder\.shared_embedding|shared_image_embedding)\.positional_embedding",
-        "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+        r"sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
     ),
     (r"prompt_encoder\.(no_mask_embed\..*)", r"sam_prompt_encoder.\1"),
-    (
-        r"mask_decoder\.transformer\.layers\.(\d+)\.layer_norm([1-4])\.(.*)",
-        r"sam_mask_decoder.transformer.layers.\1.norm\2.\3",
-    ),
-    (
-        r"mask_decoder\.transformer\.layers\.(\d+)\.mlp\.proj_in\.(.*)",
-        r"sam_mask_decoder.transformer.layers.\1.mlp.layers.0.\2",
-    ),
-    (
-        r"mask_decoder\.transformer\.layers\.(\d+)\.mlp\.proj_out\.(.*)",
-        r"sam_mask_decoder.transformer.layers.\1.mlp.layers.1.\2",
-    ),
-    (
-        r"mask_decoder\.transformer\.(.*_(?:attn|image|token))\.o_proj\.(.*)",
-        r"sam_mask_decoder.transformer.\1.out_proj.\2",
-    ),
-    (
-        r"mask_decoder\.transformer\.(.*_(?:attn|image|token)\.[qkv]_proj\..*)",
-        r"sam_mask_decoder.transformer.\1",
-    ),
-    (
-        r"mask_decoder\.transformer\.layer_norm_final_attn\.(.*)",
-        r"sam_mask_decoder.transformer.norm_final_attn.\1",
-    ),
+    (rf"{HUB_TWO_WAY}layers\.(\d+)\.layer_norm([1-4])\.(.*)", rf"{TWO_WAY}layers.\1.norm\2.\3"),
+    (rf"{HUB_TWO_WAY}layers\.(\d+)\.mlp\.proj_in\.(.*)", rf"{TWO_WAY}layers.\1.mlp.layers.0.\2"),
+    (rf"{HUB_TWO_WAY}layers\.(\d+)\.mlp\.proj_out\.(.*)", rf"{TWO_WAY}layers.\1.mlp.layers.1.\2"),
+    (rf"{HUB_TWO_WAY}(.*_(?:attn|image|token))\.o_proj\.(.*)", rf"{TWO_WAY}\1.out_proj.\2"),
+    (rf"{HUB_TWO_WAY}(.*_(?:attn|image|token)\.[qkv]_proj\..*)", rf"{TWO_WAY}\1"),
+    (rf"{HUB_TWO_WAY}layer_norm_final_attn\.(.*)", rf"{TWO_WAY}norm_final_attn.\1"),
     (r"mask_decoder\.upscale_conv1\.(.*)", r"sam_mask_decoder.output_upscaling.0.\1"),
     (r"mask_decoder\.upscale_layer_norm\.(.*)", r"sam_mask_decoder.output_upscaling.1.\1"),
     (r"mask_decoder\.upscale_conv2\.(.*)", r"sam_mask_decoder.output_upscaling.3.\1"),
@@ -167,10 +136,10 @@ HUB_NAMES = (
     (r"prompt_encoder\.point_embed\.(.*)", r"sam_prompt_encoder.point_embeddings.\1"),
     (r"prompt_encoder\.(not_a_point_embed\..*)", r"sam_prompt_encoder.\1"),
     (r"prompt_encoder\.mask_embed\.(.*)", r"sam_prompt_encoder.mask_downscaling.\1"),
-    (r"occlusion_spatial_embedding_parameter", "no_obj_embed_spatial"),
-    (r"memory_temporal_positional_encoding", "maskmem_tpos_enc"),
-    (r"no_memory_positional_encoding", "no_mem_pos_enc"),
-    (r"no_object_pointer", "no_obj_ptr"),
+    (r"occlusion_spatial_embedding_parameter", r"no_obj_embed_spatial"),
+    (r"memory_temporal_positional_encoding", r"maskmem_tpos_enc"),
+    (r"no_memory_positional_encoding", r"no_mem_pos_enc"),
+    (r"no_object_pointer", r"no_obj_ptr"),
     (r"object_pointer_proj\.(.*)", r"obj_ptr_proj.\1"),
     (r"temporal_positional_encoding_projection_layer\.(.*)", r"obj_ptr_tpos_proj.\1"),
     (r"((?:memory_attention|memory_encoder|mask_downsample)\..*)", r"\1"),

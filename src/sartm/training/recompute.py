@@ -37,6 +37,3 @@ def _forget(part: Callable[..., Tensor], *inputs: Tensor | int) -> Tensor:
     result = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
     assert isinstance(result, Tensor)
     return result
-
-
-__all__ = ["recompute_activations", "recompute_block"]
