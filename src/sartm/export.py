@@ -142,7 +142,7 @@ def export_model(
                 _write_openvino(new / FILES["onnx"], file, content, ranges)
                 (new / FILES["onnx"]).unlink()
             comparison = compare(reference, file, real or draw_images(modality, size), bool(real))
-            _require_same(comparison, settings, agreement)
+            require_same(comparison, settings, agreement)
             description = json.dumps(to_dict(content), indent=1) + "\n"
             (new / "config.json").write_text(description, "utf-8")
             (new / "README.md").write_text(write_card(content, comparison), "utf-8")
@@ -230,7 +230,8 @@ def _require_modality(images: Sequence[Images], modality: Modality) -> None:
             )
 
 
-def _require_same(found: Comparison, settings: ExportSettings, least: float | None) -> None:
+def require_same(found: Comparison, settings: ExportSettings, least: float | None) -> None:
+    """Raise InputError where a file differs by more than its precision explains."""
     needed = LEAST_AGREEMENT[settings.precision] if least is None else least
     allowed = LARGEST_DIFFERENCE * max(1.0, found.largest)
     same = settings.precision == "int8" or found.difference <= allowed
