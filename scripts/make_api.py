@@ -29,6 +29,7 @@ MODULES = {
     "sartm.evaluation.scoring": "Evaluation",
     "sartm.evaluation.metrics": "Metrics",
     "sartm.evaluation.robustness": "Robustness",
+    "sartm.model.loading": "Models from whatever they are in",
     "sartm.model.checkpoint": "Models on disk",
     "sartm.model.hub": "Models by name",
     "sartm.export": "ONNX and OpenVINO",

@@ -28,8 +28,9 @@ def prepare_network(
     for module in network.modules():
         if isinstance(module, Trunk | PositionCode):
             module.codes = {}
-        if isinstance(module, Trunk):
-            module.run_block = run_in_strips if strips and device.type == "cpu" else None
+    trunk = network.image_encoder.trunk
+    strips = strips and device.type == "cpu" and isinstance(trunk, Trunk)
+    trunk.run_block = run_in_strips if strips else None
     return network
 
 

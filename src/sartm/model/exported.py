@@ -3,6 +3,7 @@
 The file itself says what it is: beside the graph it carries the JSON that config.json holds too.
 Inputs `rgb` (B, H, W, 3) uint8 and `thermal` (B, H, W) float32 in [0, 1] by the thermal rule, of
 which a file has both or one; output `logits` (B, K, h/4, w/4) float32 of the padded input.
+Threads are as many as torch's, one setting for every runtime; the caller says how many share them.
 """
 
 import hashlib
