@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 import torch
 
-from sartm.config import override
+from sartm.config import RGB_MEAN, override
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
@@ -47,7 +47,7 @@ from sartm.model.loading import load
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
-from sartm.training.augmentation import RGB_MEAN, AugmentationConfig
+from sartm.training.augmentation import AugmentationConfig
 from sartm.training.loop import Limits, train
 from sartm.training.losses import LossConfig
 from sartm.training.recipes import OptimConfig, TrainConfig, mini

@@ -41,6 +41,7 @@ from sartm.inference.predictor import Predictor, label_map
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 from sartm.training.losses import Criterion, LossConfig
+from sartm.training.recompute import recompute_activations
 
 Run = Callable[[], object]
 
@@ -140,7 +141,8 @@ def make_our_step(model: SARTM, case: Case, options: argparse.Namespace) -> Run:
     speaks = torch.ones(len(CLASSES), dtype=torch.bool)
     criterion = Criterion(LossConfig(), model.config.width, speaks, torch.eye(len(CLASSES)))
     model.train()
-    model.image_encoder.trunk.checkpointing = options.checkpointing
+    if options.checkpointing:
+        recompute_activations(model)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-4)
     rgb, thermal = torch.rand(1, 3, *case.image), torch.rand(1, 1, *case.image)
@@ -161,7 +163,8 @@ def count_gflop(case: Case, options: argparse.Namespace) -> tuple[float, float]:
     """Of theirs and ours, networks alone, on tensors without memory; attention counts."""
     theirs = ReleasedModel(case.size).train(case.training)
     ours = SARTM(ModelConfig(CLASSES, case.size, fusion=FusionConfig(crop=case.image)))
-    ours.image_encoder.trunk.checkpointing = options.checkpointing
+    if options.checkpointing:
+        recompute_activations(ours)
     ours = ours.train() if case.training else ours.merged()
 
     def run_theirs() -> list[torch.Tensor]:

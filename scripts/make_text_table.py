@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from sartm.classes import TABLES
-from sartm.language import SENTENCE_ENCODER, TextTable, encode, spoken
+from sartm.language import SENTENCE_ENCODER, TextTable, encode, named_prompts
 
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "sartm" / "assets" / "text"
 
@@ -28,7 +28,8 @@ def write(table: TextTable, path: Path) -> None:
 def main() -> None:
     """Encode every prompt of the class tables once, in order of first use."""
     encoder = sys.argv[1] if len(sys.argv) > 1 else SENTENCE_ENCODER
-    prompts = tuple(dict.fromkeys(word for table in TABLES.values() for word in spoken(table)))
+    words = (word for table in TABLES.values() for word in named_prompts(table))
+    prompts = tuple(dict.fromkeys(words))
     table = encode(prompts, encoder)
     path = FOLDER / f"{table.encoder.replace('/', '--')}.json"
     write(table, path)

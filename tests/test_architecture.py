@@ -26,16 +26,20 @@ scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.sensors
 scenes.vehicles
 scenes.dataset
-model.lora model.lite
-model.sam2 model.hub
-model.fusion model.facts
+model.lora model.hub model.tensors
+model.hiera
+model.lite
+model.encoder model.facts
+model.decoder
+model.fusion
 model.sartm
 model.released
-model.sources model.card
-model.checkpoint model.exported
+model.sources model.exported
+model.filling model.card
+model.checkpoint
 model.loading
 language
-inference.ahead inference.devices inference.tiles inference.pictures
+inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.prediction inference.frames
 inference.predictor inference.streams
 inference.pipeline inference.film
@@ -53,7 +57,7 @@ evaluation.scoring
 evaluation.robustness
 training.augmentation training.losses training.runs
 training.recipes training.journal training.teaching
-training.optimizer training.batches training.failures
+training.optimizer training.batches training.failures training.recompute
 training.start
 training.loop
 datatools.check

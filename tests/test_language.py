@@ -1,7 +1,5 @@
 """Text tables: what comes with the package, who wins, and that a foreign encoder is read safely."""
 
-import dataclasses
-import importlib.util
 import json
 import os
 import subprocess
@@ -15,11 +13,10 @@ from sartm import language
 from sartm.classes import CITYSCAPES, FMB, MFNET, TABLES, Classes
 from sartm.config import from_dict, to_dict
 from sartm.errors import InputError
-from sartm.language import TextTable, bundled_tables, takes_part, text_similarity
+from sartm.language import TextTable, bundled_tables, named_classes, text_similarity
 
 UNKNOWN = Classes(names=("background", "walrus", "teapot", "zeppelin"))
 STORED = TextTable("mine", ("walrus", "teapot"), ((1.0, 0.25), (0.25, 1.0)))
-PAIR = Classes(names=("walrus", "background", "teapot"))
 
 
 def table_of(classes: Classes) -> TextTable:
@@ -31,7 +28,7 @@ def table_of(classes: Classes) -> TextTable:
 @pytest.mark.parametrize("name", TABLES)
 def test_the_bundled_table_has_the_words_of_every_benchmark(name):
     classes = TABLES[name]
-    part = takes_part(classes)
+    part = named_classes(classes)
     matrix = table_of(classes).matrix(classes)
     assert matrix.shape == (len(classes), len(classes))
     assert matrix.dtype == np.float32
@@ -45,8 +42,8 @@ def test_the_bundled_table_has_the_words_of_every_benchmark(name):
 
 
 def test_rest_classes_take_no_part():
-    assert takes_part(MFNET).tolist() == [False] + 8 * [True]
-    assert takes_part(CITYSCAPES).all()
+    assert named_classes(MFNET).tolist() == [False] + 8 * [True]
+    assert named_classes(CITYSCAPES).all()
 
 
 @pytest.mark.parametrize(
@@ -77,27 +74,6 @@ def test_fewer_than_two_words_have_no_relation():
     assert text_similarity(Classes(names=("background", "car"))) is None
 
 
-def test_the_table_of_the_checkpoint_comes_first():
-    stored = dataclasses.replace(table_of(MFNET), encoder="mine")
-    assert text_similarity(MFNET, stored=stored) is stored
-    assert text_similarity(MFNET, "mine", stored) is stored
-
-
-def test_a_stored_table_for_other_words_is_passed_over():
-    found = text_similarity(MFNET, stored=STORED)
-    assert found is not None
-    assert found.encoder == language.SENTENCE_ENCODER
-    assert text_similarity(UNKNOWN, stored=STORED) is None
-
-
-def test_a_named_encoder_wins_over_tables_of_another(monkeypatch):
-    made = TextTable("org/clip", ("car",), ((1.0,),))
-    monkeypatch.setattr(language, "encode", lambda prompts, encoder: made)
-    assert text_similarity(MFNET, "org/clip") is made
-    assert text_similarity(PAIR, "org/clip", STORED) is made
-    assert text_similarity(MFNET, language.SENTENCE_ENCODER) is not made  # bundled
-
-
 def test_a_table_survives_the_config_file():
     assert from_dict(TextTable, json.loads(json.dumps(to_dict(STORED)))) == STORED
 
@@ -119,10 +95,7 @@ def test_a_table_is_not_spread_over_other_classes():
 
 
 def test_without_transformers_the_message_names_the_extra(monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name)
-    )
+    monkeypatch.setitem(sys.modules, "transformers", None)  # as where it is not installed
     with pytest.raises(InputError, match=r"pip install 'sartm\[text\]'"):
         text_similarity(UNKNOWN, "org/clip")
 
@@ -186,6 +159,14 @@ def test_a_clip_in_a_folder_makes_the_table(clip):
     alone = text_similarity(Classes(names=("walrus", "teapot")), str(clip))
     assert alone is not None
     assert alone.cosines[0][1] == pytest.approx(matrix[1, 2], abs=2e-5)
+
+
+def test_a_named_encoder_wins_over_tables_of_another(clip):
+    for encoder, name in ((str(clip), "tiny-clip"), (None, language.SENTENCE_ENCODER)):
+        table = text_similarity(MFNET, encoder)
+        assert table is not None
+        assert table.encoder == name
+    assert text_similarity(MFNET, language.SENTENCE_ENCODER) == text_similarity(MFNET)
 
 
 def test_a_clip_without_its_tokenizer_is_refused(clip, tmp_path):

@@ -15,6 +15,9 @@ from sartm.errors import InputError
 Config = TypeVar("Config")
 Modality = Literal["both", "rgb", "thermal"]
 
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, as SAM 2 was trained with: pixels that hold the mean are 0 after normalisation."""
+
 
 @dataclass(frozen=True)
 class Range:

@@ -5,8 +5,6 @@ so one graph serves every image size and batch; the newer one fixes the branches
 """
 
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,20 +22,12 @@ from sartm.config import Modality, ThermalRule, to_dict
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.files import swap
+from sartm.files import replacing_folder
 from sartm.inference.predictor import Predictor
+from sartm.model.card import plain_cell, table, title
 from sartm.model.checkpoint import require_replaceable
-from sartm.model.exported import (
-    FILES,
-    INPUTS,
-    KEY,
-    ExportFile,
-    ExportSettings,
-    Format,
-    open_export,
-)
+from sartm.model.exported import FILES, INPUTS, KEY, ExportFile, ExportSettings, Format, open_export
 from sartm.model.facts import FORMAT, ModelFacts
-from sartm.model.sam2 import PositionCode, Trunk
 from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
@@ -144,29 +134,23 @@ def export_model(
     real = [_fit(reference.inputs(sample, modality), size) for sample in samples]
     ranges = [_fit(reference.inputs(sample, modality), size) for sample in calibration]
     _require_modality([*real, *ranges], modality)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        file = temporary / FILES[format]
-        _write_onnx(model, temporary / FILES["onnx"], content)
-        if format == "openvino":
-            _write_openvino(temporary / FILES["onnx"], file, content, ranges)
-            (temporary / FILES["onnx"]).unlink()
-        comparison = compare(reference, file, real or draw_images(modality, size), bool(real))
-        _require_same(comparison, settings, agreement)
-        description = json.dumps(to_dict(content), indent=1) + "\n"
-        (temporary / "config.json").write_text(description, "utf-8")
-        (temporary / "README.md").write_text(write_card(content, comparison), "utf-8")
-        swap(temporary, target)
+        with replacing_folder(target) as new:
+            file = new / FILES[format]
+            _write_onnx(model, new / FILES["onnx"], content)
+            if format == "openvino":
+                _write_openvino(new / FILES["onnx"], file, content, ranges)
+                (new / FILES["onnx"]).unlink()
+            comparison = compare(reference, file, real or draw_images(modality, size), bool(real))
+            require_same(comparison, settings, agreement)
+            description = json.dumps(to_dict(content), indent=1) + "\n"
+            (new / "config.json").write_text(description, "utf-8")
+            (new / "README.md").write_text(write_card(content, comparison), "utf-8")
     except OSError as error:
         raise InputError(
             f"cannot write the export {target}: {error}. Choose a folder that is writable and has "
             f"room; what was there is kept"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Exported(target / file.name, settings, comparison)
 
 
@@ -246,7 +230,8 @@ def _require_modality(images: Sequence[Images], modality: Modality) -> None:
             )
 
 
-def _require_same(found: Comparison, settings: ExportSettings, least: float | None) -> None:
+def require_same(found: Comparison, settings: ExportSettings, least: float | None) -> None:
+    """Raise InputError where a file differs by more than its precision explains."""
     needed = LEAST_AGREEMENT[settings.precision] if least is None else least
     allowed = LARGEST_DIFFERENCE * max(1.0, found.largest)
     same = settings.precision == "int8" or found.difference <= allowed
@@ -269,9 +254,6 @@ def _write_onnx(model: SARTM, file: Path, content: ExportFile) -> None:
         raise _lacks("onnx") from None
     settings = content.export
     ready = model.merged()
-    for module in ready.modules():
-        if isinstance(module, Trunk | PositionCode):
-            module.codes = None  # a cached code would be a constant of one size
     names = INPUTS[settings.modality]
     height, width = settings.size or TRACED_AT
     examples = {
@@ -366,28 +348,26 @@ def write_card(content: ExportFile, comparison: Comparison) -> str:
     fixed = settings.size
     shape = f"1, {fixed[0]}, {fixed[1]}" if fixed else "batch, height, width"
     inputs = {
-        "rgb": f"| input `rgb` | ({shape}, 3) uint8, RGB order |",
-        "thermal": f"| input `thermal` | ({shape}) float32 in [0, 1] by the thermal rule |",
+        "rgb": f"({shape}, 3) uint8, RGB order",
+        "thermal": f"({shape}) float32 in [0, 1] by the thermal rule",
     }
-    quarter = "1" if fixed else "batch"
-    against = f"{comparison.images} {'real' if comparison.real else 'drawn'} images"
+    rows = {"file": f"{FILES[settings.format]}, {settings.precision}, opset {settings.opset}"}
+    rows |= {f"input `{name}`": inputs[name] for name in INPUTS[settings.modality]}
+    rows |= {
+        "output `logits`": f"({'1' if fixed else 'batch'}, {len(config.classes)}, h/4, w/4) "
+        f"float32; h and w are height and width, padded to multiples of 32",
+        "sizes": "fixed" if fixed else "any height, width and batch (dynamic axes)",
+        "thermal rule": _in_words(config.thermal),
+        "against PyTorch": f"{comparison.images} {'real' if comparison.real else 'drawn'} images: "
+        f"largest logit difference {comparison.difference:.2g} (logits reach "
+        f"{comparison.largest:.2g}), same class on {100 * comparison.agreement:.3f} %",
+    }
     lines = [
-        f"# {content.facts.name or 'sartm model'}, exported to {settings.format}",
+        f"# {title(content.facts)}, exported to {settings.format}",
         "",
         "RGB-thermal semantic segmentation. Standardisation and padding are inside the graph.",
         "",
-        "| | |",
-        "| --- | --- |",
-        f"| file | {FILES[settings.format]}, {settings.precision}, opset {settings.opset} |",
-        *(inputs[name] for name in INPUTS[settings.modality]),
-        f"| output `logits` | ({quarter}, {len(config.classes)}, h/4, w/4) float32; h and w are "
-        f"height and width, padded to multiples of 32 |",
-        f"| sizes | {'fixed' if fixed else 'any height, width and batch (dynamic axes)'} |",
-        f"| thermal rule | {_in_words(config.thermal)} |",
-        f"| against PyTorch | {against}: largest logit difference {comparison.difference:.2g} "
-        f"(logits reach {comparison.largest:.2g}), same class on "
-        f"{100 * comparison.agreement:.3f} % |",
-        f"| written by | sartm {content.sartm}, format {content.format} |",
+        *table(rows, content),
         "",
         "To get a label map: resize the logits four times bilinearly, cut to height and width, and",
         "take the largest. `config.json` holds classes, palette, thermal rule and origin; the same",
@@ -396,10 +376,9 @@ def write_card(content: ExportFile, comparison: Comparison) -> str:
         "| id | class | colour |",
         "| ---: | --- | --- |",
     ]
-    rows = zip(config.classes.names, config.classes.palette, strict=True)
-    for index, (name, colour) in enumerate(rows):
-        plain = " ".join(name.split()).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| {index} | {plain} | {', '.join(map(str, colour))} |")
+    classes = zip(config.classes.names, config.classes.palette, strict=True)
+    for index, (name, colour) in enumerate(classes):
+        lines.append(f"| {index} | {plain_cell(name)} | {', '.join(map(str, colour))} |")
     lines += ["", "## Licence", "", content.facts.licence or "As the model it was made from.", ""]
     return "\n".join(lines)
 

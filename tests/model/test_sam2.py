@@ -6,20 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import sartm.model.sam2
 from sartm.config import DecoderConfig, EncoderConfig, LoRAConfig
+from sartm.model.decoder import MaskDecoder, PositionCode, PromptCodes
+from sartm.model.encoder import ImageEncoder, Levels
+from sartm.model.hiera import ENCODERS, Trunk, from_windows, to_windows
 from sartm.model.released import join_hypernetworks
-from sartm.model.sam2 import (
-    ENCODERS,
-    ImageEncoder,
-    Levels,
-    MaskDecoder,
-    PositionCode,
-    PromptCodes,
-    Trunk,
-    from_windows,
-    to_windows,
-)
 from sartm.model.sources import from_hub_names
 
 close = torch.testing.assert_close
@@ -201,7 +192,7 @@ def test_positional_code_is_of_the_centres_of_cells_in_the_unit_square():
             close(code[row * 5 + column], torch.cat([phase.sin(), phase.cos()]), atol=1e-5, rtol=0)
 
 
-def test_positional_codes_are_cached_per_size_on_a_merged_model_only():
+def test_positional_codes_are_kept_per_size_where_there_is_a_place_for_them():
     layer, trunk = PositionCode(8), Trunk(ENCODERS["test"], PLAIN)
     randomise(trunk)
     for module, ask in ((layer, layer), (trunk, trunk.position_code)):
@@ -235,20 +226,3 @@ def test_trunk_adapts_rgb_and_thermal_rows_apart_in_windowed_and_global_blocks()
         for stage, both in enumerate(together):
             wanted = torch.cat([apart[0][stage], apart[1][stage]])
             close(both, wanted, atol=1e-4 * float(wanted.std()), rtol=1e-4)
-
-
-@pytest.mark.parametrize("size", ["test", "tiny"])
-def test_blocks_compute_the_same_in_strips_as_at_once(monkeypatch, size):
-    """Without gradients a block runs a few rows of windows at a time; the last may be cut."""
-    torch.manual_seed(0)
-    trunk = Trunk(ENCODERS[size], LoRAConfig())
-    with torch.no_grad():
-        for parameter in trunk.parameters():
-            parameter.normal_(std=0.05)
-    images = torch.randn(2, 3, 160, 224)
-    whole = [tokens.detach() for tokens in trunk(images, 1)]
-    monkeypatch.setattr(sartm.model.sam2, "STRIP_BYTES", 1)
-    with torch.inference_mode():
-        strips = trunk(images, 1)
-    for a, b in zip(strips, whole, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

@@ -20,16 +20,15 @@ from small_weights import SMALL, hub_weights, meta_weights, pair, small_model, s
 from sartm.cli.main import main
 from sartm.config import FusionConfig, ModelConfig
 from sartm.errors import InputError
-from sartm.model import hub as weights_hub
 from sartm.model import sources
-from sartm.model.checkpoint import build
 from sartm.model.checkpoint import save as save_model
 from sartm.model.facts import ModelFacts
-from sartm.model.hub import get_weights, list_weights
+from sartm.model.filling import build, load_encoder
+from sartm.model.hiera import ENCODERS
+from sartm.model.hub import bundled_models, get_weights, list_weights
 from sartm.model.loading import convert_weights, load
-from sartm.model.sam2 import ENCODERS
 from sartm.model.sartm import SARTM, count_parameters
-from sartm.model.sources import IGNORED, is_sam2, load_encoder, read_weights
+from sartm.model.sources import IGNORED, is_sam2, read_weights
 
 REPOSITORY = "facebook/sam2.1-hiera-test"
 
@@ -548,22 +547,20 @@ def test_our_own_models_come_from_the_hub_too(hub, cache, tmp_path, monkeypatch)
     save_model(model, tmp_path / "m", ModelFacts(name="mine"))
     hub.files = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(
-        "sartm.model.checkpoint.get_weights", lambda name: get_weights(name, cache=cache)
-    )
     loaded = load(REPOSITORY)
     assert loaded.facts.name == "mine"
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_the_list_describes_bundled_models(cache, tmp_path, monkeypatch):
-    save_model(small_model(), tmp_path / "own", ModelFacts(licence="Only for research."))
-    monkeypatch.setattr(weights_hub, "bundled_models", lambda: {"own": tmp_path / "own"})
-    first = list_weights(cache)[0]
-    count = sum(value.numel() for value in small_model().state_dict().values())
-    assert (first.name, first.size, first.parameters) == ("own", "test", count)
-    assert first.licence == "Only for research."
-    assert get_weights("own") == tmp_path / "own"
+def test_the_list_describes_bundled_models(cache):
+    rows = {row.name: row for row in list_weights(cache)}
+    assert set(bundled_models()) < set(rows)
+    for name, folder in bundled_models().items():
+        model, row = load(name), rows[name]
+        count = sum(value.numel() for value in model.state_dict().values())
+        assert (row.size, row.parameters, row.here) == (model.config.size, count, True)
+        assert row.licence == model.facts.licence
+        assert get_weights(name) == folder
 
 
 def test_the_list_names_every_published_size_and_what_is_here(cache):

@@ -10,12 +10,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from sartm.classes import MFNET, Classes
-from sartm.config import ThermalRule
+from sartm.config import RGB_MEAN, ThermalRule
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.training.augmentation import (
-    RGB_MEAN,
     AugmentationConfig,
     TrainingItem,
     TrainingSet,

@@ -20,6 +20,7 @@ from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.devices import Precision, choose_device, fast_precision
 from sartm.inference.prediction import ROWS, Prediction, confidence_of, draw_grey
+from sartm.inference.schedule import prepare_network
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
 from sartm.io.thermal import apply_thermal_rule, scale_thermal, thermal_levels
 from sartm.model.exported import ExportedModel
@@ -90,9 +91,9 @@ class Predictor:
         chosen = fast_precision(self.device.type) if precision == "auto" else precision
         self.precision = chosen
         kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        merged = model.merged(kinds[chosen]).to(self.device)
-        self.model = merged
-        self.network = _compile(merged) if compiled else merged.predict_logits
+        network = prepare_network(model, self.device, kinds[chosen], strips=not compiled)
+        self.model = network
+        self.network = _compile(network) if compiled else network.predict_logits
         """`SARTM.predict_logits`, compiled or not."""
 
     def __call__(self, rgb: Source, thermal: Source) -> Prediction:

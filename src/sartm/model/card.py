@@ -1,10 +1,14 @@
-"""README.md of a model folder: what it is, from what data, by which command, with what licence."""
+"""README.md of a model folder: what it is, from what data, by which command, with what licence.
+
+An export's card (sartm.export) is made of the same parts: title, table of two columns, plain text.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from sartm.model.exported import ExportFile
 from sartm.model.facts import ModelFacts, ModelFile
 
 
@@ -12,9 +16,22 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
     """README.md of a model folder."""
     facts, config = content.facts, content.model
     count = sum(value.numel() for value in tensors.values())
-    rows = _result_rows(facts.results)
+    rule = config.thermal
+    limits = "" if rule.rule == "uint8" else f" {rule.low:g} to {rule.high:g}"
+    rows = {
+        "size": f"{config.size}, {count / 1e6:.2f} M numbers in the file",
+        "weights": _weights_note(content),
+        "classes": f"{len(config.classes)}: {_plain(', '.join(config.classes.names))}",
+        "thermal rule": f"{rule.rule}{limits}",
+        "trained on": _plain(", ".join(facts.data)) or "nothing yet",
+        "training images": f"{len(facts.training_images)}, hashes in config.json",
+        "chosen on": _plain(facts.selected_on or "nothing: the last step"),
+        "command": f"`{_plain(facts.command) or 'not recorded'}`",
+        "seed, steps": f"{facts.seed}, {facts.steps}",
+        "text similarity": _text_note(facts),
+    }
     lines = [
-        f"# {facts.name or 'sartm model'}",
+        f"# {title(facts)}",
         "",
         "RGB-thermal semantic segmentation with `sartm`.",
         "",
@@ -25,22 +42,7 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "prediction = sartm.Predictor(model)(rgb, thermal)",
         "```",
         "",
-        "| | |",
-        "| --- | --- |",
-        f"| size | {config.size}, {count / 1e6:.2f} M numbers in the file |",
-        f"| weights | {_weights_note(content)} |",
-        f"| classes | {len(config.classes)}: {_plain(', '.join(config.classes.names))} |",
-        f"| thermal rule | {config.thermal.rule}"
-        + ("" if config.thermal.rule == "uint8" else f" {config.thermal.low:g} to ")
-        + ("" if config.thermal.rule == "uint8" else f"{config.thermal.high:g}")
-        + " |",
-        f"| trained on | {_plain(', '.join(facts.data)) or 'nothing yet'} |",
-        f"| training images | {len(facts.training_images)}, hashes in config.json |",
-        f"| chosen on | {_plain(facts.selected_on or 'nothing: the last step')} |",
-        f"| command | `{_plain(facts.command) or 'not recorded'}` |",
-        f"| seed, steps | {facts.seed}, {facts.steps} |",
-        f"| text similarity | {_text_note(facts)} |",
-        f"| written by | sartm {content.sartm}, format {content.format} |",
+        *table(rows, content),
         "",
         "## Licence",
         "",
@@ -49,7 +51,7 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "## Results",
         "",
     ]
-    lines += rows or ["None recorded."]
+    lines += _result_rows(facts.results) or ["None recorded."]
     lines += [
         "",
         "## Limits",
@@ -62,9 +64,25 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
+def title(facts: ModelFacts) -> str:
+    """What a model is called."""
+    return facts.name or "sartm model"
+
+
+def table(rows: Mapping[str, str], content: ModelFile | ExportFile) -> list[str]:
+    """A Markdown table of properties, the version that wrote the file last."""
+    rows = {**rows, "written by": f"sartm {content.sartm}, format {content.format}"}
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+
+
+def plain_cell(text: str) -> str:
     """Text from outside on one line of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _plain(text: str) -> str:
+    """The same inside or beside code."""
+    return plain_cell(text).replace("`", "'")
 
 
 def _weights_note(content: ModelFile) -> str:

@@ -7,48 +7,29 @@ the id and the hash of the encoder they belong to. Nothing that is read is ever 
 import hashlib
 import json
 import logging
-import os
-import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import swap
+from sartm.files import replacing_folder
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile
-from sartm.model.hub import (
-    CARD,
-    CONFIG,
-    SAM2_NAMES,
-    WEIGHTS,
-    is_hub_id,
-)
-from sartm.model.released import (
-    Released,
-    is_unnamed,
-    name_classes,
-)
+from sartm.model.filling import build, fill
+from sartm.model.hub import CARD, CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
+from sartm.model.released import Released, is_unnamed, name_classes
 from sartm.model.sartm import SARTM
-from sartm.model.sources import (
-    fill,
-    is_encoder,
-    read_safetensors,
-    read_weights,
-)
-
-if TYPE_CHECKING:
-    pass
+from sartm.model.sources import is_encoder, read_weights
+from sartm.model.tensors import read_safetensors
 
 log = logging.getLogger("sartm")
 
@@ -104,24 +85,18 @@ def save(
     kind: Literal["sartm", "released"] = "released" if released else "sartm"
     weights: Literal["full", "adapters"] = "full" if full else "adapters"
     content = ModelFile(FORMAT, __version__, weights, model.config, facts, kind)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         require_replaceable(target, {WEIGHTS, CONFIG, CARD})
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
-        (temporary / CONFIG).write_text(json.dumps(to_dict(content), indent=1) + "\n", "utf-8")
-        (temporary / CARD).write_text(write_card(content, tensors), "utf-8")
-        (temporary / WEIGHTS).chmod((temporary / CARD).stat().st_mode)  # else for its owner alone
-        swap(temporary, target)
+        with replacing_folder(target) as new:
+            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+            (new / CONFIG).write_text(json.dumps(to_dict(content), indent=1) + "\n", "utf-8")
+            (new / CARD).write_text(write_card(content, tensors), "utf-8")
+            (new / WEIGHTS).chmod((new / CARD).stat().st_mode)  # else for its owner alone
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot write the model {target}: {error}. Choose a folder that is writable and has "
             f"room; what was there is kept"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _require_range(tensors: Mapping[str, Tensor], dtype: torch.dtype, target: Path) -> None:
@@ -149,17 +124,17 @@ def require_replaceable(folder: Path, parts: Collection[str]) -> None:
         )
 
 
-def require_unused(
+def refuse_options(
     why: str,
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int | None = None,
 ) -> None:
-    """Raise InputError if any of what `load` may be given is given where it means nothing."""
+    """Raise InputError if an option of `load` is set that means nothing to this kind of model."""
     options = {"--encoder": encoder, "--classes": classes, "--canvas": canvas}
-    given = [option for option, value in options.items() if value is not None]
-    if given:
-        raise InputError(f"{why}; leave {' and '.join(given)} out")
+    useless = [option for option, value in options.items() if value is not None]
+    if useless:
+        raise InputError(f"{why}; leave {' and '.join(useless)} out")
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -196,11 +171,11 @@ def _adjust(
     config = content.model
     if classes is not None:
         if not is_unnamed(config.classes):
-            require_unused(f"{folder} has its own classes in {CONFIG}", classes=classes)
+            refuse_options(f"{folder} has its own classes in {CONFIG}", classes=classes)
         config = replace(config, classes=name_classes(len(config.classes), classes, str(folder)))
     if canvas is not None:
         if content.kind != "released":
-            require_unused(
+            refuse_options(
                 f"{folder} is no released SARTM and takes images of any size", canvas=canvas
             )
         config = replace(config, fusion=replace(config.fusion, crop=(canvas, canvas)))
@@ -273,39 +248,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no table of settings; copy the model again")
     return values
-
-
-class _WithoutNumbers(TorchFunctionMode):
-    """No normal random numbers: on the meta device torch loads sympy for them, which takes seconds.
-
-    Nobody would read them; `fill` follows.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        given = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):
-            return given["tensor"] if "tensor" in given else args[0]
-        return (torch.empty if func is torch.randn else func)(*args, **given)
-
-
-def build(config: ModelConfig, where: str, kind: str = "sartm") -> SARTM:
-    """The model of `config` without storage (on the meta device), for `fill`.
-
-    Building costs nothing, so a config.json that lies about its weights is found out before any
-    memory is taken.
-    """
-    if not 1 <= config.decoder.depth <= 64:
-        raise InputError(f"{where}: decoder.depth is {config.decoder.depth}, expected 1 to 64")
-    try:
-        with torch.device("meta"), _WithoutNumbers():
-            return Released(config) if kind == "released" else SARTM(config)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        raise InputError(f"{where} describes no model that can be built: {error}") from None

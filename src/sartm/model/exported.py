@@ -3,6 +3,7 @@
 The file itself says what it is: beside the graph it carries the JSON that config.json holds too.
 Inputs `rgb` (B, H, W, 3) uint8 and `thermal` (B, H, W) float32 in [0, 1] by the thermal rule, of
 which a file has both or one; output `logits` (B, K, h/4, w/4) float32 of the padded input.
+Threads are as many as torch's, one setting for every runtime; the caller says how many share them.
 """
 
 import hashlib
@@ -166,8 +167,8 @@ class ExportedModel:
         return [path for path in both if path.is_file()]
 
     def _inputs(self, rgb: Array | None, thermal: Array | None) -> dict[str, Array]:
-        given = {"rgb": rgb, "thermal": thermal}
-        present = {name: image for name, image in given.items() if image is not None}
+        images = {"rgb": rgb, "thermal": thermal}
+        present = {name: image for name, image in images.items() if image is not None}
         wanted = INPUTS[self.export.modality]
         if tuple(present) != wanted:
             raise InputError(
@@ -278,7 +279,7 @@ def _start_openvino(core: Any, graph: Any, precision: str, streams: int) -> Run:
     if precision != "auto":
         settings["INFERENCE_PRECISION_HINT"] = {"fp32": "f32", "bf16": "bf16"}[precision]
     compiled: dict[Shapes | None, Any] = {}
-    lock, own = threading.Lock(), threading.local()
+    lock, thread = threading.Lock(), threading.local()
 
     def compile_for(shapes: Shapes) -> Shapes | None:
         """What `compiled` has for this size: a graph of its own, or the one for every size."""
@@ -299,7 +300,7 @@ def _start_openvino(core: Any, graph: Any, precision: str, streams: int) -> Run:
 
     def run(inputs: dict[str, Array]) -> Array:
         key = compile_for(tuple((name, x.shape) for name, x in inputs.items()))
-        requests = own.__dict__.setdefault("requests", {})  # a request holds one call's memory
+        requests = thread.__dict__.setdefault("requests", {})  # a request holds one call's memory
         if key not in requests:
             requests[key] = compiled[key].create_infer_request()
         return np.array(requests[key].infer(inputs)[0])  # a copy: the next call writes there again
@@ -346,16 +347,3 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
         f"{path}: damaged, cut off or no model that can be run ({reason}); export it again"
     )
-
-
-__all__ = [
-    "FILES",
-    "INPUTS",
-    "KEY",
-    "ExportFile",
-    "ExportSettings",
-    "ExportedModel",
-    "Format",
-    "find_export",
-    "open_export",
-]

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm.config import FusionConfig
-from sartm.model.sam2 import LayerNorm2d, Levels
+from sartm.model.decoder import LayerNorm2d
+from sartm.model.encoder import Levels
 
 
 class FeatureRectification(nn.Module):

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from sartm.config import LoRAConfig
+from sartm.config import RGB_MEAN, RGB_STD, LoRAConfig
 from sartm.errors import InputError
+from sartm.model.hiera import RunBlock
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,6 @@ TAPS = (1, 2, 4, 6)
 """Stages whose ends are the maps at strides 4, 8, 16 and 32."""
 NORM_EPSILON = 1e-3
 """Of the published batch norms."""
-RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, as SAM 2 was trained with."""
 WIDTHS = tuple(STAGES[stage].width for stage in TAPS)
 
 
@@ -168,7 +166,7 @@ class LiteTrunk(nn.Module):
 
     def __init__(self, lora: LoRAConfig) -> None:
         super().__init__()
-        self.checkpointing = False
+        self.run_block: RunBlock | None = None  # None: a block is simply called
         self.widths = WIDTHS
         self.stem = Conv(3, STEM, 3, 2, 1)
         self.blocks = nn.ModuleList()
@@ -199,10 +197,8 @@ class LiteTrunk(nn.Module):
         x = F.relu6(self.stem(images), inplace=True).permute(0, 2, 3, 1)
         stages = []
         for index, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, modality, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, modality)
+            run = self.run_block
+            x = block(x, modality) if run is None else run(block, x, modality)
             if index in self.taps:
                 stages.append(x)
         return stages
@@ -246,6 +242,3 @@ def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
             flat = weight if ours == "depthwise" else weight[..., 0, 0]
             turned |= {f"blocks.{index}.{ours}.weight": flat, f"blocks.{index}.{ours}.bias": bias}
     return turned
-
-
-__all__ = ["WIDTHS", "AdaptedConv", "LiteTrunk", "from_efficientnet"]

@@ -10,15 +10,10 @@ import torch
 from sartm.classes import Classes
 from sartm.config import ModelConfig
 from sartm.errors import InputError
-from sartm.model.checkpoint import (
-    build,
-    is_model_folder,
-    load_folder,
-    require_unused,
-    save,
-)
+from sartm.model.checkpoint import is_model_folder, load_folder, refuse_options, save
 from sartm.model.exported import ExportedModel, find_export, open_export
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import build, fill, fill_encoder, summarise
 from sartm.model.hub import WEIGHTS, bundled_models, get_weights, is_hub_id
 from sartm.model.released import (
     CANVAS,
@@ -30,7 +25,7 @@ from sartm.model.released import (
     to_default_model,
 )
 from sartm.model.sartm import SARTM
-from sartm.model.sources import Weights, fill, fill_encoder, read_weights, summarise
+from sartm.model.sources import Weights, read_weights
 
 log = logging.getLogger("sartm")
 
@@ -62,7 +57,7 @@ def load(
     path = _locate(source)
     exported = find_export(path)
     if exported is not None:
-        require_unused(f"{source} is an export, which is complete", encoder, classes, canvas)
+        refuse_options(f"{source} is an export, which is complete", encoder, classes, canvas)
         return open_export(exported)
     return _load_weights(path, str(source), encoder, classes, canvas)
 
@@ -79,9 +74,9 @@ def _load_weights(
         return load_folder(path, encoder, classes, canvas)
     weights = read_weights(path)
     if weights.kind == "released":
-        require_unused(f"{source} is a released SARTM with an encoder of its own", encoder=encoder)
+        refuse_options(f"{source} is a released SARTM with an encoder of its own", encoder=encoder)
         return _build_released(weights, classes, CANVAS if canvas is None else canvas)
-    require_unused(
+    refuse_options(
         f"{source} is {weights.kind} itself and takes any size", encoder=encoder, canvas=canvas
     )
     return _build_on_sam2(weights, classes, source)

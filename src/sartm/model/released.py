@@ -18,16 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm.classes import Classes
-from sartm.config import (
-    DecoderConfig,
-    FusionConfig,
-    LoRAConfig,
-    ModelConfig,
-    ThermalRule,
-)
+from sartm.config import DecoderConfig, FusionConfig, LoRAConfig, ModelConfig, ThermalRule
 from sartm.errors import InputError
+from sartm.model.decoder import MaskDecoder
+from sartm.model.encoder import Levels
+from sartm.model.hiera import MLP
 from sartm.model.lora import AdaptedQKV
-from sartm.model.sam2 import MLP, Levels, MaskDecoder
 from sartm.model.sartm import SARTM
 
 CANVAS = 1280

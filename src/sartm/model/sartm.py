@@ -19,19 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartm.config import ModelConfig
+from sartm.config import RGB_MEAN, RGB_STD, ModelConfig
+from sartm.model.decoder import MaskDecoder, PromptCodes
+from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
-from sartm.model.lite import RGB_MEAN, RGB_STD, AdaptedConv, Conv, LiteTrunk
+from sartm.model.hiera import ENCODERS, Trunk
+from sartm.model.lite import AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
-from sartm.model.sam2 import (
-    ENCODERS,
-    ImageEncoder,
-    Levels,
-    MaskDecoder,
-    PositionCode,
-    PromptCodes,
-    Trunk,
-)
 
 if TYPE_CHECKING:
     from sartm.model.facts import ModelFacts
@@ -220,13 +214,13 @@ class SARTM(nn.Module):
         """
         if self.config.scale == 1:
             return self._predict(rgb, thermal)
-        given = rgb if rgb is not None else thermal
-        assert given is not None
+        image = rgb if rgb is not None else thermal
+        assert image is not None
         # in whole numbers, which a traced graph keeps as arithmetic on the input's size
-        padded = [side + -side % 32 for side in given.shape[2:]]
+        padded = [side + -side % 32 for side in image.shape[2:]]
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
-        below, right = padded[0] - given.shape[2], padded[1] - given.shape[3]
+        below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
         small = [None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)]
         logits = self._predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
@@ -243,7 +237,7 @@ class SARTM(nn.Module):
         return (output.logits + output.auxiliary) / 2
 
     def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
-        """A copy for inference: adapters folded in, codes cached per size, no gradients.
+        """A copy for inference: adapters folded in, no gradients.
 
         Tensors that do not change are shared with this model; `dtype` converts the weights, not
         what images are standardised by and positions are coded by.
@@ -260,11 +254,7 @@ class SARTM(nn.Module):
             if isinstance(module, AdaptedQKV | AdaptedConv | Conv):
                 folded = module.merged()
                 shared[id(module)] = folded.to(dtype) if dtype else folded
-        model = copy.deepcopy(self, shared)
-        for module in model.modules():
-            if isinstance(module, Trunk | PositionCode):
-                module.codes = {}
-        return model.eval()
+        return copy.deepcopy(self, shared).eval()
 
 
 def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:

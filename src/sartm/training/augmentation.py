@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sartm.config import ThermalRule
+from sartm.config import RGB_MEAN, ThermalRule
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.io.thermal import scale_thermal, thermal_levels
@@ -25,8 +25,6 @@ from sartm.io.thermal import scale_thermal, thermal_levels
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
-RGB_MEAN = (0.485, 0.456, 0.406)
-"""ImageNet's, by which models centre RGB: pixels that hold it are 0 after normalisation."""
 _PADDING = np.array(RGB_MEAN, np.float32)[:, None, None]
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -475,7 +473,6 @@ def _noise_bank() -> Floats:
 
 
 __all__ = [
-    "RGB_MEAN",
     "AugmentationConfig",
     "Batch",
     "TrainingItem",

@@ -17,7 +17,7 @@ from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.scoring import was_seen
 from sartm.inference.devices import Precision, choose_device, fast_precision
-from sartm.language import TextTable, takes_part
+from sartm.language import TextTable, named_classes
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
@@ -25,6 +25,7 @@ from sartm.training.batches import Splits, TrainingStatistics, fingerprint
 from sartm.training.losses import Criterion
 from sartm.training.optimizer import make_average, make_optimizer
 from sartm.training.recipes import TrainConfig, find_changes, load_recipe
+from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, write_durably
 
 log = logging.getLogger("sartm")
@@ -201,17 +202,18 @@ def build_parts(
     if source is not None:
         start_from(model, source)
     elif config.encoder:
-        from sartm.model.sources import load_encoder
+        from sartm.model.filling import load_encoder
 
         load_encoder(model, config.encoder)
-    model.image_encoder.trunk.checkpointing = config.activation_checkpointing
+    if config.activation_checkpointing:
+        recompute_activations(model)
     model.to(accelerator.device)
     classes = config.model.classes
     cosines = None if table is None else torch.from_numpy(table.matrix(classes))
     criterion = Criterion(
         config.loss,
         config.model.width,
-        torch.from_numpy(takes_part(classes)),
+        torch.from_numpy(named_classes(classes)),
         cosines,
         statistics.class_shares,
         reduce=_sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,

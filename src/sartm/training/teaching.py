@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sartm.config import ModelConfig
 from sartm.errors import InputError
+from sartm.inference.schedule import prepare_network
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
@@ -56,7 +57,7 @@ def load_teacher(
             f"the teacher {source} reads thermal by {rules[0]}, this run by {rules[1]}; train both "
             f"with the same --set model.thermal"
         )
-    network = model.merged().to(device)
+    network = prepare_network(model, device)
     return lambda batch: _shares(network, batch, theirs.scale / student.scale), model.facts
 
 
