@@ -324,8 +324,10 @@ def test_an_interrupted_run_leaves_a_video_that_plays(predictor, videos, tmp_pat
         calls.clear()
         with pytest.raises(KeyboardInterrupt):
             predict_video(Stopped(), *videos, tmp_path / f"a{suffix}", model="m")
-        assert len(read_video(tmp_path / f"a{suffix}")[0]) == 7
-        assert json.loads((tmp_path / "a.json").read_text())["interrupted"] is True
+        summary = json.loads((tmp_path / "a.json").read_text())
+        assert summary["interrupted"] is True
+        # 7, or 6 where the eighth frame was labelled before the seventh
+        assert len(read_video(tmp_path / f"a{suffix}")[0]) == summary["frames"] in (6, 7)
     assert not list(tmp_path.glob("*.tmp*"))
     assert not list(tmp_path.glob(".*"))
 
