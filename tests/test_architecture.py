@@ -55,10 +55,13 @@ evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness
-training.augmentation training.losses training.runs
-training.recipes training.journal training.teaching
-training.optimizer training.batches training.failures training.recompute
+training.settings training.losses training.runs
+training.photometry training.criterion training.recipes training.journal
+training.augmentation training.optimizer
+training.teaching training.batches training.processes training.recompute
+training.failures
 training.start
+training.validation
 training.loop
 datatools.check
 datatools.convert

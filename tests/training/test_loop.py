@@ -30,7 +30,8 @@ from golden import listing, needed
 from safetensors.torch import load_file
 from small_weights import meta_weights, small_released
 
-import sartm.training.loop
+import sartm.training.start
+import sartm.training.validation
 from sartm.classes import MFNET, Classes, default_palette
 from sartm.cli.main import main
 from sartm.config import FusionConfig, ThermalRule, from_dict, to_dict
@@ -48,13 +49,13 @@ from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.scenes import dataset as synthetic
-from sartm.training.augmentation import AugmentationConfig, Batch, TrainingSet
+from sartm.training.augmentation import Batch, TrainingSet
 from sartm.training.batches import StepBatches, measure, open_splits
+from sartm.training.criterion import Criterion
 from sartm.training.loop import Limits, train
-from sartm.training.losses import LossConfig
 from sartm.training.optimizer import learning_rate, make_average, make_optimizer
-from sartm.training.recipes import OptimConfig, TrainConfig
 from sartm.training.runs import Checkpoint, latest_checkpoint, write_checkpoint
+from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 from sartm.training.start import start_from
 from sartm.training.teaching import load_teacher
 
@@ -519,13 +520,13 @@ def test_a_loss_that_is_no_number_names_the_batch(six, tmp_path, monkeypatch):
 
 
 def test_a_gradient_that_is_no_number_names_the_batch_too(six, tmp_path, monkeypatch):
-    forward = sartm.training.loop.Criterion.forward
+    forward = Criterion.forward
 
     def kinked(self: Any, output: Any, *rest: Any) -> Any:
         terms = forward(self, output, *rest)
         return terms | {"total": terms["total"] + (0 * output.logits).square().sum().sqrt()}
 
-    monkeypatch.setattr(sartm.training.loop.Criterion, "forward", kinked)
+    monkeypatch.setattr(Criterion, "forward", kinked)
     first = next(iter(StepBatches(6, short(six).optim, 1, 0, 0)))
     text = ", ".join(f"{index:03d}" for _, index in first)
     with pytest.raises(InputError, match=rf"gradient is nan at step 1, .* {text}\."):
@@ -548,7 +549,7 @@ def test_a_file_that_goes_bad_is_named_without_a_traceback(tmp_path, monkeypatch
         bad.write_bytes(bad.read_bytes()[:200])
         return found
 
-    monkeypatch.setattr(sartm.training.loop, "measure", measure_then_spoil)
+    monkeypatch.setattr(sartm.training.start, "measure", measure_then_spoil)
     with pytest.raises(InputError, match=r"002\.png") as caught:
         train(short(data, workers=workers), tmp_path / "run", device="cpu")
     assert "Traceback" not in str(caught.value)
@@ -600,7 +601,7 @@ def test_out_of_gpu_memory_says_which_knobs_to_turn(six, tmp_path, monkeypatch, 
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     if where == "step":
-        monkeypatch.setattr(sartm.training.loop.Criterion, "forward", full)
+        monkeypatch.setattr(Criterion, "forward", full)
     else:
         monkeypatch.setattr(Predictor, "predict_batch", full)
     with pytest.raises(InputError, match=r"out of GPU memory at step \d+") as caught:
@@ -613,7 +614,7 @@ def test_out_of_memory_on_a_cpu_says_so_too(six, tmp_path, monkeypatch):
     def full(*_: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
 
-    monkeypatch.setattr(sartm.training.loop.Criterion, "forward", full)
+    monkeypatch.setattr(Criterion, "forward", full)
     with pytest.raises(InputError, match=r"out of memory at step 1"):
         train(short(six), tmp_path / "run", device="cpu")
 
@@ -622,7 +623,7 @@ def test_another_error_of_a_step_keeps_its_traceback(six, tmp_path, monkeypatch)
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(sartm.training.loop.Criterion, "forward", broken)
+    monkeypatch.setattr(Criterion, "forward", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         train(short(six), tmp_path / "run", device="cpu")
 
@@ -997,7 +998,7 @@ def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(
         kept["model"] = copy.deepcopy(model).eval()
         save(model, *arguments)
 
-    monkeypatch.setattr(sartm.training.loop, "save", keep)
+    monkeypatch.setattr(sartm.training.validation, "save", keep)
     model = replace(TINY, fusion=FusionConfig(crop=(32, 64)))
     run = tmp_path / "run"
     train(short(six, model=model, encoder=str(file)), run, limits=Limits(steps=9), device="cpu")
@@ -1135,7 +1136,7 @@ def test_a_model_is_its_own_teacher_without_loss_whatever_the_crop(tmp_path):
     label = torch.zeros(1, 44, 72, dtype=torch.long)
     taught = teacher(Batch(rgb, thermal, label, yes, yes, yes, yes))
     spoken = torch.ones(len(MFNET), dtype=torch.bool)
-    criterion = sartm.training.loop.Criterion(LossConfig(language=0), TINY.width, spoken, None)
+    criterion = Criterion(LossConfig(language=0), TINY.width, spoken, None)
     with torch.no_grad():
         terms = criterion(model(rgb, thermal), label, taught=taught)
     assert float(terms["distil"]) < 1e-6
