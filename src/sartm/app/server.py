@@ -29,17 +29,9 @@ from sartm.model.hub import bundled_models
 log = logging.getLogger("sartm")
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/codec.js": ("codec.js", "text/javascript; charset=utf-8"),
-    "/editor.js": ("editor.js", "text/javascript; charset=utf-8"),
-    "/viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/docs": ("docs.html", "text/html; charset=utf-8"),
-    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
-}
+PAGES = {"/": "index.html", "/docs": "docs.html"}
+PARTS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Content types of what the pages load, which is served under its file's name."""
 
 
 def load_predictors(
@@ -114,8 +106,7 @@ def create_app(
     )
     app.state.service = Service(predictors, limits, worker, annotation)
     app.include_router(router)
-    for path, (name, kind) in PAGE.items():
-        app.add_api_route(path, _serve_file(name, kind), include_in_schema=False)
+    _add_pages(app)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -125,9 +116,17 @@ def create_app(
     return app
 
 
-def _serve_file(name: str, kind: str) -> Callable[[], Any]:
-    content = (resources.files("sartm.app") / "static" / name).read_bytes()
+def _add_pages(app: FastAPI) -> None:
+    static = resources.files("sartm.app") / "static"
+    served = [(path, static / name, "text/html") for path, name in PAGES.items()]
+    for file in static.iterdir():
+        if kind := PARTS.get(Path(file.name).suffix):
+            served.append((f"/{file.name}", file, kind))
+    for path, file, kind in served:
+        app.add_api_route(path, _serve_file(file.read_bytes(), kind), include_in_schema=False)
 
+
+def _serve_file(content: bytes, kind: str) -> Callable[[], Any]:
     async def serve_file() -> Response:
         return Response(content, media_type=kind)
 
