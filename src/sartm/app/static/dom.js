@@ -1,0 +1,3 @@
+// The elements of the page.
+
+export const $ = (id) => document.getElementById(id);
