@@ -2,6 +2,7 @@
 
 import { $ } from "./dom.js";
 
+/** An answer that says what is wrong; its words are for the user. */
 export class Refusal extends Error {
   constructor(status, detail) {
     super(detail);
@@ -11,16 +12,28 @@ export class Refusal extends Error {
 
 let token = sessionStorage.getItem("token") ?? "";
 
-export function takeToken() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    token = given;
-    sessionStorage.setItem("token", token);
-    history.replaceState(null, "", location.pathname);
-  }
+function keepToken(text) {
+  token = text;
+  sessionStorage.setItem("token", token);
 }
 
-export async function ask(path, options = {}) {
+/** Take the token out of the page's address, where nobody shall read it. */
+export function takeToken() {
+  const found = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!found) return;
+  keepToken(found);
+  history.replaceState(null, "", location.pathname);
+}
+
+function askToken() {
+  const dialog = $("ask");
+  if (!dialog.open) dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => (keepToken($("token").value), resolve()), { once: true });
+  });
+}
+
+export async function request(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let answer;
   try {
@@ -31,16 +44,17 @@ export async function ask(path, options = {}) {
   if (answer.ok) return answer;
   if (answer.status === 401) {
     await askToken();
-    return ask(path, options);
+    return request(path, options);
   }
   const content = await answer.json().catch(() => ({}));
   throw new Refusal(answer.status, content.detail ?? `The service answered ${answer.status}.`);
 }
 
-export async function askPatiently(path, options) {
+/** Try again for a while where too many requests wait. */
+export async function requestPatiently(path, options) {
   for (let tries = 0; ; tries++) {
     try {
-      return await ask(path, options);
+      return await request(path, options);
     } catch (error) {
       if (error.status !== 429 || tries === 5) throw error;
       await new Promise((resolve) => setTimeout(resolve, 700 * (tries + 1)));
@@ -48,29 +62,18 @@ export async function askPatiently(path, options) {
   }
 }
 
-function askToken() {
-  const dialog = $("ask");
-  if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        token = $("token").value;
-        sessionStorage.setItem("token", token);
-        resolve();
-      },
-      { once: true },
-    );
-  });
+export async function requestJson(path) {
+  return (await request(path)).json();
 }
 
+export async function requestFile(path, name) {
+  const blob = await (await request(path)).blob();
+  return new File([blob], name, { type: blob.type });
+}
+
+/** Options that post fields as a form; those without value are left out. */
 export function form(fields) {
   const data = new FormData();
   for (const [name, value] of Object.entries(fields)) if (value != null) data.append(name, value);
   return { method: "POST", body: data };
-}
-
-export async function fetchFile(path, name) {
-  const blob = await (await ask(path)).blob();
-  return new File([blob], name, { type: blob.type });
 }

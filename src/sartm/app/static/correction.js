@@ -1,139 +1,76 @@
-// Correcting a label map: tools, strokes, undo and redo.
+// The bar for correcting: whether, with which tool, which class, and how large.
 
-import { $ } from "./dom.js";
-import { fill, join, stroke } from "./editor.js";
-import { drawFolder } from "./folder.js";
-import { drawLegend, setOnly } from "./legend.js";
-import { readout } from "./readout.js";
-import { coloursOf, count, readable } from "./result.js";
-import { hover, middle, panes } from "./stage.js";
-import { current, state } from "./state.js";
+import { $, checkRadio, onClick, onRadio } from "./dom.js";
+import { readable } from "./result.js";
 
-let pen = null; // the stroke in the making: {before, last, changed}
-
-export function setEditing(on) {
-  state.wish = on;
-  showEditing(on && Boolean(current()) && state.mode !== "compare");
+export function wireCorrection(state, stage, pen) {
+  state.on("results", () => drawEditing(state));
+  state.on("results edits", () => drawHistory(state.current?.history));
+  onClick("edit", () => toggleEditing(state));
+  onClick("undo", () => pen.undo());
+  onClick("redo", () => pen.redo());
+  onRadio("tool", (tool) => setTool(state, tool));
+  $("size").addEventListener("input", () => setSize(stage, $("size").value));
+  $("paint").addEventListener("change", () => setPaint(state, Number($("paint").value)));
 }
 
-export function showEditing(on) {
+export function toggleEditing(state) {
+  state.wantsEditing = !state.editing;
+  drawEditing(state);
+}
+
+function drawEditing(state) {
+  const on = state.wantsEditing && Boolean(state.current) && !state.comparing;
   const changes = on !== state.editing;
   state.editing = on;
   $("tools").hidden = !on;
+  $("edit").hidden = state.comparing;
   $("edit").setAttribute("aria-pressed", String(on));
   $("edit").textContent = on ? "Done" : "Correct";
   document.body.classList.toggle("painting", on);
-  if (on && changes && state.only !== null) setOnly(state.only);
-  if (on) fillPicker();
-  if (!on) for (const pane of panes) pane.ring = null;
-  if (changes) drawLegend();
+  if (on && changes && state.highlighted !== null) state.toggleHighlight(state.highlighted);
+  if (on) fillPicker(state);
+  else if (changes) state.changed("choice");
 }
 
-function fillPicker() {
-  const table = coloursOf(current().table);
-  const key = table.map((one) => one.name).join("\n");
+function fillPicker(state) {
+  const { classes } = state.current;
+  const key = classes.map(({ name }) => name).join("\n");
   if ($("paint").dataset.key !== key) {
     $("paint").dataset.key = key;
-    $("paint").replaceChildren(...table.map((one) => new Option(readable(one.name), one.id)));
-    if (!table.some((one) => one.id === state.paint)) state.paint = table[0].id;
+    $("paint").replaceChildren(...classes.map(({ id, name }) => new Option(readable(name), id)));
+    if (!classes.some(({ id }) => id === state.paint)) state.paint = classes[0].id;
   }
-  setPaint(state.paint);
+  setPaint(state, state.paint);
 }
 
-export function setPaint(id) {
+export function setPaint(state, id) {
   state.paint = id;
   $("paint").value = id;
-  const found = coloursOf(current().table).find((one) => one.id === id);
-  $("ink").style.background = `rgb(${found.colour})`;
-  if (state.tool === "eraser") setTool("brush");
-  drawLegend();
+  $("ink").style.background = `rgb(${state.current.classOf(id).colour})`;
+  if (state.tool === "eraser") setTool(state, "brush");
+  state.changed("choice");
 }
 
-export function setTool(tool) {
+export function nextPaint(state) {
+  if (!state.editing) return;
+  const ids = state.current.classes.map(({ id }) => id);
+  setPaint(state, ids[(ids.indexOf(state.paint) + 1) % ids.length]);
+}
+
+export function setTool(state, tool) {
   state.tool = tool;
-  for (const input of document.getElementsByName("tool")) input.checked = input.value === tool;
+  checkRadio("tool", tool);
 }
 
-export function setSize(value) {
+/** Diameter of brush and eraser in pixels of the picture. */
+export function setSize(stage, value) {
   $("size").value = value;
   $("diameter").textContent = $("size").value;
-  hover(state.pointer);
+  stage.hover(stage.state.pointer);
 }
 
-function ink(result) {
-  if (state.tool !== "eraser") return state.paint;
-  return result.table.classes.find((one) => one.rest)?.id ?? result.table.ignore;
-}
-
-export function beginStroke(point) {
-  const result = current();
-  if (!result) return;
-  pen = { result, before: result.map.labels.slice(), last: point, changed: null };
-  if (state.tool === "fill") touched(fill(result.map, point, ink(result)));
-  else continueStroke(point);
-}
-
-export function continueStroke(point) {
-  if (!pen || state.tool === "fill") return;
-  touched(stroke(pen.result.map, pen.last, point, $("size").value / 2, ink(pen.result)));
-  pen.last = point;
-}
-
-function touched(changed) {
-  if (!changed) return;
-  pen.changed = join(pen.changed, changed);
-  repaint(pen.result, changed);
-}
-
-function repaint(result, where) {
-  result.colours.paint(coloursOf(result.table), state.only, where);
-  for (const pane of panes) pane.draw();
-}
-
-export function endStroke() {
-  if (pen?.changed) {
-    pen.result.history.add(pen.result.map, pen.before, pen.changed);
-    noteEdit(pen.result);
-  }
-  pen = null;
-}
-
-export function cancelStroke() {
-  if (pen?.changed) {
-    pen.result.map.labels.set(pen.before);
-    repaint(pen.result, pen.changed);
-  }
-  pen = null;
-}
-
-/** Use the tool in the middle of the picture: correcting without a mouse. */
-export function dab() {
-  const point = middle();
-  if (!state.editing || !point) return;
-  beginStroke(point);
-  endStroke();
-}
-
-function noteEdit(result) {
-  result.edited = result.history.done.length > 0;
-  result.unsaved = result.edited || Boolean(state.folder); // undone, it differs from its file
-  count(result);
-  drawLegend();
-  drawHistory();
-  drawFolder();
-  readout();
-}
-
-export function travel(direction) {
-  const result = current();
-  const where = result && state.editing && result.history[direction](result.map);
-  if (!where) return;
-  repaint(result, where);
-  noteEdit(result);
-}
-
-export function drawHistory() {
-  const history = current()?.history;
+function drawHistory(history) {
   $("undo").disabled = !history?.done.length;
   $("redo").disabled = !history?.undone.length;
 }

@@ -1,43 +1,46 @@
 // What can be saved from the page: label map, overlay, JSON.
 
 import { encodeMasks, encodePng } from "./codec.js";
-import { $ } from "./dom.js";
-import { coloursOf } from "./result.js";
-import { baseOf, state } from "./state.js";
+import { $, make, onClick } from "./dom.js";
 
-export function stem() {
-  const name = (state.inputs.rgb ?? state.inputs.thermal).name;
+export function wireDownloads(state) {
+  state.on("results", () => ($("saves").hidden = !state.current));
+  onClick("get-labels", async () => download(await labelBlob(state), `${stem(state)}_labels.png`));
+  onClick("get-overlay", async () => download(await overlayBlob(state), `${stem(state)}_overlay.png`));
+  onClick("get-json", () => download(jsonBlob(state.current), `${stem(state)}_segments.json`));
+}
+
+function stem({ inputs }) {
+  const { name } = inputs.rgb ?? inputs.thermal;
   return name.replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "picture";
 }
 
-export function download(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
+function download(blob, name) {
+  const link = make("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-export async function labelBlob(result) {
-  result.unsaved &&= Boolean(state.folder); // a folder's labels belong into the folder
-  if (result.png && !result.edited) return new Blob([result.png], { type: "image/png" });
-  return encodePng(result.map.labels, result.map.size);
+async function labelBlob({ current, pair }) {
+  current.unsaved &&= Boolean(pair); // a folder's labels belong into the folder
+  if (current.png && !current.edited) return new Blob([current.png], { type: "image/png" });
+  return encodePng(current.map.labels, current.map.size);
 }
 
-export async function overlayBlob(result) {
-  const [height, width] = result.map.size;
+async function overlayBlob(state) {
+  const { current } = state;
+  const [height, width] = current.map.size;
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d");
-  context.drawImage(baseOf(result), 0, 0, width, height);
-  result.colours.drawOn(context, $("opacity").value / 100);
+  context.drawImage(state.pictureBelow(current), 0, 0, width, height);
+  current.colours.drawOn(context, $("opacity").value / 100);
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-export function jsonBlob(result) {
-  const { json, map, table } = result;
-  const named = coloursOf(table);
+function jsonBlob(result) {
+  const { json, map } = result;
   const segments = [...encodeMasks(map.labels, map.size)].map(([id, { counts, pixels }]) => {
-    const { name, colour } = named.find((one) => one.id === id) ?? { name: `id ${id}`, colour: [0, 0, 0] };
+    const { name, colour } = result.classOf(id);
     const share = Number((pixels / map.labels.length).toFixed(6));
     return { id, name, colour, pixels, share, segmentation: { size: map.size, counts } };
   });

@@ -1,86 +1,87 @@
 // The folder to annotate: stepping through its pairs and saving their labels.
 
-import { ask, fetchFile } from "./api.js";
+import { request, requestFile, requestJson } from "./api.js";
 import { encodePng } from "./codec.js";
-import { $ } from "./dom.js";
+import { $, onClick } from "./dom.js";
 import { label } from "./labelling.js";
-import { attempt, mayLeave, say } from "./notices.js";
-import { drawInputs } from "./pair.js";
-import { showAll } from "./pictures.js";
-import { createResult } from "./result.js";
-import { current, state } from "./state.js";
+import { attempt, confirmLoss, say } from "./notices.js";
+import { showFiles } from "./pictures.js";
+import { Result } from "./result.js";
 
-export async function openFolder() {
-  const info = await (await ask("/v1/annotation")).json();
-  if (!info.pairs.length) return;
-  state.listed = info;
-  const first = info.pairs.findIndex((pair) => !pair.saved);
-  await step(Math.max(first, 0));
+export function wireFolder(state) {
+  state.on("results edits", () => drawFolder(state));
+  onClick("previous", () => goBack(state));
+  onClick("next", () => goOn(state));
+  onClick("save", () => save(state));
 }
 
-export async function step(index) {
-  const info = state.listed;
-  if (!info || index < 0 || index >= info.pairs.length || !mayLeave()) return;
+/** Begin at the first pair that is not saved. */
+export async function openFolder(state) {
+  const annotation = await requestJson("/v1/annotation");
+  if (!annotation.pairs.length) return;
+  state.annotation = annotation;
+  await step(state, Math.max(annotation.pairs.findIndex((pair) => !pair.saved), 0));
+}
+
+async function step(state, index) {
+  const { annotation } = state;
+  if (index < 0 || index >= annotation.pairs.length || !confirmLoss(state)) return;
   const run = ++state.run;
-  await attempt(async () => {
-    const pair = info.pairs[index];
-    const chosen = { rgb: null, thermal: null };
+  await attempt(state, async () => {
+    const pair = annotation.pairs[index];
+    const files = { rgb: null, thermal: null };
     for (const kind of ["rgb", "thermal"]) {
-      if (pair[kind]) chosen[kind] = await fetchFile(`/v1/annotation/${index}/${kind}`, pair.name);
+      if (pair[kind]) files[kind] = await requestFile(`/v1/annotation/${index}/${kind}`, pair.name);
     }
-    const shown = await showAll(chosen);
-    const saved = pair.labelled ? await savedResult(index) : null;
+    const inputs = await showFiles(files);
+    const saved = pair.labelled ? await savedResult(state, index) : null;
     if (run !== state.run) return;
-    state.folder = { classes: info.classes, ignore: info.ignore, index };
-    state.at = index;
-    state.inputs = shown;
+    Object.assign(state, { pairIndex: index, lastPairIndex: index, inputs, saved, wantsEditing: true, mode: "both" });
     state.results.clear();
-    state.saved = saved;
-    state.wish = true;
-    state.mode = "both";
-    drawInputs();
-    await label();
+    state.changed("inputs");
+    await label(state);
   });
 }
 
 /** To the next pair, or back to the one that was left for something else. */
-export function goOn() {
-  step(state.folder ? state.folder.index + 1 : state.at);
+export function goOn(state) {
+  if (state.annotation) step(state, state.pair ? state.pairIndex + 1 : state.lastPairIndex);
 }
 
-async function savedResult(index) {
-  const json = await (await ask(`/v1/annotation/${index}/label`)).json();
-  return createResult({ ...json, note: "", modalities: [] }, state.listed);
+export function goBack(state) {
+  if (state.pair) step(state, state.pairIndex - 1);
 }
 
-export async function save() {
-  const result = current();
-  if (!state.folder || !result) return;
-  const { index } = state.folder;
-  const info = state.listed;
-  const done = await attempt(async () => {
-    const body = await encodePng(result.map.labels, result.map.size);
-    await ask(`/v1/annotation/${index}/label`, { method: "PUT", body });
+async function savedResult(state, index) {
+  const json = await requestJson(`/v1/annotation/${index}/label`);
+  return new Result({ ...json, note: "", modalities: [] }, state.annotation, state.highlighted);
+}
+
+export async function save(state) {
+  const { annotation, current, pair, pairIndex } = state;
+  if (!pair || !current) return;
+  const done = await attempt(state, async () => {
+    const body = await encodePng(current.map.labels, current.map.size);
+    await request(`/v1/annotation/${pairIndex}/label`, { method: "PUT", body });
     return true;
   });
   if (!done) return;
-  result.unsaved = false;
-  Object.assign(info.pairs[index], { saved: true, labelled: true });
-  say(`Saved ${info.pairs[index].name}`, true);
-  drawFolder();
-  if (index + 1 < info.pairs.length) await step(index + 1);
+  current.unsaved = false;
+  Object.assign(pair, { saved: true, labelled: true });
+  say(`Saved ${pair.name}`, true);
+  drawFolder(state);
+  await step(state, pairIndex + 1);
 }
 
-export function drawFolder() {
-  $("folder").hidden = !state.listed;
-  if (!state.listed) return;
-  const { pairs, name } = state.listed;
-  const done = pairs.filter((pair) => pair.saved).length;
-  const index = state.folder?.index;
-  $("pair").textContent = index == null ? name : pairs[index].name;
-  $("progress").textContent = index == null ? `${done} of ${pairs.length} saved` : `${index + 1} of ${pairs.length}, ${done} saved`;
-  $("previous").disabled = !index;
-  $("next").disabled = index != null && index + 1 >= pairs.length;
-  $("save").disabled = index == null || !current() || state.mode === "compare";
-  $("saved").hidden = index == null || !pairs[index].saved || Boolean(current()?.unsaved);
+function drawFolder({ annotation, comparing, current, pair, pairIndex }) {
+  $("folder").hidden = !annotation;
+  if (!annotation) return;
+  const { pairs, name } = annotation;
+  const done = pairs.filter(({ saved }) => saved).length;
+  $("pair").textContent = pair?.name ?? name;
+  $("progress").textContent = pair ? `${pairIndex + 1} of ${pairs.length}, ${done} saved` : `${done} of ${pairs.length} saved`;
+  $("previous").disabled = !pairIndex;
+  $("next").disabled = Boolean(pair) && pairIndex + 1 >= pairs.length;
+  $("save").disabled = !pair || !current || comparing;
+  $("saved").hidden = !pair?.saved || Boolean(current?.unsaved);
 }

@@ -1,61 +1,62 @@
 // What keys do.
 
-import { dab, setEditing, setPaint, setSize, setTool, travel } from "./correction.js";
-import { $ } from "./dom.js";
-import { goOn, save, step } from "./folder.js";
-import { coloursOf } from "./result.js";
-import { panes, setBase, setOpacity, toggleOverlay, view, zoomBy } from "./stage.js";
-import { current, state } from "./state.js";
-
-const KEYS = {
-  1: () => state.inputs.rgb && setBase("rgb"),
-  2: () => state.inputs.thermal && setBase("thermal"),
-  3: () => current()?.bitmap && setBase("confidence"),
-  o: toggleOverlay,
-  "[": () => setOpacity(Number($("opacity").value) - 10),
-  "]": () => setOpacity(Number($("opacity").value) + 10),
-  "{": () => setSize(Math.round($("size").value / 1.3 - 0.5)),
-  "}": () => setSize(Math.round($("size").value * 1.3 + 0.5)),
-  "+": () => zoomBy(1.4),
-  "=": () => zoomBy(1.4),
-  "-": () => zoomBy(1 / 1.4),
-  0: () => panes[0]?.fit(),
-  c: () => current() && setEditing(!state.editing),
-  b: () => setTool("brush"),
-  e: () => setTool("eraser"),
-  f: () => setTool("fill"),
-  q: () => {
-    if (!state.editing) return;
-    const ids = coloursOf(current().table).map((one) => one.id);
-    setPaint(ids[(ids.indexOf(state.paint) + 1) % ids.length]);
-  },
-  p: () => state.folder && step(state.folder.index - 1),
-  n: goOn,
-  s: save,
-  "?": () => $("keys").showModal(),
-};
+import { nextPaint, setSize, setTool, toggleEditing } from "./correction.js";
+import { $, onClick } from "./dom.js";
+import { goBack, goOn, save } from "./folder.js";
 
 const ARROWS = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
 
-export function onKey(event) {
+export function wireKeyboard(state, stage, pen) {
+  const actions = keyActions(state, stage);
+  document.addEventListener("keydown", (event) => onKey(event, actions, state, stage, pen));
+  onClick("help", actions["?"]);
+}
+
+function keyActions(state, stage) {
+  return {
+    1: () => state.inputs.rgb && state.setBase("rgb"),
+    2: () => state.inputs.thermal && state.setBase("thermal"),
+    3: () => state.current?.bitmap && state.setBase("confidence"),
+    o: () => stage.toggleClasses(),
+    "[": () => stage.setOpacity(Number($("opacity").value) - 10),
+    "]": () => stage.setOpacity(Number($("opacity").value) + 10),
+    "{": () => setSize(stage, Math.round($("size").value / 1.3 - 0.5)),
+    "}": () => setSize(stage, Math.round($("size").value * 1.3 + 0.5)),
+    "+": () => stage.zoom(1.4),
+    "=": () => stage.zoom(1.4),
+    "-": () => stage.zoom(1 / 1.4),
+    0: () => stage.fit(),
+    c: () => state.current && toggleEditing(state),
+    b: () => setTool(state, "brush"),
+    e: () => setTool(state, "eraser"),
+    f: () => setTool(state, "fill"),
+    q: () => nextPaint(state),
+    p: () => goBack(state),
+    n: () => goOn(state),
+    s: () => save(state),
+    "?": () => $("keys").showModal(),
+  };
+}
+
+function onKey(event, actions, state, stage, pen) {
   if (document.querySelector("dialog[open]")) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (event.ctrlKey || event.metaKey) {
-    const back = key === "z" && !event.shiftKey;
     if (key !== "z" && key !== "y") return;
     event.preventDefault();
-    travel(back ? "undo" : "redo");
+    if (key === "z" && !event.shiftKey) pen.undo();
+    else pen.redo();
     return;
   }
   const onCanvas = document.activeElement?.tagName === "CANVAS";
   if (onCanvas && ARROWS[key]) {
     event.preventDefault();
     state.pointer = null;
-    view.pan(...ARROWS[key]);
+    stage.view.pan(...ARROWS[key]);
   } else if (onCanvas && key === " ") {
     event.preventDefault();
-    dab();
-  } else if (KEYS[key] && !event.altKey && document.activeElement?.tagName !== "SELECT") {
-    KEYS[key]();
+    if (state.editing && stage.middle) pen.dab(stage.middle);
+  } else if (actions[key] && !event.altKey && document.activeElement?.tagName !== "SELECT") {
+    actions[key]();
   }
 }

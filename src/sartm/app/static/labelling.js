@@ -1,47 +1,63 @@
 // Label maps from the service, one per choice of what the model sees.
 
-import { askPatiently, form } from "./api.js";
-import { $ } from "./dom.js";
-import { attempt } from "./notices.js";
-import { drawInputs } from "./pair.js";
-import { show } from "./pictures.js";
-import { understand } from "./result.js";
-import { refresh } from "./stage.js";
-import { modes, state } from "./state.js";
+import { form, requestPatiently } from "./api.js";
+import { $, checkRadio, onRadio } from "./dom.js";
+import { attempt, confirmLoss } from "./notices.js";
+import { showFile } from "./pictures.js";
+import { readResult } from "./result.js";
 
-export async function label() {
+/** Get what is shown and not there yet. */
+export async function label(state) {
   const run = ++state.run;
   const { rgb, thermal } = state.inputs;
-  if (!rgb && !thermal) return refresh();
-  if (!$("resize-row").hidden && !$("resize").checked) return refresh();
+  if (!(rgb || thermal) || (state.sizesDiffer && !$("resize").checked)) return state.changed("results");
   if (state.saved && state.mode === "both") state.results.set("both", state.saved);
-  refresh();
-  for (const mode of modes()) {
+  state.changed("results");
+  for (const mode of state.shownModes) {
     if (state.results.has(mode)) continue;
     const fields = {
-      rgb: rgb?.file, thermal: thermal?.inside ? null : thermal?.file, model: $("model").value,
-      modality: mode, output: "json", maps: "true",
-      resize_thermal: !$("resize-row").hidden,
+      rgb: rgb?.file, thermal: thermal?.file, model: state.model,
+      modality: mode, output: "json", maps: "true", resize_thermal: state.sizesDiffer,
     };
-    await attempt(async () => {
-      const answer = await askPatiently("/v1/segment", form(fields));
-      const result = await understand(await answer.json());
+    await attempt(state, async () => {
+      const answer = await requestPatiently("/v1/segment", form(fields));
+      const result = await readResult(state, await answer.json());
       if (run !== state.run) return;
       state.results.set(mode, result);
       if (!state.inputs.thermal && result.json.modalities.includes("thermal")) {
-        const bitmap = await show(rgb.file, "fourth");
+        const bitmap = await showFile(rgb.file, "fourth");
         state.inputs.thermal = { file: null, bitmap, name: "4th channel", inside: true };
-        drawInputs();
+        state.changed("inputs");
       }
-      refresh();
+      state.changed("results");
     });
     if (run !== state.run) return;
   }
 }
 
-export function setMode(mode) {
+export function setMode(state, mode) {
   state.mode = mode;
-  for (const input of document.getElementsByName("mode")) input.checked = input.value === mode;
-  if (mode !== "compare") state.size = null; // the pane's width changes: fit again
-  label();
+  checkRadio("mode", mode);
+  if (!state.comparing) state.fittedSize = null; // the pane's width changes: fit again
+  label(state);
+}
+
+/** Label anew: other results are wanted of the same pictures. */
+function relabel(state) {
+  state.results.clear();
+  label(state);
+}
+
+export function wireLabelling(state) {
+  onRadio("mode", (mode) => setMode(state, mode));
+  $("resize").addEventListener("change", () => relabel(state));
+  $("model").addEventListener("change", () => {
+    if (!confirmLoss(state)) {
+      $("model").value = state.model;
+      return;
+    }
+    state.model = $("model").value;
+    state.saved = null;
+    relabel(state);
+  });
 }

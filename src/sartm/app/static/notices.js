@@ -1,23 +1,19 @@
 // What the user is told and asked: messages, the sign of work, what would be lost.
 
 import { Refusal } from "./api.js";
-import { $ } from "./dom.js";
-import { state } from "./state.js";
+import { $, make } from "./dom.js";
 
 export function say(text, good = false) {
-  const toast = document.createElement("div");
-  toast.className = good ? "toast good" : "toast";
-  toast.append(Object.assign(document.createElement("span"), { textContent: text }));
-  const close = Object.assign(document.createElement("button"), { textContent: "×", type: "button" });
+  const close = make("button", { textContent: "×", type: "button" });
   close.setAttribute("aria-label", "Close this message");
+  const toast = make("div", { className: good ? "toast good" : "toast" }, make("span", { textContent: text }), close);
   close.addEventListener("click", () => toast.remove());
-  toast.append(close);
   $("toasts").replaceChildren(...[...$("toasts").children].slice(-2), toast);
   setTimeout(() => toast.remove(), good ? 2500 : 9000);
 }
 
-/** Run something the user asked for; what goes wrong is said, not thrown. */
-export async function attempt(work) {
+/** Run something the user wants done; what goes wrong is said, not thrown. */
+export async function attempt(state, work) {
   state.busy++;
   $("busy").hidden = false;
   try {
@@ -31,7 +27,7 @@ export async function attempt(work) {
   }
 }
 
-export function mayLeave() {
-  const unsaved = [...state.results.values()].some((one) => one.unsaved);
-  return !unsaved || window.confirm("What you corrected is not saved. Go on without it?");
+/** Whether corrections that are not saved may be given up. */
+export function confirmLoss(state) {
+  return !state.unsaved || window.confirm("What you corrected is not saved. Go on without it?");
 }

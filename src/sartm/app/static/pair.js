@@ -1,13 +1,15 @@
 // The pair of pictures: chosen, dropped or pasted, and shown in its two slots.
 
-import { $ } from "./dom.js";
+import { $, checkRadio, onClick } from "./dom.js";
 import { label, setMode } from "./labelling.js";
-import { attempt, mayLeave } from "./notices.js";
-import { looksThermal, showAll } from "./pictures.js";
-import { leaveFolder, state } from "./state.js";
+import { attempt, confirmLoss } from "./notices.js";
+import { looksThermal, showFiles } from "./pictures.js";
 
-export async function place(files, kind = null) {
-  if (!files.length || !mayLeave()) return;
+const KINDS = ["rgb", "thermal"];
+
+/** Take files of the user; without a kind, it is guessed which is which. */
+async function place(state, files, kind = null) {
+  if (!files.length || !confirmLoss(state)) return;
   const chosen = {};
   if (kind && files.length === 1) {
     chosen[kind] = files[0];
@@ -20,73 +22,80 @@ export async function place(files, kind = null) {
       chosen.thermal = files[second ? 0 : 1];
     }
   }
-  leaveFolder();
-  await choose(chosen);
+  state.leaveFolder();
+  await choose(state, chosen);
 }
 
 /** Take new pictures (null removes one) and label them. */
-export async function choose(chosen) {
+export async function choose(state, files) {
   const run = ++state.run;
-  await attempt(async () => {
-    const shown = await showAll(chosen);
+  await attempt(state, async () => {
+    const inputs = await showFiles(files);
     if (run !== state.run) return;
     if (state.inputs.thermal?.inside) state.inputs.thermal = null;
-    Object.assign(state.inputs, shown);
+    Object.assign(state.inputs, inputs);
     state.results.clear();
     state.saved = null;
-    drawInputs();
-    await label();
+    state.changed("inputs");
+    await label(state);
   });
 }
 
-export function drawInputs() {
-  for (const kind of ["rgb", "thermal"]) {
-    const slot = $(`slot-${kind}`);
-    const input = state.inputs[kind];
-    slot.classList.toggle("filled", Boolean(input));
-    slot.querySelector(".remove").hidden = !input || Boolean(input.inside);
-    slot.querySelector(".name").textContent = input?.name ?? "";
-    const canvas = slot.querySelector("canvas");
-    canvas.width = input ? 320 : 0;
-    canvas.height = input ? Math.round((320 * input.bitmap.height) / input.bitmap.width) : 0;
-    if (input) canvas.getContext("2d").drawImage(input.bitmap, 0, 0, canvas.width, canvas.height);
-  }
+function drawPair(state) {
   const { rgb, thermal } = state.inputs;
-  const differ = rgb && thermal && !thermal.inside && (rgb.bitmap.width !== thermal.bitmap.width || rgb.bitmap.height !== thermal.bitmap.height);
-  $("resize-row").hidden = !differ;
-  const any = rgb || thermal;
+  const any = Boolean(rgb || thermal);
+  const both = Boolean(rgb && thermal);
+  for (const kind of KINDS) drawSlot($(`slot-${kind}`), state.inputs[kind]);
+  $("resize-row").hidden = !state.sizesDiffer;
   if (!state.inputs[state.base] && state.base !== "confidence") state.base = rgb ? "rgb" : "thermal";
-  for (const element of [$("views"), $("panes"), $("sees")]) element.hidden = !any;
-  $("empty").hidden = Boolean(any);
+  for (const id of ["views", "panes", "sees"]) $(id).hidden = !any;
+  $("empty").hidden = any;
   $("chips").hidden = !any || !$("chips").children.length;
   document.body.classList.toggle("start", !any);
-  const two = Boolean(rgb && thermal);
-  for (const input of document.getElementsByName("mode")) {
-    input.disabled = !two;
-    input.checked = input.value === state.mode;
-  }
-  if (!two && state.mode !== "both") setMode("both");
+  for (const input of document.getElementsByName("mode")) input.disabled = !both;
+  checkRadio("mode", state.mode);
+  if (!both && state.mode !== "both") setMode(state, "both");
 }
 
-export function browse(kind) {
+function drawSlot(slot, input) {
+  slot.classList.toggle("filled", Boolean(input));
+  slot.querySelector(".remove").hidden = !input || Boolean(input.inside);
+  slot.querySelector(".name").textContent = input?.name ?? "";
+  const canvas = slot.querySelector("canvas");
+  canvas.width = input ? 320 : 0;
+  canvas.height = input ? Math.round((320 * input.bitmap.height) / input.bitmap.width) : 0;
+  if (input) canvas.getContext("2d").drawImage(input.bitmap, 0, 0, canvas.width, canvas.height);
+}
+
+function browse(kind) {
   $("file").dataset.kind = kind ?? "";
   $("file").multiple = !kind;
   $("file").click();
 }
 
-export function wireSlot(kind) {
-  const slot = $(`slot-${kind}`);
-  slot.querySelector(".pick").addEventListener("click", () => browse(kind));
-  slot.querySelector(".remove").addEventListener("click", () => {
-    if (!mayLeave()) return;
-    if (state.folder) state.folder = null;
-    choose({ [kind]: null });
+export function wirePair(state) {
+  state.on("inputs", () => drawPair(state));
+  onClick("browse", () => browse(null));
+  $("file").addEventListener("change", () => {
+    place(state, [...$("file").files], $("file").dataset.kind || null);
+    $("file").value = "";
   });
+  for (const kind of KINDS) {
+    const slot = $(`slot-${kind}`);
+    slot.querySelector(".pick").addEventListener("click", () => browse(kind));
+    slot.querySelector(".remove").addEventListener("click", () => {
+      if (!confirmLoss(state)) return;
+      state.pairIndex = null;
+      choose(state, { [kind]: null });
+    });
+  }
+  wireDrops(state);
 }
 
-export function wireDrops() {
+function wireDrops(state) {
   const filesOf = (data) => [...(data?.files ?? [])];
   const slotOf = (event) => event.target.closest?.(".slot");
+  const kindOf = (slot) => slot?.id.replace("slot-", "");
   const mark = (event) => {
     for (const slot of document.querySelectorAll(".slot")) slot.classList.toggle("over", slot === (event && slotOf(event)));
     $("drop").hidden = !event || Boolean(slotOf(event));
@@ -100,12 +109,12 @@ export function wireDrops() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     mark(null);
-    place(filesOf(event.dataTransfer), slotOf(event)?.id.replace("slot-", "") ?? null);
+    place(state, filesOf(event.dataTransfer), kindOf(slotOf(event)));
   });
   document.addEventListener("paste", (event) => {
     const files = filesOf(event.clipboardData);
     const slot = document.activeElement?.closest(".slot");
     const free = state.inputs.rgb && !state.inputs.thermal ? "thermal" : null;
-    if (files.length) place(files, slot?.id.replace("slot-", "") ?? free);
+    if (files.length) place(state, files, kindOf(slot) ?? free);
   });
 }

@@ -1,73 +1,90 @@
-// A label map of the service: its classes, colours, shares, and what lies at a point.
+// A label map of the service: its classes, colours and shares, what lies at a point, its changes.
 
 import { fromBase64, paintMask } from "./codec.js";
 import { History } from "./editor.js";
-import { classTable, state } from "./state.js";
+import { pixelsOf } from "./pictures.js";
 import { Colours } from "./viewer.js";
 
 const IGNORE_COLOUR = [255, 255, 255];
 
-/** An answer of the service as a map that can be drawn and corrected. */
-export async function understand(json) {
-  const png = fromBase64(json.label_png);
-  const bitmap = await createImageBitmap(new Blob([fromBase64(json.confidence_png)], { type: "image/png" }));
-  delete json.label_png;
-  delete json.confidence_png;
-  const result = createResult(json, classTable());
-  Object.assign(result, { png: result.renamed ? null : png, bitmap, confidence: greyOf(bitmap) });
-  return result;
-}
+export class Result {
+  bitmap = null; // the confidence as picture
+  confidence = null; // 0-255 per pixel
+  png = null; // the label map as the service sent it
+  edited = false;
+  unsaved = false;
+  history = new History();
 
-/** Class ids go by name, because a folder's table need not be the model's. */
-export function createResult(json, table) {
-  const [height, width] = json.size;
-  const wide = table.ignore > 255 || table.classes.length > 256;
-  const map = { size: json.size, labels: new (wide ? Uint16Array : Uint8Array)(width * height) };
-  const rest = table.classes.find((one) => one.rest)?.id ?? table.ignore;
-  let renamed = false;
-  for (const segment of json.segments) {
-    const same = table.classes[segment.id]?.name === segment.name || segment.id === table.ignore;
-    const named = table.classes.find((one) => one.name === segment.name)?.id ?? rest;
-    const id = same ? segment.id : named;
-    renamed ||= !same;
-    paintMask(map.labels, map.size, segment.segmentation.counts, id);
+  /** `json` has size and segments; `table` is {classes, ignore}. */
+  constructor(json, table, highlighted) {
+    this.json = json;
+    this.table = table;
+    this.classes = [...table.classes, { id: table.ignore, name: "ignore", colour: IGNORE_COLOUR, rest: false }];
+    const [height, width] = json.size;
+    const wide = table.ignore > 255 || table.classes.length > 256;
+    this.map = { size: json.size, labels: new (wide ? Uint16Array : Uint8Array)(width * height) };
+    this.renamed = this.#paintSegments();
+    this.colours = new Colours(this.map);
+    this.paint(highlighted);
+    this.count();
   }
-  const result = { json, map, table, renamed, edited: false, history: new History(), colours: new Colours(map) };
-  result.colours.paint(coloursOf(table), state.only);
-  count(result);
-  return result;
+
+  /** Class ids go by name, because a folder's table need not be the model's; whether any differed. */
+  #paintSegments() {
+    const { classes, ignore } = this.table;
+    let renamed = false;
+    for (const { id, name, segmentation } of this.json.segments) {
+      const same = classes[id]?.name === name || id === ignore;
+      const named = classes.find((entry) => entry.name === name)?.id ?? this.restId;
+      renamed ||= !same;
+      paintMask(this.map.labels, this.map.size, segmentation.counts, same ? id : named);
+    }
+    return renamed;
+  }
+
+  /** What is left where a class is taken away. */
+  get restId() {
+    return this.table.classes.find((entry) => entry.rest)?.id ?? this.table.ignore;
+  }
+
+  classOf(id) {
+    return this.classes.find((entry) => entry.id === id) ?? { name: `id ${id}`, colour: [0, 0, 0] };
+  }
+
+  paint(highlighted, where = null) {
+    this.colours.paint(this.classes, highlighted, where);
+  }
+
+  count() {
+    const pixels = new Uint32Array(65536);
+    for (const id of this.map.labels) pixels[id]++;
+    this.counts = new Map(this.classes.filter(({ id }) => pixels[id]).map(({ id }) => [id, pixels[id]]));
+  }
+
+  share(id) {
+    return (this.counts.get(id) ?? 0) / this.map.labels.length;
+  }
+
+  /** What is at a point of the picture; null outside. */
+  at(point) {
+    const [height, width] = this.map.size;
+    const x = Math.floor(point.x);
+    const y = Math.floor(point.y);
+    if (x < 0 || y < 0 || x >= width || y >= height) return null;
+    const { name, colour } = this.classOf(this.map.labels[y * width + x]);
+    const sure = this.confidence && !this.edited ? percent(this.confidence[y * width + x] / 255) : "";
+    return { x, y, name: readable(name), colour, sure };
+  }
 }
 
-export function coloursOf(table) {
-  return [...table.classes, { id: table.ignore, name: "ignore", colour: IGNORE_COLOUR, rest: false }];
-}
-
-function greyOf(bitmap) {
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, 0, 0);
-  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
-  return Uint8Array.from({ length: bitmap.width * bitmap.height }, (_, i) => data[4 * i]);
-}
-
-export function count(result) {
-  result.counts = new Map();
-  const counts = new Uint32Array(65536);
-  for (const id of result.map.labels) counts[id]++;
-  for (const { id } of coloursOf(result.table)) if (counts[id]) result.counts.set(id, counts[id]);
-}
-
-export function spotAt(result, point) {
-  if (!result || !point) return null;
-  const [height, width] = result.map.size;
-  const x = Math.floor(point.x);
-  const y = Math.floor(point.y);
-  if (x < 0 || y < 0 || x >= width || y >= height) return null;
-  const id = result.map.labels[y * width + x];
-  const found = coloursOf(result.table).find((one) => one.id === id) ?? { name: `id ${id}`, colour: [0, 0, 0] };
-  const sure = result.confidence && !result.edited ? percent(result.confidence[y * width + x] / 255) : "";
-  const name = readable(found.name);
-  return { x, y, name, colour: found.colour, sure, words: `${name} ${sure}` };
+/** An answer of the service, with both maps, as a result that can be drawn and corrected. */
+export async function readResult(state, { label_png, confidence_png, ...json }) {
+  const png = fromBase64(label_png);
+  const bitmap = await createImageBitmap(new Blob([fromBase64(confidence_png)], { type: "image/png" }));
+  const result = new Result(json, state.table, state.highlighted);
+  const data = pixelsOf(bitmap);
+  const confidence = Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
+  return Object.assign(result, { png: result.renamed ? null : png, bitmap, confidence });
 }
 
 export const readable = (name) => name.replaceAll("_", " ");
