@@ -110,7 +110,7 @@ def create_app(
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(Guard, worker=worker, limits=limits, token=token, hosts=hosts)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
@@ -152,7 +152,7 @@ async def _input_error(_: Request, error: Exception) -> Response:
 
 async def _validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    found = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()]
     return problem(422, "; ".join(found[:5])[:1000])
 
 
@@ -162,7 +162,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return problem(error.status_code, str(error.detail), headers)
 
 
-async def _bug(_: Request, error: Exception) -> Response:
+async def _unexpected_error(_: Request, error: Exception) -> Response:
     log.error("a request failed", exc_info=error)
     return problem(500, "this is a fault of the service; its log says more")
 
