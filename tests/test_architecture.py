@@ -21,7 +21,7 @@ registration.edge_fields
 registration.calibration
 registration.estimate
 data.layouts
-data.pairs data.finding
+data.pairs data.finding data.gaps
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.sensors
 scenes.vehicles
@@ -63,8 +63,9 @@ training.failures
 training.start
 training.validation
 training.loop
-datatools.check
-datatools.convert
+datatools.survey
+datatools.stats datatools.sheet datatools.writing
+datatools.check datatools.convert datatools.align
 export demo
 benchmark
 app.worker app.masks
