@@ -19,12 +19,15 @@ io.decode
 io.thermal io.labels io.cameras
 registration.edge_fields
 registration.calibration
+registration.search
 registration.estimate
 data.layouts
 data.pairs data.finding data.gaps
 scenes.canvas
-scenes.persons scenes.objects scenes.street scenes.sensors
-scenes.vehicles
+scenes.persons scenes.objects scenes.street scenes.light
+scenes.vehicles scenes.surroundings scenes.sensors
+scenes.bikes scenes.conditions
+scenes.composition
 scenes.dataset
 model.lora model.hub model.tensors
 model.hiera
