@@ -53,6 +53,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class FilePatterns:
+    """The table [files]: paths relative to dataset.toml, with {split} and {name}."""
+
     rgb: str = ""
     thermal: str = ""
     four_channel: str = ""
@@ -190,6 +192,7 @@ def _open_toml(path: Path, labels: bool) -> Layout:
 
 
 def check_patterns(path: Path, toml: DatasetFile) -> None:
+    """Refuse [files] that name too much, too little, or no {name}."""
     files = toml.files
     if files.four_channel and (files.rgb or files.thermal):
         raise InputError(
@@ -275,6 +278,7 @@ def _names_matching(root: Path, pattern: str) -> list[str]:
 def plain_layout(
     root: Path, arrangement: Arrangement, splits: dict[str, tuple[Pair, ...]]
 ) -> Layout:
+    """The data set of a folder without a dataset.toml, in one of the known arrangements."""
     some = [pair for pairs in splits.values() for pair in pairs]
     data = arrangement.data or _recognise_data(root, arrangement, some)
     day_night = data in ("mfnet", "msrs")
@@ -339,6 +343,7 @@ def _listed_splits(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair
 def pairs_in(
     root: Path, arrangement: Arrangement, folder: str, names: Iterable[str], source: str
 ) -> tuple[Pair, ...]:
+    """The pairs of these names in the folders of an arrangement."""
     rgb = index_images(root / arrangement.rgb.format(split=folder))
     label = index_images(root / arrangement.label.format(split=folder))
     one_file = not arrangement.thermal
@@ -404,6 +409,7 @@ def read_list(path: Path, root: Path) -> list[str]:
 
 
 def read_text(path: Path) -> str:
+    """A list or dataset.toml as text, of a size that one would write."""
     try:
         if path.stat().st_size > _LARGEST_TEXT:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a text file")
@@ -422,6 +428,3 @@ def _unrecognised(root: Path) -> str:
         f"{root}: no known layout; found {found or 'nothing'}. Expected a dataset.toml, or the "
         f"folders of a benchmark with their lists or splits: {'; '.join(kinds)}"
     )
-
-
-__all__ = ["Layout", "Pair", "ThermalUnit", "open_layout"]

@@ -12,18 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.data.gaps import open_what_is_there
-from sartm.data.layouts import (
-    Layout,
-    Pair,
-)
+from sartm.data.layouts import Layout, Pair
 from sartm.datatools.sheet import draw_contact_sheet
-from sartm.datatools.survey import (
-    _WRAPPED_SHARE,
-    Facts,
-    inspect_pair,
-    over_all,
-    splits_of_pairs,
-)
+from sartm.datatools.survey import _WRAPPED_SHARE, Facts, inspect_pair, over_all, splits_of_pairs
 
 Array = npt.NDArray[Any]
 Severity = Literal["error", "warning"]
@@ -181,8 +172,8 @@ def check_dataset(path: str | Path, out: str | Path | None = None, offsets: int 
         str(layout.root),
         layout.classes.names,
         counts,
-        tally(f"{one.size[0]}x{one.size[1]}" for one in facts if one.size),
-        tally(one.heat.kind for one in facts if one.heat),
+        dict(Counter(f"{one.size[0]}x{one.size[1]}" for one in facts if one.size).most_common()),
+        dict(Counter(one.heat.kind for one in facts if one.heat).most_common()),
         offset,
         tuple(sorted(found, key=lambda finding: finding.severity)),
         str(sheet) if sheet else None,
@@ -293,17 +284,3 @@ def _shifted(offset: Offset | None, facts: Sequence[Facts]) -> list[Finding]:
         f"lie on the RGB images (median of {offset.pairs} pairs): sartm data align"
     )
     return [Finding("warning", "offset", message)]
-
-
-def tally(words: Iterable[str]) -> dict[str, int]:
-    return dict(Counter(words).most_common())
-
-
-__all__ = [
-    "OFFICIAL",
-    "Check",
-    "Finding",
-    "Offset",
-    "SplitCount",
-    "check_dataset",
-]

@@ -222,9 +222,3 @@ def _fit_numbers(thermal: Array, plan: Plan, pair: Pair) -> Array:
             f"{plan.thermal_bits} bits; convert to dataset.toml, or scale them with --lossy"
         )
     return thermal
-
-
-__all__ = [
-    "Conversion",
-    "convert_dataset",
-]

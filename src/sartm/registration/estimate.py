@@ -219,14 +219,3 @@ def estimate_offset(rgb: Array, thermal: Array) -> tuple[float, float]:
         -level.step * (x - REACH) / to_grid[0, 0],
         -level.step * (y - REACH) / to_grid[1, 1],
     )
-
-
-__all__ = [
-    "AlignedThermal",
-    "Alignment",
-    "Model",
-    "align_thermal",
-    "estimate_alignment",
-    "estimate_offset",
-    "estimate_rig_alignment",
-]

@@ -6,11 +6,7 @@ import numpy as np
 
 from sartm.scenes.canvas import Shape, Stage, box, ellipse, limb, points, ring
 from sartm.scenes.persons import draw_rider
-from sartm.scenes.vehicles import (
-    BIKE,
-    PAINTS,
-    disc,
-)
+from sartm.scenes.vehicles import BIKE, PAINTS, disc
 
 
 def draw_bike(

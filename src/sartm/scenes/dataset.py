@@ -18,12 +18,7 @@ from sartm.files import write_atomic
 from sartm.io.labels import encode_label
 from sartm.scenes.composition import compose
 from sartm.scenes.conditions import draw_rgb_camera, draw_thermal_camera
-from sartm.scenes.light import (  # fmt: skip
-    add_dazzle,
-    gather_fields,
-    light_scene,
-    smoke_opacity,
-)
+from sartm.scenes.light import add_dazzle, gather_fields, light_scene, smoke_opacity  # fmt: skip
 from sartm.scenes.sensors import (
     add_thermal_noise,
     expose,

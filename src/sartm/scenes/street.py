@@ -10,13 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from sartm.classes import MFNET
-from sartm.scenes.canvas import (
-    Array,
-    Colour,
-    Shape,
-    Stage,
-    ellipse,
-)  # fmt: skip
+from sartm.scenes.canvas import Array, Colour, Shape, Stage, ellipse  # fmt: skip
 
 REST, CURVE, BUMP = (MFNET.names.index(name) for name in ("unlabeled", "curve", "bump"))
 _STEPS = np.linspace(0, 1, 12, dtype=np.float32)

@@ -5,13 +5,7 @@ import math
 import numpy as np
 
 from sartm.scenes.canvas import Array, Colour, Shape, Stage, box, ellipse, foliage, limb, points
-from sartm.scenes.street import (
-    REST,
-    SIGNS,
-    STONES,
-    WALLS,
-    tint,
-)
+from sartm.scenes.street import REST, SIGNS, STONES, WALLS, tint
 
 
 def draw_building(stage: Stage, side: float, offset: float, start: float, end: float) -> None:

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sartm.classes import MFNET
-from sartm.scenes.canvas import (
-    Array,
-    Colour,
-    Shape,
-    Stage,
-    ellipse,
-    place,
-)
+from sartm.scenes.canvas import Array, Colour, Shape, Stage, ellipse, place
 
 CAR, BIKE = (MFNET.names.index(name) for name in ("car", "bike"))
 PAINTS: tuple[Colour, ...] = (

@@ -302,12 +302,3 @@ def _inside(size: tuple[int, int], matrix: Array, crop: tuple[int, int]) -> Arra
     how, border = cv2.INTER_NEAREST, cv2.BORDER_CONSTANT
     whole = np.ones(size, np.uint8)
     return np.asarray(cv2.warpAffine(whole, matrix, crop[::-1], None, how, border) > 0)
-
-
-__all__ = [
-    "Batch",
-    "TrainingItem",
-    "TrainingSet",
-    "augment",
-    "collate",
-]
