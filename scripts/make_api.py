@@ -58,7 +58,7 @@ Written by `python scripts/make_api.py`.
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Functions and classes that a module defines without an underscore, in the order of its file."""
+    """Functions and classes that a module defines, in the order of its file."""
     if module.__name__ == "sartm":
         return [name for name in module.__all__ if not name.startswith("_")]
     return [
