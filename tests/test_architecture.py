@@ -14,12 +14,14 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 FLOORS = """
 errors progress
 classes files
+outputs
 config
 io.decode
 io.thermal io.labels io.cameras
 registration.edge_fields
 registration.calibration
 registration.estimate
+data.listing
 data.layouts
 data.pairs data.finding
 scenes.canvas
@@ -43,6 +45,7 @@ inference.ahead inference.devices inference.tiles inference.schedule inference.p
 inference.prediction inference.frames
 inference.predictor inference.streams
 inference.pipeline inference.film
+inference.record
 inference.folders inference.video
 evaluation.metrics
 evaluation.report.scores
