@@ -23,14 +23,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it, which is named; or it cannot be written.
     """
-    made = not folder.exists()
-    try:
-        with _hold(folder / LOCK, folder):
-            yield
-    finally:
-        if made:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
+    with _hold(folder / LOCK, folder):
+        yield
 
 
 @contextmanager
@@ -48,6 +42,7 @@ _BEYOND = 2**30
 
 @contextmanager
 def _hold(lock: Path, what: Path) -> Iterator[None]:
+    made = not lock.parent.exists()
     descriptor = _open_locked(lock, what)
     try:
         with suppress(OSError):  # a full disk: others are kept away all the same
@@ -63,6 +58,9 @@ def _hold(lock: Path, what: Path) -> Iterator[None]:
             with suppress(OSError):
                 lock.unlink()
             os.close(descriptor)
+        if made:
+            with suppress(OSError):  # not empty
+                lock.parent.rmdir()
 
 
 def _open_locked(lock: Path, what: Path) -> int:
