@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import logging
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -164,6 +165,14 @@ def _hash_inputs(pair: Pair) -> dict[str, str | None]:
         return {}
 
 
+def _lies(path: Path) -> bool:
+    """Whether a file is there, or a link; False too where no name can be so long."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 class _Run:
     """One `label_folder` at work in its output folder: what is there, what is written."""
 
@@ -218,7 +227,7 @@ class _Run:
         Else why it is another one. An overlay that is missing or drawn otherwise counts as none.
         """
         label, made = self._label(pair.name), self.record.made.get(pair.name)
-        if not label.is_file():
+        if not _lies(label):
             return None
         if made is None:
             return "is there, and no record says what made it"
@@ -236,7 +245,7 @@ class _Run:
         if inputs != made.inputs:
             other = [name for name in inputs if inputs[name] != made.inputs.get(name)]
             return f"was made of another image (--{' and --'.join(other)})"
-        drawn = self._overlay(pair.name).is_file() and made.overlay == self.drawn
+        drawn = _lies(self._overlay(pair.name)) and made.overlay == self.drawn
         return "" if drawn or not self.options.overlay else None
 
     def _refuse_to_replace(self, reasons: dict[str, str]) -> None:
@@ -258,7 +267,7 @@ class _Run:
     def _take_away(self, name: str) -> None:
         """So that a run that ends here leaves nothing old that would pass for new."""
         for file in (self._label(name), self._overlay(name)):
-            if file.is_symlink() or file.is_file():
+            if _lies(file):
                 file.unlink()
 
     def align(
@@ -334,7 +343,7 @@ class _Run:
         """The record as one document; a pair that was made otherwise says so."""
         entries = {}
         for name, made in sorted(self.record.made.items()):
-            if name in self.failures or not self._label(name).is_file():
+            if name in self.failures or not _lies(self._label(name)):
                 continue
             entries[name] = made.entry
             if made.maker.differences(self.maker):
