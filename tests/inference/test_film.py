@@ -1,6 +1,7 @@
 """What a film run leaves: a whole film with its summary and label maps, or nothing."""
 
 import json
+import os
 import random
 import resource
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 from conftest import TINY, build
 from test_video import read_video, rgb_frame, thermal_frame, write_video
@@ -174,3 +176,25 @@ def test_killed_at_any_moment_a_rerun_is_as_undisturbed(place):
     assert main([*command, "--out", "out/a.webm"]) == 0
     assert results(Path("out")) == results(Path("whole"))
     assert not list(place.rglob(".*"))
+
+
+@pytest.mark.parametrize("sides", [("rgb",), ("rgb", "thermal")])
+def test_frames_that_cannot_be_found_are_missing_aloud(place, sides, capsys):
+    """In a folder whose path is too long: an administrator cannot read it either."""
+    save(build(TINY), place / "model", ModelFacts("m"))
+    command = ["video", "--model", "model", "--device", "cpu", "--out", "a.webm"]
+    for side in sides:
+        Path(side).mkdir()
+        image = rgb_frame(0) if side == "rgb" else thermal_frame(0)
+        cv2.imwrite(f"{side}/0.png", image)
+        command += [f"--{side}", side]
+    handle = os.open("rgb", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=handle)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = below
+    os.close(handle)
+    assert main(command) == 3
+    assert "cannot be read: File name too long" in capsys.readouterr().err
+    subprocess.run(["rm", "-r", "d" * 250], cwd="rgb", check=True)

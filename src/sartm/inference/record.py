@@ -107,7 +107,8 @@ class Record:
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            binary = getattr(os, "O_BINARY", 0)  # of Windows
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary, 0o666)
         while data:
             data = data[os.write(self._file, data) :]
 

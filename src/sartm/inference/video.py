@@ -188,6 +188,9 @@ def _label_video(
     streams, pairs = _open_sources(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
+    for stream in streams:
+        for folder, reason in stream.unreadable.items():
+            tally.fail(folder, reason)
     total = math.ceil(lead.count / options.every)
     total = min(total or options.limit or 0, options.limit or total)
     film = Film(
@@ -267,7 +270,7 @@ def _open_sources(
             unpaired.files.append(str(path))
         del unpaired.files[_NAMED:]
         lead = folder_stream(
-            found.pairs, str(rgb), options.rate, resize_thermal=options.resize_thermal,
+            found, str(rgb), options.rate, resize_thermal=options.resize_thermal,
             camera=options.camera,
         )  # fmt: skip
         return [lead], ((frame, None) for frame in lead.frames)
