@@ -38,12 +38,13 @@ def read_label(
     """
     path = as_file(path)
     header = probe(path, max_pixels)
-    if header.kind == "jpeg":
+    if header.lossy:
         raise InputError(
             f"{path}: a label cannot be JPEG, whose compression mixes ids along edges; use the "
             f"original PNG"
         )
-    if header.mode == "P" and not colours:
+    bitmap = header.mode == "1" and header.kind == "bmp"  # which OpenCV stretches to 0 and 255
+    if (header.mode == "P" and not colours) or bitmap:
         pixels = load_palette(path, header, as_colours=False)
     else:
         pixels = load_pixels(path, header)  # refuses a file that is cut off
