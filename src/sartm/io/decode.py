@@ -251,8 +251,8 @@ def _as_thermal(pixels: Array, path: File) -> Array:
 
 
 def _one_channel(pixels: Array, path: File) -> Array:
-    first, second, third = cv2.split(pixels)
     if pixels.dtype == np.uint8:
+        first, second, third = cv2.split(pixels)
         most = cv2.max(cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third)),
                        cv2.absdiff(first, third))  # fmt: skip
         largest, mean = int(most.max()), float(most.mean())
@@ -267,7 +267,7 @@ def _one_channel(pixels: Array, path: File) -> Array:
             f"by up to {largest:g}, {mean:.1f} on average). Export it in grey, or as 16-bit or "
             f"radiometric TIFF; RGB + thermal in one file is passed as --rgb alone"
         )
-    return np.asarray(second)
+    return pixels[..., 1]
 
 
 def _decode(path: File, max_pixels: int) -> tuple[Array, Header]:
@@ -422,10 +422,10 @@ def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> Header:
 
 
 def _netpbm_white(start: bytes) -> int:
-    """The third number of the header, after the width and the height."""
+    """The third number of the header, after the width and the height; 65535 is often a default."""
     plain = re.sub(rb"#[^\n]*", b" ", start)
     numbers = re.match(rb"P[56]\s+\d+\s+\d+\s+(\d+)", plain)
-    return int(numbers[1]) if numbers else 0
+    return int(numbers[1]) % 65535 if numbers else 0
 
 
 def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:

@@ -24,11 +24,12 @@ _LARGEST_TILE = 2**22  # unless the image is larger
 _SMALLEST_TILE = 64  # smaller ones take minutes, and the format prescribes 16 x 16
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8,
           17: 8, 18: 8}  # fmt: skip
-_WHOLE = {1, 3, 4, 16}  # the data types of unsigned numbers
+_WHOLE = {3, 4, 16}  # data types of unsigned numbers; of bytes tifffile makes no number
 
 # Tags that say where the samples lie and what they mean: there once, and of whole numbers.
 _STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 317, 320,
               322, 323, 324, 325, 338, 339, 530, 32997, 32998, 50674}  # fmt: skip
+_LISTS = {258, 273, 279, 320, 324, 325, 338, 339, 530, 50674}  # the others are single numbers
 _VENDORS = {33628: "a MetaMorph stack", 34412: "a Zeiss LSM stack", 65420: "a Hamamatsu NDPI slide"}
 
 _GREY, _RGB, _PALETTE, _YCBCR = 1, 2, 3, 6
@@ -58,7 +59,8 @@ class Structure:
     orientation: int
     """EXIF 1-8."""
     white: int
-    """The largest value of an unsigned sample, 0 for signed and floating-point ones."""
+    """The largest value that a sample can have; 0 if that says nothing: 16 bits are often the
+    container of fewer, and signed and floating-point samples have no such value."""
     palette: bool
     lossy: bool
     """Whether the pixels are those of a JPEG."""
@@ -83,7 +85,7 @@ def describe(file: BinaryIO, name: str) -> Structure:
         int(first.imagelength),
         int(first.imagewidth),
         int(orientation) if orientation in range(1, 9) else 1,
-        2**first.bitspersample - 1 if first.sampleformat == 1 else 0,
+        2**first.bitspersample - 1 if first.sampleformat == 1 and first.bitspersample < 16 else 0,
         first.photometric == _PALETTE,
         first.compression == _JPEG,
         left_out,
@@ -203,8 +205,8 @@ def _check_tags(entries: list[tuple[Any, ...]], pointer: str, size: int, name: s
         if code in seen:
             raise _refuse(name, f"with {tag} more than once, so that its structure is uncertain")
         seen.add(code)
-        if kind not in _WHOLE or not count:
-            raise _damaged(name, f"{tag} has no number")
+        if kind not in _WHOLE or not count or (count > 1 and code not in _LISTS):
+            raise _damaged(name, f"{tag} is not {'numbers' if code in _LISTS else 'a number'}")
         if outside and struct.unpack(pointer, value)[0] + length > size:
             raise _damaged(name, f"{tag} lies beyond its end")
     if total > size:
