@@ -376,9 +376,10 @@ def probe(path: File, max_pixels: int) -> Header:
         )
     padded = max(header.height, _THIN) * max(header.width, _THIN)
     if header.height * header.width > max_pixels or padded > max(max_pixels, _SMALL):
+        thin = " (no side counts less than 32)" * (min(header.height, header.width) < _THIN)
         raise InputError(
-            f"{path}: {header.height}x{header.width} is {header.height * header.width / 1e6:.0f} "
-            f"million pixels, more than the limit of {max_pixels / 1e6:g}; cut it into tiles"
+            f"{path}: {header.height}x{header.width} is {padded / 1e6:.0f} million pixels{thin}, "
+            f"more than the limit of {max_pixels / 1e6:g}; cut it into tiles"
         )
     return header
 
