@@ -16,13 +16,7 @@ from sartm.classes import Classes
 from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
 from sartm.errors import InputError
 from sartm.io.cameras import Camera, prepare_thermal, read_of_camera
-from sartm.io.decode import (
-    MAX_PIXELS,
-    FourChannel,
-    read_four_channel,
-    read_rgb,
-    read_rgb_alone,
-)
+from sartm.io.decode import MAX_PIXELS, FourChannel, read_four_channel, read_rgb, read_rgb_alone
 from sartm.io.labels import read_label
 
 Array = npt.NDArray[Any]
@@ -249,15 +243,3 @@ def _read_images(
     rgb = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
     thermal = None if pair.thermal is None else read_of_camera(pair.thermal, camera, max_pixels)
     return rgb, thermal, ""
-
-
-__all__ = [
-    "Pair",
-    "PairDataset",
-    "Sample",
-    "check_ids",
-    "fit_thermal",
-    "format_size",
-    "pixel_hash",
-    "read_pair",
-]
