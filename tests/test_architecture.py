@@ -15,7 +15,7 @@ FLOORS = """
 errors progress
 classes files
 config
-io.jpeg
+io.streams
 io.tiff
 io.decode
 io.thermal io.labels io.cameras

@@ -18,7 +18,8 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.errors import InputError
-from sartm.io import jpeg, tiff
+from sartm.io import tiff
+from sartm.io.streams import check_stream
 
 Array = npt.NDArray[Any]
 FourChannel = Literal["auto", "yes", "no"]
@@ -119,7 +120,7 @@ def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8
     """
     path = as_file(path)
     pixels, header = _decode(path, max_pixels)
-    return _as_rgb(pixels, path, header)
+    return _as_rgb(pixels, path, header.white)
 
 
 def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
@@ -154,7 +155,7 @@ def read_four_channel(
             f"give the thermal image as a file of its own"
         )
     thermal = np.ascontiguousarray(pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:])
-    return _as_rgb(pixels, path, header), _as_thermal(thermal, path)
+    return _as_rgb(pixels, path, header.white), _as_thermal(thermal, path)
 
 
 def read_rgb_alone(
@@ -173,7 +174,7 @@ def read_rgb_alone(
     """
     path = as_file(path)
     pixels, header = _decode(path, max_pixels)
-    rgb = _as_rgb(pixels, path, header)
+    rgb = _as_rgb(pixels, path, header.white)
     if pixels.ndim != 3 or pixels.shape[2] < 4:
         if four_channel == "yes":
             raise InputError(
@@ -208,7 +209,7 @@ def as_file(source: Source) -> File:
     return Path(source) if isinstance(source, str) else source
 
 
-def _as_rgb(pixels: Array, path: File, header: Header) -> npt.NDArray[np.uint8]:
+def _as_rgb(pixels: Array, path: File, white: int = 0) -> npt.NDArray[np.uint8]:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"{path}: an RGB image has 8 or 16 bits per channel, found {pixels.dtype}; "
@@ -220,7 +221,7 @@ def _as_rgb(pixels: Array, path: File, header: Header) -> npt.NDArray[np.uint8]:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
     elif pixels.shape[2] > 4:
         pixels = np.ascontiguousarray(pixels[..., :3])
-    white = header.white or _white(pixels)
+    white = white or _white(pixels)
     if white != 255:
         pixels = cv2.convertScaleAbs(pixels, alpha=255 / white)  # rounds
     return pixels.astype(np.uint8, copy=False)
@@ -284,18 +285,15 @@ def load_pixels(path: File, header: Header) -> Array:
     data = path.read_bytes()
     if header.kind == "tiff":
         return _upright(tiff.read(data, str(path)), header.orientation)
-    _refuse_cut_off(path, data, header.kind)
+    check_stream(data, header.kind, str(path))
     if header.mode == _BMP_16:  # OpenCV makes 248 of white
-        colours = np.asarray(_load_by_pillow(path, header))
-        return _upright(colours, header.orientation)
+        return np.array(_load_by_pillow(path, header))
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
-    if pixels is None:
-        raise _damaged(path, header)
-    if pixels.shape[:2] != (header.height, header.width):
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise _damaged(path, header)
     if pixels.ndim == 3:
         four = pixels.shape[2] == 4
@@ -442,29 +440,6 @@ def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
     if dtype.kind not in "buif":  # a text type of a gigabyte per value would be allocated
         raise InputError(f"{path}: an array of {dtype} holds no pixels; save it as numbers")
     return tuple(int(side) for side in shape)
-
-
-def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
-    """Some decoders fill what is missing with grey: look for the end marker instead."""
-    stream = jpeg.describe(data) if kind == "jpeg" else jpeg.Jpeg(ends=True)
-    if not stream.ends or (kind == "png" and not _ends(data)):
-        raise InputError(f"{path}: the file is cut off ({len(data)} bytes); copy it again")
-    if stream.scans > jpeg.MAX_SCANS:
-        raise InputError(
-            f"{path}: a JPEG of {stream.scans} scans, where {jpeg.MAX_SCANS} are plenty; "
-            f"save it again"
-        )
-
-
-def _ends(png: bytes) -> bool:
-    """Whether every chunk up to IEND fits into the file; decoders make room for what one claims."""
-    place = 8
-    while place + 12 <= len(png):
-        length, kind = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
-        place += 12 + length
-        if kind == b"IEND":
-            return place <= len(png)
-    return False
 
 
 def _damaged(path: File, header: Header) -> InputError:
