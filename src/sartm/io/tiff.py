@@ -358,7 +358,9 @@ def _samples(page: TiffPage, data: bytes, name: str) -> Array:
     except InputError:
         raise
     except Exception:  # codecs fail in many ways, and say nothing of use
-        raise _damaged(name, "its pixels cannot be decoded") from None
+        compression = _name(COMPRESSION, page.compression)
+        what = f"its pixels cannot be decoded (compression {compression})"
+        raise _damaged(name, what) from None
     pixels = np.moveaxis(stored[:, 0, :, :, 0], 0, -1) if page.planarconfig == 2 else stored[0, 0]
     pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     pixels = pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
