@@ -16,6 +16,8 @@ errors progress
 classes files
 outputs
 config
+io.streams
+io.tiff
 io.decode
 io.thermal io.labels io.cameras
 registration.edge_fields
