@@ -16,7 +16,8 @@ errors progress
 classes files
 config
 io.decode
-io.thermal io.labels io.cameras
+io.thermal io.labels io.holes io.opened
+io.cameras
 registration.edge_fields
 registration.calibration
 registration.estimate

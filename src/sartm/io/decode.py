@@ -1,5 +1,6 @@
 """One file to one array and back: RGB, thermal, four-channel and label images, all checked."""
 
+import math
 import struct
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -24,6 +25,10 @@ FourChannel = Literal["auto", "yes", "no"]
 
 MAX_PIXELS = 250_000_000
 """Default largest height x width that is decoded, so that a small file cannot fill the memory."""
+MAX_SIDE = 65_500
+"""Longest side that is decoded: overlays are JPEG, which has no longer ones."""
+_GRID = 32
+"""The network pads both sides to multiples of this, so that is what the limit counts."""
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".npy"}
@@ -101,7 +106,7 @@ def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8
         InputError: not a readable image, larger than `max_pixels`, or floating-point.
     """
     path = as_file(path)
-    return _as_rgb(_decode(path, max_pixels), path)
+    return as_rgb(_decode(path, max_pixels), path)
 
 
 def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
@@ -113,7 +118,7 @@ def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
         InputError: not a readable image, larger than `max_pixels`, false colour, NaN or infinity.
     """
     path = as_file(path)
-    return _as_thermal(_decode(path, max_pixels), path)
+    return as_thermal(_decode(path, max_pixels), path)
 
 
 def read_four_channel(
@@ -135,7 +140,7 @@ def read_four_channel(
             f"give the thermal image as a file of its own"
         )
     thermal = np.ascontiguousarray(pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:])
-    return _as_rgb(pixels, path), _as_thermal(thermal, path)
+    return as_rgb(pixels, path), as_thermal(thermal, path)
 
 
 def read_rgb_alone(
@@ -154,7 +159,7 @@ def read_rgb_alone(
     """
     path = as_file(path)
     pixels = _decode(path, max_pixels)
-    rgb = _as_rgb(pixels, path)
+    rgb = as_rgb(pixels, path)
     if pixels.ndim != 3 or pixels.shape[2] < 4:
         if four_channel == "yes":
             raise InputError(
@@ -167,13 +172,13 @@ def read_rgb_alone(
     thermal = pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:]
     distinct = np.unique(thermal).size
     if four_channel == "yes":
-        return rgb, _as_thermal(np.ascontiguousarray(thermal), path), ""
+        return rgb, as_thermal(np.ascontiguousarray(thermal), path), ""
     found = f"{path}: the 4th channel has {distinct} distinct value{'s' * (distinct != 1)} and is"
     if distinct <= 16:
         note = f"{found} dropped as transparency; --four-channel yes takes it as thermal"
         return rgb, None, note
     note = f"{found} taken as thermal; --four-channel no drops it"
-    return rgb, _as_thermal(np.ascontiguousarray(thermal), path), note
+    return rgb, as_thermal(np.ascontiguousarray(thermal), path), note
 
 
 def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -187,7 +192,8 @@ def as_file(source: Source) -> File:
     return Path(source) if isinstance(source, str) else source
 
 
-def _as_rgb(pixels: Array, path: File) -> npt.NDArray[np.uint8]:
+def as_rgb(pixels: Array, path: str | File) -> npt.NDArray[np.uint8]:
+    """Decoded pixels as uint8 (H, W, 3); `path` names them. InputError for floats."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"{path}: an RGB image has 8 or 16 bits per channel, found {pixels.dtype}; "
@@ -204,7 +210,11 @@ def _as_rgb(pixels: Array, path: File) -> npt.NDArray[np.uint8]:
     return pixels.astype(np.uint8, copy=False)
 
 
-def _as_thermal(pixels: Array, path: File) -> Array:
+def as_thermal(pixels: Array, path: str | File) -> Array:
+    """Decoded pixels as raw thermal (H, W) uint8, uint16 or float32; `path` names them.
+
+    Raises InputError for false colour, NaN and infinity.
+    """
     if pixels.ndim == 3:
         pixels = _one_channel(pixels[..., :3], path)
     if pixels.dtype.kind == "f":
@@ -212,8 +222,9 @@ def _as_thermal(pixels: Array, path: File) -> Array:
         bad = int(pixels.size - np.isfinite(pixels).sum())
         if bad:
             raise InputError(
-                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; "
-                f"fill them (e.g. with the coldest valid value) and write the file again"
+                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; write a "
+                f"number that does not occur in their place, such as -9999, and name it: holes = "
+                f"-9999 under [thermal] of dataset.toml"
             )
     elif pixels.dtype not in (np.uint8, np.uint16):
         # Signed or 32-bit integers: float32 is exact up to 2**24, far beyond any camera's counts.
@@ -221,7 +232,7 @@ def _as_thermal(pixels: Array, path: File) -> Array:
     return np.ascontiguousarray(pixels)
 
 
-def _one_channel(pixels: Array, path: File) -> Array:
+def _one_channel(pixels: Array, path: str | File) -> Array:
     first, second, third = cv2.split(pixels)
     if pixels.dtype == np.uint8:
         most = cv2.max(cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third)),
@@ -264,7 +275,7 @@ def load_pixels(path: File, header: Header) -> Array:
     if pixels.ndim == 3:
         four = pixels.shape[2] == 4
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if four else cv2.COLOR_BGR2RGB)
-    return _upright(pixels, header.orientation)
+    return upright(pixels, header.orientation)
 
 
 def _load_numpy(path: File) -> Array:
@@ -280,13 +291,13 @@ def _load_numpy(path: File) -> Array:
         small = pixels.min() >= 0 and pixels.max() <= 255
         if small and np.array_equal(pixels, np.rint(pixels)):
             return pixels.astype(np.uint8)
-    return pixels
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def load_palette(path: File, header: Header, as_colours: bool) -> Array:
     """A palette image as (H, W, 3) colours or as indices (H, W), for which OpenCV has no way."""
     image = _load_by_pillow(path, header)
-    return _upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
+    return upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
 
 
 def _load_by_pillow(path: File, header: Header) -> Image.Image:
@@ -299,7 +310,7 @@ def _load_by_pillow(path: File, header: Header) -> Image.Image:
     return image
 
 
-def _upright(pixels: Array, orientation: int) -> Array:
+def upright(pixels: Array, orientation: int) -> Array:
     """Apply an EXIF orientation to (H, W) or (H, W, C); Pillow has no pictures of 16-bit colour."""
     if orientation == 1:
         return pixels
@@ -332,14 +343,25 @@ def probe(path: File, max_pixels: int) -> Header:
         raise InputError(
             f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
         ) from None
-    if header.height < 1 or header.width < 1:
-        raise InputError(f"{path}: the image has no pixels ({header.height}x{header.width})")
-    if header.height * header.width > max_pixels:
-        raise InputError(
-            f"{path}: {header.height}x{header.width} is {header.height * header.width / 1e6:.0f} "
-            f"million pixels, more than the limit of {max_pixels / 1e6:g}; cut it into tiles"
-        )
+    check_limits(path, header.height, header.width, max_pixels)
     return header
+
+
+def check_limits(name: str | File, height: int, width: int, max_pixels: int) -> None:
+    """Refuse sides that are 0 or above `MAX_SIDE`, and more than `max_pixels` once padded."""
+    if height < 1 or width < 1:
+        raise InputError(f"{name}: the image has no pixels ({height}x{width})")
+    if max(height, width) > MAX_SIDE:
+        raise InputError(
+            f"{name}: {height}x{width} has a side of more than {MAX_SIDE} pixels; cut it into parts"
+        )
+    padded = math.prod(-(-side // _GRID) * _GRID for side in (height, width))
+    if padded > max_pixels:
+        raise InputError(
+            f"{name}: {height}x{width} is {padded / 1e6:.3g} million pixels with both sides padded "
+            f"to multiples of {_GRID}, more than the limit of {max_pixels / 1e6:g}; cut it into "
+            f"tiles"
+        )
 
 
 def _kind(path: File, start: bytes) -> str:
