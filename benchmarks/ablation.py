@@ -47,10 +47,9 @@ from sartm.model.loading import load
 from sartm.model.lora import AdaptedQKV
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
-from sartm.training.augmentation import AugmentationConfig
 from sartm.training.loop import Limits, train
-from sartm.training.losses import LossConfig
-from sartm.training.recipes import OptimConfig, TrainConfig, mini
+from sartm.training.recipes import mini
+from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 
 PHRASE = "a street at night with a {}, seen by a thermal camera"
 """What row `cmkd-phrases` says of a class, where the class table has its bare name."""

@@ -40,8 +40,9 @@ from sartm.export import export_model
 from sartm.inference.predictor import Predictor, label_map
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
-from sartm.training.losses import Criterion, LossConfig
+from sartm.training.criterion import Criterion
 from sartm.training.recompute import recompute_activations
+from sartm.training.settings import LossConfig
 
 Run = Callable[[], object]
 

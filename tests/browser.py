@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+MISSING = "; ".join(
+    f"no `{command}` on PATH (Debian: apt-get install {package})"
+    for command, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver"))
+    if not shutil.which(command)
+)
+"""What of the browser is not installed, for the reason of a skip; empty if nothing."""
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",

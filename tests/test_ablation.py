@@ -20,8 +20,8 @@ from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
-from sartm.training.losses import LossConfig
 from sartm.training.recipes import mini
+from sartm.training.settings import LossConfig
 
 pytestmark = pytest.mark.slow  # its fixture trains six times
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,12 +20,15 @@ io.thermal io.labels io.holes io.opened
 io.cameras
 registration.edge_fields
 registration.calibration
+registration.search
 registration.estimate
 data.layouts
-data.pairs data.finding
+data.pairs data.finding data.gaps
 scenes.canvas
-scenes.persons scenes.objects scenes.street scenes.sensors
-scenes.vehicles
+scenes.persons scenes.objects scenes.street scenes.light
+scenes.vehicles scenes.surroundings scenes.sensors
+scenes.bikes scenes.conditions
+scenes.composition
 scenes.dataset
 model.lora model.hub model.tensors
 model.hiera
@@ -56,13 +59,17 @@ evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness
-training.augmentation training.losses training.runs
-training.recipes training.journal training.teaching
-training.optimizer training.batches training.failures training.recompute
+training.settings training.losses training.runs
+training.photometry training.criterion training.recipes training.journal
+training.augmentation training.optimizer
+training.teaching training.batches training.processes training.recompute
+training.failures
 training.start
+training.validation
 training.loop
-datatools.check
-datatools.convert
+datatools.survey
+datatools.stats datatools.sheet datatools.writing
+datatools.check datatools.convert datatools.align
 export demo
 benchmark
 app.worker app.masks

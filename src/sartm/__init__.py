@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sartm.model.loading import load
     from sartm.model.sartm import SARTM
     from sartm.training.loop import train
-    from sartm.training.recipes import TrainConfig
+    from sartm.training.settings import TrainConfig
 
 __version__ = "0.1.0"
 
@@ -29,7 +29,7 @@ _HOMES = {
     "Predictor": "sartm.inference.predictor",
     "SARTM": "sartm.model.sartm",
     "Sample": "sartm.data.pairs",
-    "TrainConfig": "sartm.training.recipes",
+    "TrainConfig": "sartm.training.settings",
     "evaluate": "sartm.evaluation.scoring",
     "load": "sartm.model.loading",
     "train": "sartm.training.loop",

@@ -8,12 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary name in the same folder, then rename; folders are made."""
+def write_atomic(path: Path, data: bytes, durable: bool = False) -> None:
+    """Write `data` to a temporary name in the same folder, then rename; folders are made.
+
+    `durable`: it is on disk before it gets its name, so that it is whole after a power cut too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        unfinished.write_bytes(data)
+        with unfinished.open("wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -7,15 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from browser import CHROMIUM, DRIVER, Browser, serving
+from browser import MISSING, Browser, serving
 from conftest import SHARED, TINY, build
 from test_app import decode
 
 pytest.importorskip("fastapi")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("chromium and chromedriver are not installed", allow_module_level=True)
+if MISSING:
+    pytest.skip(f"the page needs a browser: {MISSING}", allow_module_level=True)
 
-from sartm.app import routes
 from sartm.app.annotation import open_annotation
 from sartm.app.server import create_app, load_predictors
 from sartm.cli.main import main
@@ -70,14 +69,6 @@ def predictors(work) -> dict[str, Predictor]:
 def address(predictors) -> Iterator[str]:
     with serving(create_app(predictors)) as address:
         yield address
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_examples() -> Iterator[None]:
-    """Drawing large scenes takes seconds, in which nothing else is answered."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routes, "EXAMPLE_SIZE", (96, 128))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,8 @@ from sartm.config import RGB_MEAN, ThermalRule
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
-from sartm.training.augmentation import (
-    AugmentationConfig,
-    TrainingItem,
-    TrainingSet,
-    augment,
-    collate,
-    paste,
-)
+from sartm.training.augmentation import TrainingItem, TrainingSet, augment, collate, paste
+from sartm.training.settings import AugmentationConfig
 
 LEVELS, MEAN = (0.0, 255.0), 0.25
 GEOMETRY = replace(AugmentationConfig.none((48, 64)), scale=(0.5, 2.0), flip=0.5)
@@ -314,7 +308,7 @@ def test_a_modality_that_is_alone_is_never_dropped():
 def test_the_same_seed_epoch_and_index_give_the_same_item_and_others_do_not(dataset):
     rule = ThermalRule("percentile", 1, 99)
     first = TrainingSet(dataset, rule, EVERYTHING, seed=5)
-    again = TrainingSet(dataset, rule, EVERYTHING, seed=5, cache=True)
+    again = TrainingSet(dataset, rule, EVERYTHING, seed=5)
     for key in ((3, 1), (0, 0), (3, 2), (3, 1)):
         assert same(first[key], again[key])
     assert not same(first[3, 1], first[4, 1])

@@ -14,17 +14,9 @@ from torch import Tensor
 
 from sartm.errors import InputError
 from sartm.model.sartm import Output
-from sartm.training.losses import (
-    Criterion,
-    LossConfig,
-    class_sums,
-    class_weights,
-    cmkd,
-    cross_entropy,
-    language_ramp,
-    lovasz,
-    name_relations,
-)
+from sartm.training.criterion import Criterion, class_weights, language_ramp
+from sartm.training.losses import class_sums, cmkd, cross_entropy, lovasz, name_relations
+from sartm.training.settings import LossConfig
 
 close = torch.testing.assert_close
 K, D = 6, 12

@@ -56,7 +56,7 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
         pairs: Iterable[Pair] = (pair for split in layout.splits.values() for pair in split)
         classes, camera = layout.classes, Camera(black_hot=layout.black_hot, holes=layout.holes)
     else:
-        pairs, camera = _loose(folder), Camera()
+        pairs, camera = _unlabelled_pairs(folder), Camera()
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())
     targets = tuple(_target(pair, folder, out) for pair in found)
@@ -76,24 +76,23 @@ def _layout(folder: Path) -> Layout | None:
         return None
 
 
-def _loose(folder: Path) -> list[Pair]:
-    rgb = _first(folder, RGB_FOLDERS)
-    thermal = _first(folder, THERMAL_FOLDERS)
+def _unlabelled_pairs(folder: Path) -> list[Pair]:
+    rgb = _first_folder(folder, RGB_FOLDERS)
+    thermal = _first_folder(folder, THERMAL_FOLDERS)
     if rgb is None and thermal is None:
         rgb = folder
     found, _ = find_pairs(rgb, thermal, allow_single=True)
     return found
 
 
-def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _target(pair: Pair, folder: Path, out: Path | None) -> Path:
-    own = pair.label is not None and pair.label.suffix.lower() == ".png"
-    if out is None and own and not pair.coloured_label:
-        assert pair.label is not None
-        return pair.label
+    label = pair.label
+    if out is None and label and label.suffix.lower() == ".png" and not pair.coloured_label:
+        return label
     return (out or folder / "labels") / f"{pair.name}.png"
 
 
@@ -103,18 +102,22 @@ def read_images(annotation: Annotation, index: int, max_pixels: int) -> Sample:
     return read_pair(pair, four_channel="auto", camera=annotation.camera, max_pixels=max_pixels)
 
 
+def label_file(annotation: Annotation, index: int) -> Path | None:
+    """The label of a pair as saved last, else as the data set has it, else None."""
+    pair, target = annotation.pairs[index], annotation.targets[index]
+    return next((path for path in (target, pair.label) if path and path.is_file()), None)
+
+
 def read_saved(annotation: Annotation, index: int, max_pixels: int) -> Array | None:
-    """(H, W) ids as saved last, else as the data set has them, else None."""
-    pair, target, classes = annotation.pairs[index], annotation.targets[index], annotation.classes
-    if target.is_file():
-        labels = read_label(target, classes.ignore, max_pixels=max_pixels)
-        check_ids(labels, classes, target.name)
-        return labels
-    if pair.label is None or not pair.label.is_file():
+    """(H, W) ids of `label_file`; None where there is none."""
+    pair, classes = annotation.pairs[index], annotation.classes
+    path = label_file(annotation, index)
+    if path is None:
         return None
-    colours = classes.palette if pair.coloured_label else ()
-    labels = read_label(pair.label, classes.ignore, colours, max_pixels)
-    check_ids(labels, classes, pair.label.name)
+    coloured = pair.coloured_label and path != annotation.targets[index]
+    colours = classes.palette if coloured else ()
+    labels = read_label(path, classes.ignore, colours, max_pixels)
+    check_ids(labels, classes, path.name)
     return labels
 
 
@@ -139,6 +142,3 @@ def save_label(annotation: Annotation, index: int, upload: Upload, max_pixels: i
         raise InputError(
             f"cannot write {target.name}: {error.strerror}; check the folder of the labels"
         ) from None
-
-
-__all__ = ["Annotation", "open_annotation", "read_images", "read_saved", "save_label"]

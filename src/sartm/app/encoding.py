@@ -76,10 +76,7 @@ def encode_confidence(confidence: Array) -> bytes:
 
 def encode_jpeg(picture: Array, quality: int = 90) -> bytes:
     """(H, W, 3) RGB or (H, W) uint8 as JPEG."""
-    done, data = cv2.imencode(
-        ".jpg", picture[..., ::-1] if picture.ndim == 3 else picture,
-        [cv2.IMWRITE_JPEG_QUALITY, quality],
-    )  # fmt: skip
+    done, data = cv2.imencode(".jpg", _bgr(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise InputError(f"a picture of {picture.shape[:2]} cannot be JPEG; ask for PNG or JSON")
     return data.tobytes()
@@ -96,9 +93,13 @@ def stretch(heat: Array) -> npt.NDArray[np.uint8]:
 
 def encode_png(picture: Array) -> bytes:
     """(H, W, 3) RGB or (H, W) uint8 or uint16 as PNG, without loss."""
-    done, data = cv2.imencode(".png", picture[..., ::-1] if picture.ndim == 3 else picture)
+    done, data = cv2.imencode(".png", _bgr(picture))
     assert done
     return data.tobytes()
+
+
+def _bgr(picture: Array) -> Array:
+    return picture[..., ::-1] if picture.ndim == 3 else picture
 
 
 def encode_array(image: Array) -> bytes:

@@ -95,7 +95,7 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         # A foreign name for this address is how a web page elsewhere would read it (rebinding).
-        if self.hosts and _name(host) not in self.hosts:
+        if self.hosts and _host_name(host) not in self.hosts:
             return problem(
                 421, "this host name is not served; open the page by the address it was started "
                 "with, or name the host with --allow-host",
@@ -103,7 +103,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             return problem(403, "requests from other web sites are refused")
-        if scope["path"].startswith("/v1/") and not self._knows_token(headers):
+        if scope["path"].startswith("/v1/") and not self._is_authorized(headers):
             return problem(
                 401,
                 "a token is needed: Authorization: Bearer TOKEN",
@@ -114,12 +114,12 @@ class Guard:
             return _too_large(self.limits.upload)
         return None
 
-    def _knows_token(self, headers: Headers) -> bool:
+    def _is_authorized(self, headers: Headers) -> bool:
         if not self.token:
             return True
-        kind, _, given = headers.get("authorization", "").partition(" ")
+        kind, _, token = headers.get("authorization", "").partition(" ")
         return kind.lower() == "bearer" and hmac.compare_digest(
-            given.strip().encode("latin-1"), self.token
+            token.strip().encode("latin-1"), self.token
         )
 
 
@@ -127,7 +127,7 @@ def _takes_place(path: str) -> bool:
     return path.startswith("/v1/") and path not in OPEN_PATHS
 
 
-def _name(host: str) -> str:
+def _host_name(host: str) -> str:
     """A Host header without its port."""
     name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
     return name.lower()
@@ -171,6 +171,3 @@ def _secured(send: Send, path: str) -> Send:
         await send(message)
 
     return send_secured
-
-
-__all__ = ["Guard", "Limits", "problem"]

@@ -1,7 +1,6 @@
 """The REST API: what each address takes, does and answers."""
 
 import base64
-import logging
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from sartm import __version__
-from sartm.app.annotation import Annotation, read_images, read_saved, save_label
+from sartm.app import schema
+from sartm.app.annotation import Annotation, label_file, read_images, read_saved, save_label
 from sartm.app.encoding import (
     encode_array,
     encode_confidence,
@@ -27,20 +27,6 @@ from sartm.app.encoding import (
     stretch,
 )
 from sartm.app.guard import Limits
-from sartm.app.schema import (
-    PROBLEM,
-    AnnotationInfo,
-    AnnotationPair,
-    Example,
-    Health,
-    ModelInfo,
-    Models,
-    Saved,
-    SavedLabel,
-    Segmentation,
-    describe_classes,
-)
-from sartm.app.schema import Limits as LimitsInfo
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
@@ -48,14 +34,14 @@ from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.decode import FourChannel, Upload, read_rgb, read_rgb_alone, read_thermal
 from sartm.io.labels import encode_label
-
-log = logging.getLogger("sartm")
+from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
 View = Literal["rgb", "thermal", "fourth"]
 
-PNG, JPEG, ARRAY = "image/png", "image/jpeg", "application/octet-stream"
+PNG, JPEG = "image/png", "image/jpeg"
+JSON, ARRAY = "application/json", "application/octet-stream"
 EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}
 """Condition of a drawn scene and what people call it."""
 EXAMPLE_SIZE = (480, 640)
@@ -78,12 +64,12 @@ def _service(request: Request) -> Service:
     return service
 
 
-Using = Annotated[Service, Depends(_service)]
-Index = Annotated[int, PathParameter(ge=0, le=10**9)]
+ServiceDep = Annotated[Service, Depends(_service)]
+PairIndex = Annotated[int, PathParameter(ge=0, le=10**9)]
 
 
-def _answers(*codes: int, **content: Any) -> dict[int | str, dict[str, Any]]:
-    """Documentation of a route's answers: its own content, and problems for `codes`."""
+def _responses(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
+    """Documentation of a route's answers: the good one, and problems for `codes`."""
     reasons = {
         400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
         404: "There is no such thing.", 408: "The body came too slowly.",
@@ -93,28 +79,33 @@ def _answers(*codes: int, **content: Any) -> dict[int | str, dict[str, Any]]:
     }  # fmt: skip
     everywhere = (401, 403, 408, 413, 421, 429, 503)
     problems: dict[int | str, dict[str, Any]] = {
-        code: {"description": reasons[code], "content": PROBLEM}
+        code: {"description": reasons[code], "content": schema.PROBLEM}
         for code in sorted({*everywhere, *codes})
     }
-    return {**problems, 200: content} if content else {**problems}
+    return {**problems, 200: success} if success else problems
+
+
+def _binary(*kinds: str) -> dict[str, Any]:
+    """Documentation of an answer that is a file of one of these content types."""
+    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
 
 
 router = APIRouter()
 
 
-@router.get("/healthz", response_model=Health, responses=_answers(), tags=["service"])
-async def healthz(service: Using) -> Health:
+@router.get("/healthz", responses=_responses(), tags=["service"])
+async def healthz(service: ServiceDep) -> schema.Health:
     """Whether the service answers."""
-    return Health(status="ok", version=__version__, present=service.worker.present)
+    return schema.Health(status="ok", version=__version__, present=service.worker.present)
 
 
-@router.get("/v1/models", response_model=Models, responses=_answers(), tags=["segmentation"])
-async def models(service: Using) -> Models:
+@router.get("/v1/models", responses=_responses(), tags=["segmentation"])
+async def models(service: ServiceDep) -> schema.Models:
     """The models that requests can name, the default first, and the limits."""
     limits = service.limits
-    return Models(
-        models=[_describe(name, one) for name, one in service.predictors.items()],
-        limits=LimitsInfo(
+    return schema.Models(
+        models=[_describe_model(name, predictor) for name, predictor in service.predictors.items()],
+        limits=schema.Limits(
             upload_bytes=limits.upload,
             pixels=limits.pixels,
             waiting=limits.waiting,
@@ -124,12 +115,12 @@ async def models(service: Using) -> Models:
     )
 
 
-def _describe(name: str, predictor: Predictor) -> ModelInfo:
+def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
     facts = predictor.facts
-    return ModelInfo(
+    return schema.ModelInfo(
         name=name,
         size=predictor.config.size,
-        classes=describe_classes(predictor.classes),
+        classes=schema.describe_classes(predictor.classes),
         ignore=predictor.classes.ignore,
         thermal_rule=predictor.config.thermal.rule,
         trained_on=[Path(data).name for data in facts.data] if facts else [],
@@ -138,22 +129,19 @@ def _describe(name: str, predictor: Predictor) -> ModelInfo:
 
 @router.post(
     "/v1/segment",
-    response_model=Segmentation,
-    responses=_answers(
+    response_model=schema.Segmentation,
+    responses=_responses(
         400,
         422,
         description="The label PNG (as `sartm predict` writes it), the overlay, the confidence as "
         "8-bit PNG, or JSON: what `output` says.",
-        content={
-            PNG: {"schema": {"type": "string", "format": "binary"}},
-            JPEG: {"schema": {"type": "string", "format": "binary"}},
-        },
+        content=_binary(PNG, JPEG),
     ),
     tags=["segmentation"],
 )
 async def segment(
     request: Request,
-    service: Using,
+    service: ServiceDep,
     rgb: Annotated[UploadFile | None, File(description="RGB, or RGB + thermal in one.")] = None,
     thermal: Annotated[UploadFile | None, File(description="8 or 16 bits, or float.")] = None,
     model: Annotated[str, Form(max_length=200, description="Empty: the default.")] = "",
@@ -165,8 +153,8 @@ async def segment(
     maps: Annotated[bool, Form(description="JSON with both PNGs in base64.")] = False,
 ) -> Response:
     """Label one pair, or one image of either kind."""
-    predictor = _choose(service, model)
-    sources = (await _take("rgb", rgb), await _take("thermal", thermal))
+    predictor = _find_predictor(service, model)
+    sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
 
     def job() -> Response:
         begun = time.perf_counter()
@@ -182,16 +170,13 @@ async def segment(
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
             answer.seconds = round(time.perf_counter() - begun, 3)
-            return Response(answer.model_dump_json(exclude_none=True), media_type=_JSON)
-        return _picture(prediction, output, opacity)
+            return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
+        return _as_image(prediction, output, opacity)
 
     return await service.worker.run(request, job)
 
 
-_JSON = "application/json"
-
-
-def _choose(service: Service, name: str) -> Predictor:
+def _find_predictor(service: Service, name: str) -> Predictor:
     if not name:
         return next(iter(service.predictors.values()))
     if name not in service.predictors:
@@ -200,14 +185,14 @@ def _choose(service: Service, name: str) -> Predictor:
     return service.predictors[name]
 
 
-async def _take(name: str, upload: UploadFile | None) -> Upload | None:
+async def _read_upload(name: str, upload: UploadFile | None) -> Upload | None:
     """The bytes; what the sender called the file is not used."""
     return None if upload is None else Upload(name, await upload.read())
 
 
-def _as_json(prediction: Prediction, maps: bool) -> Segmentation:
+def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
     labels = prediction.labels
-    answer = Segmentation(
+    answer = schema.Segmentation(
         model="",
         modalities=[],
         size=labels.shape,
@@ -223,7 +208,7 @@ def _as_json(prediction: Prediction, maps: bool) -> Segmentation:
     return answer
 
 
-def _picture(prediction: Prediction, output: Output, opacity: float) -> Response:
+def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:
     if output == "label":
         return Response(encode_label(prediction.labels), media_type=PNG)
     if output == "confidence":
@@ -234,17 +219,17 @@ def _picture(prediction: Prediction, output: Output, opacity: float) -> Response
 @router.post(
     "/v1/display",
     response_class=Response,
-    responses=_answers(
+    responses=_responses(
         400,
         422,
         description="What browsers can show of any image that is readable.",
-        content={JPEG: {"schema": {"type": "string", "format": "binary"}}},
+        content=_binary(JPEG),
     ),
     tags=["segmentation"],
 )
 async def display(
     request: Request,
-    service: Using,
+    service: ServiceDep,
     image: Annotated[UploadFile, File()],
     view: Annotated[View, Form(description="fourth: the thermal channel of an RGB file.")] = "rgb",
 ) -> Response:
@@ -266,23 +251,20 @@ def _show(upload: Upload, view: View, max_pixels: int) -> Response:
     return Response(encode_jpeg(stretch(heat), 92), media_type=JPEG)
 
 
-@router.get("/v1/examples", response_model=list[Example], responses=_answers(), tags=["examples"])
-async def examples() -> list[Example]:
+@router.get("/v1/examples", responses=_responses(), tags=["examples"])
+async def examples() -> list[schema.Example]:
     """Drawn scenes to try, one per condition."""
-    return [Example(name=name, title=title) for name, title in EXAMPLES.items()]
+    return [schema.Example(name=name, title=title) for name, title in EXAMPLES.items()]
 
 
 @router.get(
     "/v1/examples/{name}/{kind}",
     response_class=Response,
-    responses=_answers(
-        404, 422, description="An image.",
-        content={PNG: {"schema": {"type": "string", "format": "binary"}}},
-    ),
+    responses=_responses(404, 422, description="An image.", content=_binary(PNG)),
     tags=["examples"],
-)  # fmt: skip
+)
 async def example(
-    request: Request, service: Using, name: str, kind: Literal["rgb", "thermal"]
+    request: Request, service: ServiceDep, name: str, kind: Literal["rgb", "thermal"]
 ) -> Response:
     """One image of a drawn scene."""
     if name not in EXAMPLES:
@@ -293,8 +275,6 @@ async def example(
 
 @lru_cache(maxsize=len(EXAMPLES))
 def _draw(name: str) -> dict[str, bytes]:
-    from sartm.scenes.dataset import SceneOptions, draw_scene
-
     scene = draw_scene(7, SceneOptions(name, EXAMPLE_SIZE))
     return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}
 
@@ -308,20 +288,18 @@ def _annotation(service: Service, index: int = 0) -> Annotation:
     return annotation
 
 
-@router.get(
-    "/v1/annotation", response_model=AnnotationInfo, responses=_answers(404), tags=["annotation"]
-)
-async def annotation_info(request: Request, service: Using) -> AnnotationInfo:
+@router.get("/v1/annotation", responses=_responses(404), tags=["annotation"])
+async def annotation_info(request: Request, service: ServiceDep) -> schema.AnnotationInfo:
     """The folder to annotate: class table and pairs."""
     annotation = _annotation(service)
 
-    def look() -> AnnotationInfo:
+    def look() -> schema.AnnotationInfo:
         pairs = [
-            AnnotationPair(
+            schema.AnnotationPair(
                 index=index,
                 name=pair.name,
                 saved=target.is_file(),
-                labelled=target.is_file() or bool(pair.label and pair.label.is_file()),
+                labelled=label_file(annotation, index) is not None,
                 rgb=pair.rgb is not None or pair.four_channel is not None,
                 thermal=pair.thermal is not None or pair.four_channel is not None,
             )
@@ -329,9 +307,9 @@ async def annotation_info(request: Request, service: Using) -> AnnotationInfo:
                 zip(annotation.pairs, annotation.targets, strict=True)
             )
         ]
-        return AnnotationInfo(
+        return schema.AnnotationInfo(
             name=annotation.name,
-            classes=describe_classes(annotation.classes),
+            classes=schema.describe_classes(annotation.classes),
             ignore=annotation.classes.ignore,
             pairs=pairs,
         )
@@ -339,21 +317,20 @@ async def annotation_info(request: Request, service: Using) -> AnnotationInfo:
     return await service.worker.run(request, look)
 
 
-@router.get(
-    "/v1/annotation/{index}/label",
-    response_model=SavedLabel,
-    responses=_answers(404, 422),
-    tags=["annotation"],
-)
-async def annotation_label(request: Request, service: Using, index: Index) -> SavedLabel:
+@router.get("/v1/annotation/{index}/label", responses=_responses(404, 422), tags=["annotation"])
+async def annotation_label(
+    request: Request, service: ServiceDep, index: PairIndex
+) -> schema.SavedLabel:
     """The label of a pair as it was saved, or as the data set has it."""
     annotation = _annotation(service, index)
 
-    def read() -> SavedLabel | None:
+    def read() -> schema.SavedLabel | None:
         labels = read_saved(annotation, index, service.limits.pixels)
         if labels is None:
             return None
-        return SavedLabel(size=labels.shape, segments=list_segments(labels, annotation.classes))
+        return schema.SavedLabel(
+            size=labels.shape, segments=list_segments(labels, annotation.classes)
+        )
 
     saved = await service.worker.run(request, read)
     if saved is None:
@@ -364,17 +341,16 @@ async def annotation_label(request: Request, service: Using, index: Index) -> Sa
 @router.get(
     "/v1/annotation/{index}/{kind}",
     response_class=Response,
-    responses=_answers(
-        404, 422, description="PNG; thermal values that are no whole numbers as NumPy array.",
-        content={
-            PNG: {"schema": {"type": "string", "format": "binary"}},
-            ARRAY: {"schema": {"type": "string", "format": "binary"}},
-        },
+    responses=_responses(
+        404,
+        422,
+        description="PNG; thermal values that are no whole numbers as NumPy array.",
+        content=_binary(PNG, ARRAY),
     ),
     tags=["annotation"],
-)  # fmt: skip
+)
 async def annotation_image(
-    request: Request, service: Using, index: Index, kind: Literal["rgb", "thermal"]
+    request: Request, service: ServiceDep, index: PairIndex, kind: Literal["rgb", "thermal"]
 ) -> Response:
     """One image of a pair, as `/v1/segment` takes it."""
     annotation = _annotation(service, index)
@@ -382,7 +358,7 @@ async def annotation_image(
     def read() -> Response | None:
         sample = read_images(annotation, index, service.limits.pixels)
         image = sample.rgb if kind == "rgb" else sample.thermal
-        return None if image is None else _exact(image)
+        return None if image is None else _encode_image(image)
 
     answer = await service.worker.run(request, read)
     if answer is None:
@@ -390,7 +366,7 @@ async def annotation_image(
     return answer
 
 
-def _exact(image: Array) -> Response:
+def _encode_image(image: Array) -> Response:
     if image.dtype in (np.uint8, np.uint16):
         return Response(encode_png(image), media_type=PNG)
     return Response(encode_array(image), media_type=ARRAY)
@@ -398,17 +374,11 @@ def _exact(image: Array) -> Response:
 
 @router.put(
     "/v1/annotation/{index}/label",
-    response_model=Saved,
-    responses=_answers(404, 422),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {PNG: {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    responses=_responses(404, 422),
+    openapi_extra={"requestBody": {"required": True, "content": _binary(PNG)}},
     tags=["annotation"],
 )
-async def annotation_save(request: Request, service: Using, index: Index) -> Saved:
+async def annotation_save(request: Request, service: ServiceDep, index: PairIndex) -> schema.Saved:
     """Save a pair's label: a PNG of class ids, of the pair's size."""
     annotation = _annotation(service, index)
     upload = Upload("label", await request.body())
@@ -417,4 +387,4 @@ async def annotation_save(request: Request, service: Using, index: Index) -> Sav
         save_label(annotation, index, upload, service.limits.pixels)
 
     await service.worker.run(request, save)
-    return Saved(name=annotation.pairs[index].name)
+    return schema.Saved(name=annotation.pairs[index].name)

@@ -30,17 +30,9 @@ from sartm.model.loading import load
 log = logging.getLogger("sartm")
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/codec.js": ("codec.js", "text/javascript; charset=utf-8"),
-    "/editor.js": ("editor.js", "text/javascript; charset=utf-8"),
-    "/viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/docs": ("docs.html", "text/html; charset=utf-8"),
-    "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
-}
+PAGES = {"/": "index.html", "/docs": "docs.html"}
+PARTS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Content types of what the pages load, which is served under its file's name."""
 
 
 def load_predictors(
@@ -115,20 +107,27 @@ def create_app(
     )
     app.state.service = Service(predictors, limits, worker, annotation)
     app.include_router(router)
-    for path, (name, kind) in PAGE.items():
-        app.add_api_route(path, _serve_file(name, kind), include_in_schema=False)
+    _add_pages(app)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(Guard, worker=worker, limits=limits, token=token, hosts=hosts)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
 
-def _serve_file(name: str, kind: str) -> Callable[[], Any]:
-    content = (resources.files("sartm.app") / "static" / name).read_bytes()
+def _add_pages(app: FastAPI) -> None:
+    static = resources.files("sartm.app") / "static"
+    served = [(path, static / name, "text/html") for path, name in PAGES.items()]
+    for file in static.iterdir():
+        if kind := PARTS.get(Path(file.name).suffix):
+            served.append((f"/{file.name}", file, kind))
+    for path, file, kind in served:
+        app.add_api_route(path, _serve_file(file.read_bytes(), kind), include_in_schema=False)
 
+
+def _serve_file(content: bytes, kind: str) -> Callable[[], Any]:
     async def serve_file() -> Response:
         return Response(content, media_type=kind)
 
@@ -154,7 +153,7 @@ async def _input_error(_: Request, error: Exception) -> Response:
 
 async def _validation_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    found = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()]
     return problem(422, "; ".join(found[:5])[:1000])
 
 
@@ -164,7 +163,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return problem(error.status_code, str(error.detail), headers)
 
 
-async def _bug(_: Request, error: Exception) -> Response:
+async def _unexpected_error(_: Request, error: Exception) -> Response:
     log.error("a request failed", exc_info=error)
     return problem(500, "this is a fault of the service; its log says more")
 
@@ -196,6 +195,3 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     log.info("http://%s:%d/  (stop with Ctrl+C)", name, listener.getsockname()[1])
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
-
-
-__all__ = ["LOOPBACK", "Limits", "create_app", "load_predictors", "serve"]

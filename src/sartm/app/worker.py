@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 DEADLINE = "sartm.deadline"
 """Key of a request's scope: the `time.monotonic` at which it is given up."""
-GONE = 499
+CLIENT_CLOSED_REQUEST = 499
 """Status of a request whose client went away; nobody receives it."""
 
 
@@ -64,7 +64,7 @@ class Worker:
         if future in done:
             return future.result()
         if gone in done:
-            raise HTTPException(GONE, "the client went away")
+            raise HTTPException(CLIENT_CLOSED_REQUEST, "the client went away")
         raise HTTPException(
             503,
             f"not done after {self.seconds:g} seconds; send a smaller image or come back when "

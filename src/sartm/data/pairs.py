@@ -328,19 +328,3 @@ def pixel_hash(sample: Sample) -> str:
             digest.update(f"{image.dtype.name} {image.shape};".encode())
             digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
-
-
-__all__ = [
-    "Pair",
-    "PairDataset",
-    "RawImages",
-    "Sample",
-    "check_ids",
-    "fit_thermal",
-    "format_size",
-    "match_sizes",
-    "pixel_hash",
-    "read_images",
-    "read_label_of",
-    "read_pair",
-]

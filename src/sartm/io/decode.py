@@ -189,6 +189,7 @@ def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def as_file(source: Source) -> File:
+    """A path, or the upload itself."""
     return Path(source) if isinstance(source, str) else source
 
 
@@ -258,6 +259,7 @@ def _decode(path: File, max_pixels: int) -> Array:
 
 
 def load_pixels(path: File, header: Header) -> Array:
+    """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the number type of the file."""
     if header.kind == "npy":
         return _load_numpy(path)
     data = path.read_bytes()
@@ -450,16 +452,3 @@ def _damaged(path: File, header: Header) -> InputError:
         f"{path}: damaged {header.kind.upper()} file, its pixels cannot be decoded; "
         f"copy or export it again"
     )
-
-
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "Source",
-    "Upload",
-    "image_size",
-    "read_four_channel",
-    "read_rgb",
-    "read_rgb_alone",
-    "read_thermal",
-]

@@ -91,6 +91,3 @@ def mark_holes(raw: Array, unseen: Mask, value: float) -> Array:
         marked[raw == value] = value + 1 if value < np.iinfo(raw.dtype).max else value - 1
     marked[unseen] = value
     return marked
-
-
-__all__ = ["UsedValues", "fill_holes", "find_holes", "mark_holes"]

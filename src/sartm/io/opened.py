@@ -79,6 +79,3 @@ def _from_cmyk(inks: Array) -> npt.NDArray[np.uint8]:
     """(H, W, 4) ink to (H, W, 3) light, by the arithmetic with which OpenCV reads a JPEG."""
     black = 255 - inks[..., 3:].astype(np.int32)
     return (black - (inks[..., :3] * black >> 8)).astype(np.uint8)
-
-
-__all__ = ["Opened", "take_rgb", "take_thermal"]

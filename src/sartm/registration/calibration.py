@@ -330,15 +330,3 @@ def _write(path: Path, content: bytes) -> None:
         write_atomic(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-__all__ = [
-    "apply_alignment",
-    "check_images",
-    "checked_homography",
-    "describe_size",
-    "move_points",
-    "read_calibration",
-    "write_calibration",
-    "write_comparison",
-]

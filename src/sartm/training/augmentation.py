@@ -4,7 +4,6 @@ Everything drawn comes from (seed, epoch, sample index), so that workers and ran
 Geometry is one warp from the original pixels straight to the crop; what is costly comes after it.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,99 +18,14 @@ from torch.utils.data import Dataset
 
 from sartm.config import RGB_MEAN, ThermalRule
 from sartm.data.pairs import PairDataset, Sample
-from sartm.errors import InputError
 from sartm.io.thermal import scale_thermal, thermal_levels
+from sartm.training.photometry import vary_rgb, vary_thermal
+from sartm.training.settings import AugmentationConfig
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
 _PADDING = np.array(RGB_MEAN, np.float32)[:, None, None]
-_LUMA = np.array([0.299, 0.587, 0.114])
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """What may happen to a sample in training; probabilities and strengths of 0 switch it off."""
-
-    crop: tuple[int, int] = (480, 640)
-    """Height and width of the training crop in pixels."""
-    scale: tuple[float, float] = (0.5, 2.0)
-    """Smallest and largest factor on the size that the model works at, drawn uniformly in its
-    logarithm."""
-    flip: float = 0.5
-    """Probability of a horizontal flip."""
-    rotate: float = 0.0
-    """Largest rotation in degrees, either way."""
-    rare_crop: float = 0.25
-    """Probability that the crop must hold a pixel of a class drawn evenly among those present."""
-    colour: float = 0.8
-    """Probability of changing brightness, contrast, saturation, hue and gamma of RGB."""
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    """Of these three the factor is drawn from 1 - x to 1 + x."""
-    hue: float = 0.05
-    """Largest turn of the colour circle, 1 being the whole of it."""
-    gamma: float = 0.3
-    """The exponent is drawn from exp(-x) to exp(x), for RGB and for thermal."""
-    darken: float = 0.15
-    """Probability of an underexposed RGB image: a tenth to 0.6 of its light."""
-    blur: float = 0.1
-    """Probability of a Gaussian blur of 0.3 to 1.5 pixels, for each modality apart."""
-    noise: float = 0.2
-    """Probability of Gaussian noise, for each modality apart."""
-    noise_level: float = 0.04
-    """Largest standard deviation of that noise, of full scale 1."""
-    thermal: float = 0.8
-    """Probability of changing gain, offset and gamma of thermal."""
-    gain: float = 0.3
-    """The contrast of thermal about its mean is multiplied by 1 - x to 1 + x."""
-    offset: float = 0.1
-    """Largest shift of thermal values, of full scale 1."""
-    invert: float = 0.02
-    """Probability of black-hot thermal."""
-    dead_columns: float = 0.05
-    """Probability that one to four columns of thermal hold one value."""
-    misregister: float = 0.0
-    """Largest displacement of thermal against RGB in pixels of the crop; labels follow RGB."""
-    mix: float = 0.0
-    """Probability of pasting what stands in another sample over this one, where it stood there."""
-    drop_rgb: float = 0.15
-    drop_thermal: float = 0.15
-    """Probability of leaving out this modality (never both), where a sample has both."""
-
-    def __post_init__(self) -> None:
-        if min(self.crop) < 1:
-            raise InputError(f"augmentation crop must be positive, found {self.crop}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"augmentation scale needs 0 < low <= high, found {self.scale}")
-        for name in (
-            "flip", "rare_crop", "colour", "darken", "blur", "noise", "thermal", "invert",
-            "dead_columns", "brightness", "contrast", "saturation", "gain", "mix", "drop_rgb",
-            "drop_thermal",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"augmentation {name} must be 0 to 1, found {getattr(self, name):g}"
-                )
-        for name in ("rotate", "hue", "gamma", "noise_level", "offset", "misregister"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"augmentation {name} must not be negative, found {getattr(self, name):g}"
-                )
-        if self.drop_rgb + self.drop_thermal > 1:
-            raise InputError(
-                f"drop_rgb and drop_thermal exclude each other and may be 1 together, found "
-                f"{self.drop_rgb:g} and {self.drop_thermal:g}"
-            )
-
-    @classmethod
-    def none(cls, crop: tuple[int, int]) -> "AugmentationConfig":
-        """Crops at the original scale and nothing else: for overfitting and for comparisons."""
-        return cls(
-            crop, (1.0, 1.0), flip=0, rare_crop=0, colour=0, darken=0, blur=0, noise=0, thermal=0,
-            invert=0, dead_columns=0, drop_rgb=0, drop_thermal=0,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,10 +69,6 @@ class Batch:
         """The same batch on another device."""
         return Batch(*(t.to(device, non_blocking=non_blocking) for t in self._tensors()))
 
-    def pin_memory(self) -> "Batch":
-        """Called by a DataLoader with pin_memory=True."""
-        return Batch(*(t.pin_memory() for t in self._tensors()))
-
     def __len__(self) -> int:
         return len(self.label)
 
@@ -178,12 +88,9 @@ class TrainingSet(Dataset[TrainingItem]):
         thermal: ThermalRule,
         options: AugmentationConfig,
         seed: int = 0,
-        cache: bool = False,
     ) -> None:
-        """`cache` decodes everything now and keeps it: 1.5 MB per 480x640 pair, shared by forks."""
         self.dataset, self.thermal, self.options, self.seed = dataset, thermal, options, seed
         self._levels: dict[int, tuple[float, float]] = {}
-        self._samples = [dataset[index] for index in range(len(dataset))] if cache else None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -198,7 +105,7 @@ class TrainingSet(Dataset[TrainingItem]):
         return item
 
     def _draw(self, index: int, rng: np.random.Generator) -> TrainingItem:
-        sample = self._samples[index] if self._samples is not None else self.dataset[index]
+        sample = self.dataset[index]
         levels = self._levels.get(index, (0.0, 1.0))
         if sample.thermal is not None and index not in self._levels:
             levels = thermal_levels(sample.thermal, self.thermal, f"pair {sample.name!r}")
@@ -271,14 +178,14 @@ def augment(
     rgb[:] = _PADDING
     thermal = np.full(options.crop, thermal_mean, np.float32)
     if sample.rgb is not None:
-        crop = _vary_rgb(_warp(sample.rgb, matrix, options.crop), options, rng)
+        crop = vary_rgb(_warp(sample.rgb, matrix, options.crop), options, rng)
         np.copyto(rgb, crop.transpose(2, 0, 1), where=inside)
     if sample.thermal is not None:
         # Alone, thermal is what the label describes, so only a pair can be out of register.
         shake = options.misregister > 0 and has_rgb
         own = _misregister(options, rng) @ _square(matrix) if shake else matrix
         crop = scale_thermal(_warp(sample.thermal, own[:2], options.crop), levels)
-        np.copyto(thermal, _vary_thermal(crop, options, rng), where=inside)
+        np.copyto(thermal, vary_thermal(crop, options, rng), where=inside)
     label = np.full(options.crop, ignore, np.int64)
     if sample.label is not None:
         label = _warp_label(sample.label, matrix, options.crop, ignore)
@@ -395,88 +302,3 @@ def _inside(size: tuple[int, int], matrix: Array, crop: tuple[int, int]) -> Arra
     how, border = cv2.INTER_NEAREST, cv2.BORDER_CONSTANT
     whole = np.ones(size, np.uint8)
     return np.asarray(cv2.warpAffine(whole, matrix, crop[::-1], None, how, border) > 0)
-
-
-def _vary_rgb(rgb: Array, options: AugmentationConfig, rng: np.random.Generator) -> Floats:
-    """uint8 (h, w, 3) -> float32 [0, 1]; one colour matrix, one table, then blur and noise."""
-    exponent = light = 1.0
-    if rng.random() < options.colour:
-        rgb = cv2.transform(rgb, _colour_matrix(rgb, options, rng))
-        exponent = math.exp(rng.uniform(-options.gamma, options.gamma))
-    if rng.random() < options.darken:
-        light = rng.uniform(0.1, 0.6)
-    if rng.random() < options.blur:
-        rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.3, 1.5))
-    table = (light * np.linspace(0, 1, 256) ** exponent).astype(np.float32)
-    return _add_noise(np.asarray(cv2.LUT(rgb, table)), options, rng)
-
-
-def _colour_matrix(rgb: Array, options: AugmentationConfig, rng: np.random.Generator) -> Array:
-    """(3, 4) on 0-255: saturation, then a turn about the grey axis, brightness, contrast."""
-    brightness, contrast, saturation = (
-        1 + rng.uniform(-strength, strength)
-        for strength in (options.brightness, options.contrast, options.saturation)
-    )
-    angle = 2 * math.pi * rng.uniform(-options.hue, options.hue)
-    axis = np.full(3, 1 / math.sqrt(3))
-    cross = np.cross(np.eye(3), axis)
-    turn = (
-        math.cos(angle) * np.eye(3)
-        + math.sin(angle) * cross
-        + (1 - math.cos(angle)) * np.outer(axis, axis)
-    )
-    paler = saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), _LUMA)
-    colours = brightness * contrast * turn @ paler
-    grey = brightness * float(_LUMA @ cv2.mean(rgb)[:3])
-    return np.hstack([colours, np.full((3, 1), (1 - contrast) * grey)])
-
-
-def _vary_thermal(thermal: Floats, options: AugmentationConfig, rng: np.random.Generator) -> Floats:
-    """float32 (h, w) in [0, 1], in and out."""
-    if rng.random() < options.invert:
-        thermal = 1 - thermal
-    if rng.random() < options.thermal:
-        gain = 1 + rng.uniform(-options.gain, options.gain)
-        mean = cv2.mean(thermal)[0]
-        shift = (1 - gain) * mean + rng.uniform(-options.offset, options.offset)
-        thermal = (gain * thermal + np.float32(shift)).clip(0, 1)
-        exponent = math.exp(rng.uniform(-options.gamma, options.gamma))
-        thermal = np.asarray(cv2.pow(thermal, exponent))
-    if rng.random() < options.blur:
-        thermal = np.asarray(cv2.GaussianBlur(thermal, (0, 0), rng.uniform(0.3, 1.5)))
-    thermal = _add_noise(thermal, options, rng)
-    if rng.random() < options.dead_columns:
-        columns = rng.integers(0, thermal.shape[1], rng.integers(1, 5))
-        thermal[:, columns] = rng.random(len(columns), np.float32)
-    return thermal.astype(np.float32, copy=False)
-
-
-def _add_noise(image: Floats, options: AugmentationConfig, rng: np.random.Generator) -> Floats:
-    """White noise of a drawn level, clipped to [0, 1]; cut from a fixed bank for speed."""
-    if rng.random() >= options.noise:
-        return image
-    bank = _noise_bank()
-    level = rng.uniform(0, options.noise_level)
-    if image.size > bank.size:
-        noise = rng.standard_normal(image.shape, np.float32)
-    else:
-        start = rng.integers(0, bank.size - image.size + 1)
-        noise = bank[start : start + image.size].reshape(image.shape)
-    noisy: Floats = np.asarray(cv2.scaleAdd(noise, level, image), np.float32)
-    return np.clip(noisy, 0, 1, out=noisy)
-
-
-@functools.cache
-def _noise_bank() -> Floats:
-    """Four million normal numbers, the same in every process."""
-    return np.random.default_rng(0).standard_normal(1 << 22, np.float32)
-
-
-__all__ = [
-    "AugmentationConfig",
-    "Batch",
-    "TrainingItem",
-    "TrainingSet",
-    "augment",
-    "collate",
-]

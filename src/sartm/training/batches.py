@@ -19,7 +19,7 @@ from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
 from sartm.training.augmentation import TrainingItem, TrainingSet, collate
-from sartm.training.recipes import OptimConfig, TrainConfig
+from sartm.training.settings import OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True)

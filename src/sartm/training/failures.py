@@ -1,10 +1,55 @@
 """What ended a training step, in words: memory, a data worker, a number that is none."""
 
+import math
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from sartm.training.recipes import TrainConfig
+from sartm.errors import InputError
+from sartm.training.batches import Splits, pairs_of_step
+from sartm.training.settings import TrainConfig
+
+
+@contextmanager
+def explained_failures(step: int, config: TrainConfig) -> Iterator[None]:
+    """What usually ends a step becomes a message that says what to do."""
+    try:
+        yield
+    except InputError as error:  # of a data worker, which puts its traceback in front
+        message = str(error).split("sartm.errors.InputError: ")[-1].strip()
+        raise InputError(f"{message} (at step {step + 1})") from None
+    except RuntimeError as error:
+        message = explain_failure(error, step, config)
+        # lets go of the batches, and of the loader: it would report its dead worker once more
+        traceback.clear_frames(error.__traceback__)
+        raise InputError(message) from None
+
+
+def require_finite(
+    terms: dict[str, float],
+    step: int,
+    scaled: bool,
+    splits: Splits,
+    config: TrainConfig,
+    ranks: int,
+) -> None:
+    """Refuse a loss or a gradient that is no number, naming the pairs of the step.
+
+    `scaled`: with fp16 a gradient that overflows is expected now and then; the step is skipped.
+    """
+    wrong = [name for name in ("total", "norm") if not math.isfinite(terms[name])]
+    if not wrong or (scaled and wrong == ["norm"]):
+        return
+    what = "loss" if "total" in wrong else "norm of the gradient"
+    names = pairs_of_step(splits, config, ranks, step)
+    raise InputError(
+        f"the {what} is {terms[wrong[0]]} at step {step + 1}, in the batch of {', '.join(names)}. "
+        f"Look at these files (sartm data check), or lower --set optim.lr; the last checkpoint is "
+        f"kept"
+    )
 
 
 def explain_failure(error: RuntimeError, step: int, config: TrainConfig) -> str:

@@ -4,16 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from sartm.classes import Classes
-from sartm.config import ThermalRule
-from sartm.data.pairs import Sample
 from sartm.errors import InputError
-from sartm.evaluation.report.pictures import PairPictures, draw_pair, draw_sheet, write_sheet
+from sartm.evaluation.report.pictures import PairPictures, draw_sheet, write_sheet
 from sartm.evaluation.report.run import learning_curves, write_run_page
-from sartm.io.thermal import apply_thermal_rule
 from sartm.training.runs import writing
 
 
@@ -67,17 +60,6 @@ class Journal:
     def _write_page(self) -> None:
         with writing(f"the report of {self.out}"):
             write_run_page(self.out, self.title, self.settings)
-
-
-def draw_validation(
-    sample: Sample, labels: npt.NDArray[Any], classes: Classes, rule: ThermalRule
-) -> PairPictures:
-    """Pictures of a labelled sample and its label map (H, W), thermal as the model sees it."""
-    thermal = None
-    if sample.thermal is not None:
-        thermal = (255 * apply_thermal_rule(sample.thermal, rule, sample.name)).astype(np.uint8)
-    assert sample.label is not None
-    return draw_pair(sample.name, "best", sample.label, labels, classes, sample.rgb, thermal)
 
 
 def _open_board(out: Path, step: int) -> Any:

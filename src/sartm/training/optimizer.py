@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from sartm.model.sartm import SARTM
-from sartm.training.recipes import OptimConfig
+from sartm.training.settings import OptimConfig
 
 
 def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float:

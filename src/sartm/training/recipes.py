@@ -2,99 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sartm.classes import FMB, MFNET, PST900, Classes
-from sartm.config import (
-    DecoderConfig,
-    FusionConfig,
-    LoRAConfig,
-    ModelConfig,
-    from_dict,
-    to_dict,
-)
+from sartm.config import DecoderConfig, FusionConfig, LoRAConfig, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.training.augmentation import AugmentationConfig
-from sartm.training.losses import LossConfig
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """AdamW with linear warm-up from a tenth and polynomial decay."""
-
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    """Not on tensors of one dimension."""
-    epochs: int = 500
-    warmup_epochs: float = 10
-    power: float = 0.9
-    batch_size: int = 8
-    """Pairs per process and forward pass."""
-    accumulate: int = 1
-    """Forward passes per optimizer step."""
-    encoder: float = 1.0
-    """Factor on the rate of the trunk, its adapters aside."""
-    clip: float = 0.0
-    """Largest gradient norm; 0 does not clip."""
-    ema: float = 0.0
-    """Decay of the running mean of the weights, which is what is validated and kept; 0: none."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A run, complete: the same file and seed give the same numbers."""
-
-    recipe: str
-    model: ModelConfig
-    optim: OptimConfig
-    loss: LossConfig
-    augmentation: AugmentationConfig
-    data: str = ""
-    """Folder or dataset.toml; given with --data."""
-    init: str = ""
-    """Model to start from; empty starts at random, or from `encoder`."""
-    encoder: str = ""
-    """SAM 2 weights for trunk, neck and decoder, or EfficientNet-Lite0 for the trunk of `lite`: a
-    file, folder or hub id. Not read where `init` names a model."""
-    teacher: str = ""
-    """Model of the same classes, larger as a rule, whose class shares are learned beside the
-    labels, as `loss.distil` weighs them."""
-    unlabelled: tuple[str, ...] = ()
-    """Data sets that only the teacher speaks about: their train splits, labels unused. One modality
-    is enough."""
-    unlabelled_share: float = 0.5
-    """Of every batch, where there are unlabelled pairs."""
-    text_encoder: str = ""
-    """For class names that no bundled table holds."""
-    thermal: Literal["auto", "fixed"] = "auto"
-    """`auto` measures mean and deviation of thermal on the training split, and takes the
-    percentile rule for data of more than 8 bits; `fixed` keeps what `model.thermal` says."""
-    seed: int = 0
-    workers: int = 2
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    activation_checkpointing: bool = False
-    validate_every: int = 1
-    """Epochs between validations."""
-    val_share: float = 0.1
-    """Share of the training pairs held out for validation where a data set has no val split."""
-    checkpoint_every: int = 200
-    """Optimizer steps between checkpoints."""
-    keep: int = 2
-    """Checkpoints kept, the newest."""
-    pictures: int = 4
-    """Validation pairs drawn at every validation, always the same ones."""
-    tensorboard: bool = False
-    """Also write TensorBoard events, to the run's folder `tensorboard`."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.unlabelled_share < 1:
-            raise InputError(
-                f"unlabelled_share is a share of the batch between 0 and 1, found "
-                f"{self.unlabelled_share:g}"
-            )
-
+from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 
 MAY_CHANGE = frozenset(
     {"data", "unlabelled", "workers", "keep", "checkpoint_every", "pictures",

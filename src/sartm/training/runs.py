@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sartm.errors import InputError
+from sartm.files import replacing_folder, write_atomic
 
 log = logging.getLogger("sartm")
 
@@ -40,16 +40,6 @@ def writing(what: str) -> Iterator[None]:
         ) from None
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file so that it is there, whole, after a crash: temporary name, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Write checkpoints/step-N of a run and drop all but the newest `keep`.
 
@@ -57,27 +47,17 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """
     folder = run / "checkpoints"
     target = folder / f"step-{checkpoint.step:08d}"
-    temporary = folder / f".{target.name}.tmp"
     data = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
     state = checkpoint.state | {
         "format": 1,
         "step": checkpoint.step,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    try:
-        with writing(f"checkpoint {target}"):
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            write_durably(temporary / "training.safetensors", data)
-            write_durably(temporary / "state.json", json.dumps(state, indent=1).encode())
-            shutil.rmtree(target, ignore_errors=True)  # damaged, or the run would have resumed it
-            temporary.rename(target)
-    except InputError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_folder(folder)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    with writing(f"checkpoint {target}"), replacing_folder(target) as unfinished:
+        write_atomic(unfinished / "training.safetensors", data)
+        write_atomic(unfinished / "state.json", json.dumps(state, indent=1).encode())
+    # older ones, and what a killed process left half-written: only this one writes here
+    for old in (*sorted(folder.glob("step-*"))[:-keep], *folder.glob(".step-*")):
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -107,12 +87,4 @@ def trim_metrics(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    write_durably(path, "".join(f"{line}\n" for line in kept).encode())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_atomic(path, "".join(f"{line}\n" for line in kept).encode(), durable=True)

@@ -1,4 +1,4 @@
-"""The start of a run: its folder, device, splits, model, and what it takes over from another."""
+"""What stands before the first step: the run's folder, its data, its model, new or restored."""
 
 import json
 import logging
@@ -7,26 +7,38 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 from torch.optim.swa_utils import AveragedModel
 
 from sartm.config import to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.scoring import was_seen
-from sartm.inference.devices import Precision, choose_device, fast_precision
-from sartm.language import TextTable, named_classes
+from sartm.files import write_atomic
+from sartm.language import TextTable, named_classes, text_similarity
 from sartm.model.facts import ModelFacts
+from sartm.model.filling import load_encoder
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
-from sartm.training.batches import Splits, TrainingStatistics, fingerprint
-from sartm.training.losses import Criterion
+from sartm.training.batches import (
+    Splits,
+    StepBatches,
+    TrainingStatistics,
+    fingerprint,
+    make_batches,
+    measure,
+    open_splits,
+    resolve_config,
+)
+from sartm.training.criterion import Criterion
 from sartm.training.optimizer import make_average, make_optimizer
-from sartm.training.recipes import TrainConfig, find_changes, load_recipe
+from sartm.training.processes import make_accelerator, sum_over_ranks
+from sartm.training.recipes import find_changes, load_recipe
 from sartm.training.recompute import recompute_activations
-from sartm.training.runs import Checkpoint, write_durably
+from sartm.training.runs import Checkpoint
+from sartm.training.settings import TrainConfig
+from sartm.training.teaching import Teacher, load_teacher
 
 log = logging.getLogger("sartm")
 
@@ -72,6 +84,79 @@ class Parts:
         return self.average.module
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Everything a run works with, fixed before its first step."""
+
+    config: TrainConfig
+    out: Path
+    accelerator: Accelerator
+    parts: Parts
+    splits: Splits
+    table: TextTable | None
+    batches: StepBatches
+    command: str
+    """What the user typed, for the model card."""
+    teacher: Teacher | None
+    taught_by: ModelFacts | None
+    """Of a teacher that was loaded from a model."""
+
+    def shareable_config(self) -> TrainConfig:
+        """The configuration for a model's file, which must not tell where things lie here."""
+        config = self.config
+        return replace(
+            config,
+            data=self.splits.train.name,
+            unlabelled=tuple(dataset.name for dataset in self.splits.unlabelled),
+            teacher=Path(config.teacher).name,
+            init=Path(config.init).name,
+            encoder=self.parts.model.encoder_source,
+        )
+
+
+def prepare_run(
+    config: TrainConfig,
+    out: Path,
+    checkpoint: Checkpoint | None,
+    *,
+    resume: bool,
+    device: str,
+    command: str,
+    teacher: Teacher | None,
+) -> Setup:
+    """Claim the folder, open the data, resolve the configuration, build or restore the model."""
+    # what `auto` measured once holds for the whole run, or a resumed one would differ
+    state = {} if checkpoint is None else checkpoint.state
+    accelerator = make_accelerator(state.get("precision", config.precision), device)
+    if accelerator.is_main_process:
+        claim_folder(out, config, resume)
+    set_seed(config.seed)
+    splits = open_splits(config)
+    statistics = measure(splits.train, config)
+    config = resolve_config(config, splits.train, statistics)
+    source, config = open_start(config, splits, accelerator.is_main_process)
+    table = text_similarity(config.model.classes, config.text_encoder or None)
+    if table is None and config.loss.language > 0:
+        log.warning("no table holds these class names and no --text-encoder: CMKD is off")
+    parts = build_parts(config, table, statistics, accelerator, source)
+    taught_by = None
+    if config.teacher and teacher is None:
+        teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
+    if checkpoint is not None:
+        require_same_pairs(checkpoint, splits, out)
+        if state.get("taught", False) and teacher is None:
+            raise InputError(
+                f"{out} was begun with a teacher given in Python; resume it there, with the same "
+                f"teacher"
+            )
+        restore(parts, checkpoint, out)
+    step = 0 if checkpoint is None else checkpoint.step
+    batches = make_batches(splits, config, accelerator.num_processes, step)
+    return Setup(
+        config, out, accelerator, parts, splits, table, batches, command, teacher, taught_by
+    )
+
+
 def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
     """Say so where the validation pairs are not new to the model that is started from."""
     if val is None or not facts.training_images:
@@ -85,28 +170,6 @@ def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> Non
             count,
             len(val),
         )
-
-
-def make_accelerator(precision: str, device: str) -> Accelerator:
-    """accelerate on the wanted device; `auto` takes bf16 where the hardware is fast at it."""
-    chosen = choose_device(device)
-    if chosen.type == "cuda" and chosen.index is not None:
-        torch.cuda.set_device(chosen)
-    if precision == "auto":
-        precision = fast_precision(chosen.type)
-    # its state outlives a run; a second one in this process may want another precision
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(
-        cpu=chosen.type == "cpu",
-        mixed_precision={"fp32": "no"}.get(precision, precision),
-        step_scheduler_with_optimizer=False,
-    )
-
-
-def precision_of(accelerator: Accelerator) -> Precision:
-    """The number format that accelerate computes in."""
-    names: dict[str, Precision] = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
-    return names[accelerator.mixed_precision]
 
 
 def require_same_pairs(found: Checkpoint, splits: Splits, out: Path) -> None:
@@ -154,7 +217,7 @@ def claim_folder(out: Path, config: TrainConfig, resume: bool) -> None:
         )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_durably(written, json.dumps(to_dict(config), indent=1).encode())
+        write_atomic(written, json.dumps(to_dict(config), indent=1).encode(), durable=True)
     except OSError as error:
         raise InputError(
             f"cannot write the run to {out}: {error.strerror}; choose another --out"
@@ -202,8 +265,6 @@ def build_parts(
     if source is not None:
         start_from(model, source)
     elif config.encoder:
-        from sartm.model.filling import load_encoder
-
         load_encoder(model, config.encoder)
     if config.activation_checkpointing:
         recompute_activations(model)
@@ -216,7 +277,7 @@ def build_parts(
         torch.from_numpy(named_classes(classes)),
         cosines,
         statistics.class_shares,
-        reduce=_sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
+        reduce=sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
         ignore=classes.ignore,
     ).to(accelerator.device)
     average = make_average(model, config.optim.ema)
@@ -256,9 +317,3 @@ def start_from(model: SARTM, source: SARTM) -> None:
     log.info(
         "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
     )
-
-
-def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Sum with gradient, so that a loss of global means has the global gradient."""
-    summed: Tensor = all_reduce(tensor)
-    return summed

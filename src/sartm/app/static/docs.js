@@ -1,11 +1,13 @@
 // The API in words, written from /openapi.json.
 
+import { showTheme } from "./theme.js";
+
 const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
 
 function typeOf(schema, parts) {
   if (!schema) return "";
   if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.anyOf) return schema.anyOf.filter((one) => one.type !== "null").map((one) => typeOf(one, parts)).join(" or ");
+  if (schema.anyOf) return schema.anyOf.filter(({ type }) => type !== "null").map((part) => typeOf(part, parts)).join(" or ");
   if (schema.enum) return schema.enum.join(" | ");
   if (schema.format === "binary" || schema.contentMediaType) return "file";
   if (schema.type === "array") return `list of ${typeOf(schema.items, parts) || "values"}`;
@@ -26,10 +28,10 @@ function table(rows) {
 
 function fieldsOf(schema, parts) {
   const found = schema?.$ref ? parts[typeOf(schema)] : schema;
-  return Object.entries(found?.properties ?? {}).map(([name, one]) => {
-    const standard = one.default === undefined || one.default === null || one.default === "" ? "" : `default ${one.default}`;
+  return Object.entries(found?.properties ?? {}).map(([name, field]) => {
+    const standard = [undefined, null, ""].includes(field.default) ? "" : `default ${field.default}`;
     const required = found.required?.includes(name) ? "needed" : standard;
-    return [name, typeOf(one, parts), [required, one.description].filter(Boolean).join(". ")];
+    return [name, typeOf(field, parts), [required, field.description].filter(Boolean).join(". ")];
   });
 }
 
@@ -42,8 +44,8 @@ function section(method, path, operation, parts) {
     card.append(make("h3", `Body: ${kind}`), table(fieldsOf(body.schema, parts)));
   }
   const { 200: good, ...problems } = operation.responses;
-  const kinds = Object.entries(good.content ?? {}).map(([kind, one]) => {
-    const name = typeOf(one.schema, parts);
+  const kinds = Object.entries(good.content ?? {}).map(([kind, { schema }]) => {
+    const name = typeOf(schema, parts);
     return [kind, name === "string" ? "" : name, ""];
   });
   card.append(make("h3", "Answer"), table(kinds));
@@ -56,16 +58,14 @@ function section(method, path, operation, parts) {
 }
 
 const text = document.getElementById("text");
-const saved = localStorage.getItem("theme");
-const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
-document.documentElement.dataset.theme = saved ?? (dark ? "dark" : "light");
+showTheme();
 const schema = await (await fetch("/openapi.json")).json();
 const intro = make("p", `${schema.info.description} With a token: the header Authorization: Bearer TOKEN.`);
 const example = make("pre", `curl -F rgb=@rgb.png -F thermal=@thermal.png ${location.origin}/v1/segment -o labels.png\ncurl -F rgb=@rgb.png -F output=json ${location.origin}/v1/segment`);
 const reasons = {};
 for (const operations of Object.values(schema.paths)) {
   for (const operation of Object.values(operations)) {
-    for (const [code, one] of Object.entries(operation.responses)) if (code !== "200") reasons[code] = one.description;
+    for (const [code, { description }] of Object.entries(operation.responses)) if (code !== "200") reasons[code] = description;
   }
 }
 const problems = make("section", "", "card");

@@ -104,7 +104,7 @@ export class History {
     this.done.push({ changed, before: cut(before, width, changed), after: cut(map.labels, width, changed) });
     this.undone = [];
     let bytes = 0;
-    for (const one of this.done) bytes += 2 * one.before.byteLength;
+    for (const { before: part } of this.done) bytes += 2 * part.byteLength;
     while (bytes > this.limit && this.done.length > 1) bytes -= 2 * this.done.shift().before.byteLength;
   }
 

@@ -66,7 +66,7 @@ export class Colours {
     });
   }
 
-  /** Areas as faint as asked for, their borders bright: dark colours must show in the dark. */
+  /** Areas with the opacity, their borders bright: dark colours must show in the dark. */
   drawOn(context, opacity) {
     const [areas, borders] = this.layers;
     for (const [layer, alpha] of [[areas, opacity], [borders, Math.min(1, 1.7 * opacity)]]) {
@@ -127,7 +127,7 @@ export class Pane {
     this.ring = null; // brush outline: {x, y, radius} in picture coordinates
     this.fingers = new Map();
     this.drawing = false;
-    this.asked = 0;
+    this.nextFrame = 0; // request of an animation frame
     view.addEventListener("change", () => this.draw());
     new ResizeObserver(() => this.#resize()).observe(canvas);
     this.#listen();
@@ -151,7 +151,7 @@ export class Pane {
   }
 
   draw() {
-    if (!this.asked) this.asked = requestAnimationFrame(() => this.#paint());
+    if (!this.nextFrame) this.nextFrame = requestAnimationFrame(() => this.#paint());
   }
 
   #resize() {
@@ -163,7 +163,7 @@ export class Pane {
   }
 
   #paint() {
-    this.asked = 0;
+    this.nextFrame = 0;
     const context = this.canvas.getContext("2d");
     const ratio = this.canvas.width / Math.max(1, this.width);
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -234,8 +234,8 @@ export class Pane {
     if (before && this.drawing) {
       const passed = event.getCoalescedEvents?.() ?? [];
       const frame = this.canvas.getBoundingClientRect();
-      for (const one of passed.length ? passed : [event]) {
-        this.hooks.draw(this.view.at(one.clientX - frame.left, one.clientY - frame.top));
+      for (const { clientX, clientY } of passed.length ? passed : [event]) {
+        this.hooks.draw(this.view.at(clientX - frame.left, clientY - frame.top));
       }
     } else if (before && this.fingers.size === 1) {
       this.view.pan(event.offsetX - before.x, event.offsetY - before.y);

@@ -1,0 +1,96 @@
+// A label map of the service: its classes, colours and shares, what lies at a point, its changes.
+
+import { fromBase64, paintMask } from "./codec.js";
+import { History } from "./editor.js";
+import { pixelsOf } from "./pictures.js";
+import { Colours } from "./viewer.js";
+
+const IGNORE_COLOUR = [255, 255, 255];
+
+export class Result {
+  bitmap = null; // the confidence as picture
+  confidence = null; // 0-255 per pixel
+  png = null; // the label map as the service sent it
+  edited = false;
+  unsaved = false;
+  history = new History();
+
+  /** `json` has size and segments; `table` is {classes, ignore}. */
+  constructor(json, table, highlighted) {
+    this.json = json;
+    this.table = table;
+    this.classes = [...table.classes, { id: table.ignore, name: "ignore", colour: IGNORE_COLOUR, rest: false }];
+    const [height, width] = json.size;
+    const wide = table.ignore > 255 || table.classes.length > 256;
+    this.map = { size: json.size, labels: new (wide ? Uint16Array : Uint8Array)(width * height) };
+    this.renamed = this.#paintSegments();
+    this.colours = new Colours(this.map);
+    this.paint(highlighted);
+    this.count();
+  }
+
+  /** Class ids go by name, because a folder's table need not be the model's; whether any differed. */
+  #paintSegments() {
+    const { classes, ignore } = this.table;
+    let renamed = false;
+    for (const { id, name, segmentation } of this.json.segments) {
+      const same = classes[id]?.name === name || id === ignore;
+      const named = classes.find((entry) => entry.name === name)?.id ?? this.restId;
+      renamed ||= !same;
+      paintMask(this.map.labels, this.map.size, segmentation.counts, same ? id : named);
+    }
+    return renamed;
+  }
+
+  /** What is left where a class is taken away. */
+  get restId() {
+    return this.table.classes.find((entry) => entry.rest)?.id ?? this.table.ignore;
+  }
+
+  classOf(id) {
+    return this.classes.find((entry) => entry.id === id) ?? { name: `id ${id}`, colour: [0, 0, 0] };
+  }
+
+  paint(highlighted, where = null) {
+    this.colours.paint(this.classes, highlighted, where);
+  }
+
+  count() {
+    const pixels = new Uint32Array(65536);
+    for (const id of this.map.labels) pixels[id]++;
+    this.counts = new Map(this.classes.filter(({ id }) => pixels[id]).map(({ id }) => [id, pixels[id]]));
+  }
+
+  share(id) {
+    return (this.counts.get(id) ?? 0) / this.map.labels.length;
+  }
+
+  /** What is at a point of the picture; null outside. */
+  at(point) {
+    const [height, width] = this.map.size;
+    const x = Math.floor(point.x);
+    const y = Math.floor(point.y);
+    if (x < 0 || y < 0 || x >= width || y >= height) return null;
+    const { name, colour } = this.classOf(this.map.labels[y * width + x]);
+    const sure = this.confidence && !this.edited ? percent(this.confidence[y * width + x] / 255) : "";
+    return { x, y, name: readable(name), colour, sure };
+  }
+}
+
+/** An answer of the service, with both maps, as a result that can be drawn and corrected. */
+export async function readResult(state, { label_png, confidence_png, ...json }) {
+  const png = fromBase64(label_png);
+  const bitmap = await createImageBitmap(new Blob([fromBase64(confidence_png)], { type: "image/png" }));
+  const result = new Result(json, state.table, state.highlighted);
+  const data = pixelsOf(bitmap);
+  const confidence = Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
+  return Object.assign(result, { png: result.renamed ? null : png, bitmap, confidence });
+}
+
+export const readable = (name) => name.replaceAll("_", " ");
+
+export function percent(value) {
+  if (value > 0 && value < 0.0005) return "<0.1 %";
+  const digits = value > 0 && value < 0.1 ? 1 : 0;
+  return `${(100 * value).toFixed(digits)} %`;
+}

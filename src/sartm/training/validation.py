@@ -1,0 +1,128 @@
+"""Validation of a run: scores of the split, and the best model kept in best/ with its facts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from sartm.config import to_dict
+from sartm.data.pairs import PairDataset
+from sartm.evaluation.metrics import ConfusionMatrix, means, percent
+from sartm.evaluation.report.pictures import PairPictures, draw_sample
+from sartm.evaluation.scoring import score_pairs
+from sartm.inference.predictor import Predictor
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.training.batches import hash_images, join_images
+from sartm.training.failures import explained_failures
+from sartm.training.journal import Journal
+from sartm.training.processes import agree, precision_of
+from sartm.training.start import Setup
+
+
+class Validator:
+    """Scores the validation split and keeps the best model; `best` is what was kept last."""
+
+    def __init__(self, setup: Setup, journal: Journal, best: dict[str, Any] | None) -> None:
+        self.setup, self.journal = setup, journal
+        self.best = {"present": -1.0, "step": 0} if best is None else best
+        self._images: dict[str, str] | None = None
+
+    def validate(self, step: int, seconds: float, stopped: Callable[[], bool]) -> bool:
+        """Score the split after `step`; a new best is written as a model.
+
+        Returns whether it was done: being told to stop breaks it off, without a trace.
+        """
+        val = self.setup.splits.val
+        if val is None:
+            self.keep(step, {})
+            return True
+        with explained_failures(step - 1, self.setup.config):
+            found = self._count(val, stopped)
+        if found is None:
+            return False
+        matrix, pictures = found
+        scores = means(matrix, val.classes)
+        names = val.classes.names
+        each = {name: percent(iou) for name, iou in zip(names, matrix.iou(), strict=True)}
+        self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
+        self.select_best(step, scores)
+        self.journal.show(step, pictures)
+        return True
+
+    def select_best(self, step: int, scores: dict[str, Any]) -> None:
+        """Keep the model of `step` where its mean over the present classes is the highest yet."""
+        present = scores["present"]["miou"] or 0.0
+        if present > self.best["present"]:
+            self.best = {"present": present, "step": step, "means": scores}
+            self.keep(step, self.best)
+
+    def keep(self, step: int, results: dict[str, Any]) -> None:
+        """Write the model as it is to best/, with what it was trained on and by which command."""
+        setup = self.setup
+        if not setup.accelerator.is_main_process:
+            return
+        if self._images is None:
+            self._images = hash_images(setup.splits)
+        names = [dataset.name for dataset in setup.splits.seen()]
+        inherited: dict[str, str] = {}
+        data: tuple[str, ...] = ()
+        for before in (setup.parts.model.facts, setup.taught_by):
+            if before is not None:
+                inherited = join_images(inherited, before.training_images)
+                data = (*data, *before.data)
+        spoken = setup.table is not None and setup.config.loss.language > 0
+        facts = ModelFacts(
+            name=setup.out.name,
+            licence=_inherit_licence(setup.parts.model.facts, names),
+            data=(*data, *names),
+            selected_on=setup.splits.selected_on,
+            command=setup.command,
+            seed=setup.config.seed,
+            steps=step,
+            results=results,
+            training_images=join_images(inherited, self._images),
+            text=to_dict(setup.table) if spoken else None,
+            recipe=to_dict(setup.shareable_config()),
+        )
+        save(setup.parts.validated(), setup.out / "best", facts)
+
+    def _count(
+        self, val: PairDataset, stopped: Callable[[], bool]
+    ) -> tuple[ConfusionMatrix, list[PairPictures]] | None:
+        """Counts of the whole split over all ranks, and pictures of its fixed pairs on this one."""
+        accelerator, config = self.setup.accelerator, self.setup.config
+        predictor = Predictor(
+            self.setup.parts.validated(),
+            device=str(accelerator.device),
+            precision=precision_of(accelerator),
+            workers=1,  # the loader's processes have the cores too
+        )
+        matrix = ConfusionMatrix(len(val.classes))
+        rank, ranks = accelerator.process_index, accelerator.num_processes
+        places = range(rank, len(val), ranks)
+        shown = {len(places) * i // config.pictures for i in range(config.pictures)}
+        pictures = []
+        for place, (sample, labels, counts) in enumerate(score_pairs(predictor, val, places)):
+            if stopped():
+                break
+            matrix.counts += counts
+            if place in shown and accelerator.is_main_process:
+                rule = config.model.thermal
+                pictures.append(draw_sample(sample, labels, val.classes, rule))
+        if agree(accelerator, stopped())[0]:
+            return None
+        if ranks > 1:
+            all_counts = torch.from_numpy(matrix.counts).to(accelerator.device)
+            matrix.counts = accelerator.reduce(all_counts).cpu().numpy()
+        return matrix, pictures
+
+
+def _inherit_licence(start: ModelFacts | None, names: Sequence[str]) -> str:
+    """Of what was started from, and of the data since; "" leaves it to the card."""
+    if start is None or not start.licence:
+        return ""
+    return (
+        f"Started from {start.name}: {start.licence} Then trained on {', '.join(names)}, whose "
+        f"terms apply too."
+    )
