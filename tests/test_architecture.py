@@ -15,6 +15,8 @@ FLOORS = """
 errors progress
 classes files
 config
+io.jpeg
+io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened
 io.cameras

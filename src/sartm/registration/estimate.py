@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sartm.errors import InputError
 from sartm.registration.calibration import apply_alignment, check_images, describe_size
