@@ -395,7 +395,7 @@ def check_limits(name: str | File, height: int, width: int, max_pixels: int) -> 
     if height * width > max_pixels or padded > max(max_pixels, _SMALL):
         why = f" with both sides padded to multiples of {_GRID}" * (height * width <= max_pixels)
         raise InputError(
-            f"{name}: {height}x{width} is {padded / 1e6:.3g} million pixels{why}, more than the "
+            f"{name}: {height}x{width} is {padded / 1e6:.4g} million pixels{why}, more than the "
             f"limit of {max_pixels / 1e6:g}; cut it into tiles"
         )
 
