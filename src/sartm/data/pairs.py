@@ -32,6 +32,11 @@ from sartm.registration.estimate import AlignedThermal
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
+RESIZE_OR_REGISTER = (
+    "If both show the same field of view pass --resize-thermal; if not, register the cameras "
+    "first: sartm data align"
+)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -207,8 +212,7 @@ def read_pair(
         images,
         f"pair {pair.name!r}",
         resize_thermal,
-        "If both show the same field of view pass --resize-thermal; if not, register the cameras "
-        "first: sartm data align, or predict with --align auto",
+        f"{RESIZE_OR_REGISTER}, or predict with --align auto",
     )
     image = images.rgb if images.rgb is not None else images.thermal
     label = None
