@@ -19,7 +19,8 @@ config
 io.streams
 io.tiff
 io.decode
-io.thermal io.labels io.cameras
+io.thermal io.labels io.holes io.opened
+io.cameras
 registration.edge_fields
 registration.calibration
 registration.search

@@ -1,5 +1,6 @@
 """One file to one array and back: RGB, thermal, four-channel and label images, all checked."""
 
+import math
 import re
 import struct
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ MAX_PIXELS = 250_000_000
 MAX_SIDE = 65_500
 """Largest height or width: what a JPEG of the overlay can hold."""
 
-_THIN = 32  # networks pad to this many pixels, so that a line of pixels costs as much as a strip
+_GRID = 32  # networks pad both sides to multiples of this: a line of pixels costs as a strip
 _SMALL = 2**20  # pixels that are no burden, whatever the limit
 
 SUFFIXES = frozenset(
@@ -120,7 +121,7 @@ def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8
     """
     path = as_file(path)
     pixels, header = _decode(path, max_pixels)
-    return _as_rgb(pixels, path, header.white)
+    return as_rgb(pixels, path, header.white)
 
 
 def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
@@ -132,7 +133,7 @@ def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
         InputError: not a readable image, larger than `max_pixels`, false colour, NaN or infinity.
     """
     path = as_file(path)
-    return _as_thermal(_decode(path, max_pixels)[0], path)
+    return as_thermal(_decode(path, max_pixels)[0], path)
 
 
 def read_four_channel(
@@ -155,7 +156,7 @@ def read_four_channel(
             f"give the thermal image as a file of its own"
         )
     thermal = np.ascontiguousarray(pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:])
-    return _as_rgb(pixels, path, header.white), _as_thermal(thermal, path)
+    return as_rgb(pixels, path, header.white), as_thermal(thermal, path)
 
 
 def read_rgb_alone(
@@ -174,7 +175,7 @@ def read_rgb_alone(
     """
     path = as_file(path)
     pixels, header = _decode(path, max_pixels)
-    rgb = _as_rgb(pixels, path, header.white)
+    rgb = as_rgb(pixels, path, header.white)
     if pixels.ndim != 3 or pixels.shape[2] < 4:
         if four_channel == "yes":
             raise InputError(
@@ -188,13 +189,13 @@ def read_rgb_alone(
     thermal = pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:]
     distinct = np.unique(thermal).size
     if four_channel == "yes":
-        return rgb, _as_thermal(np.ascontiguousarray(thermal), path), ""
+        return rgb, as_thermal(np.ascontiguousarray(thermal), path), ""
     found = f"{path}: the 4th channel has {distinct} distinct value{'s' * (distinct != 1)} and is"
     if distinct <= 16:
         note = f"{found} dropped as transparency; --four-channel yes takes it as thermal"
         return rgb, None, note
     note = f"{found} taken as thermal; --four-channel no drops it"
-    return rgb, _as_thermal(np.ascontiguousarray(thermal), path), note
+    return rgb, as_thermal(np.ascontiguousarray(thermal), path), note
 
 
 def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -209,7 +210,11 @@ def as_file(source: Source) -> File:
     return Path(source) if isinstance(source, str) else source
 
 
-def _as_rgb(pixels: Array, path: File, white: int = 0) -> npt.NDArray[np.uint8]:
+def as_rgb(pixels: Array, path: str | File, white: int = 0) -> npt.NDArray[np.uint8]:
+    """Decoded pixels as uint8 (H, W, 3); InputError, which names `path`, for floats.
+
+    `white` is the value of full brightness; 0: what the values let guess.
+    """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"{path}: an RGB image has 8 or 16 bits per channel, found {pixels.dtype}; "
@@ -235,7 +240,11 @@ def _white(pixels: Array) -> int:
     return next((white for white in (255, 4095) if largest <= white), 65535)
 
 
-def _as_thermal(pixels: Array, path: File) -> Array:
+def as_thermal(pixels: Array, path: str | File) -> Array:
+    """Decoded pixels as raw thermal (H, W) uint8, uint16 or float32.
+
+    Raises InputError, which names `path`, for false colour, NaN and infinity.
+    """
     if pixels.ndim == 3:
         pixels = _one_channel(pixels[..., :3], path)
     if pixels.dtype.kind == "f":
@@ -243,8 +252,9 @@ def _as_thermal(pixels: Array, path: File) -> Array:
         bad = int(pixels.size - np.isfinite(pixels).sum())
         if bad:
             raise InputError(
-                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; "
-                f"fill them (e.g. with the coldest valid value) and write the file again"
+                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; write a "
+                f"number that does not occur in their place, such as -9999, and name it: holes = "
+                f"-9999 under [thermal] of dataset.toml"
             )
     elif pixels.dtype not in (np.uint8, np.uint16):
         # Signed or 32-bit integers: float32 is exact up to 2**24, far beyond any camera's counts.
@@ -252,7 +262,7 @@ def _as_thermal(pixels: Array, path: File) -> Array:
     return np.ascontiguousarray(pixels)
 
 
-def _one_channel(pixels: Array, path: File) -> Array:
+def _one_channel(pixels: Array, path: str | File) -> Array:
     if pixels.dtype == np.uint8:
         first, second, third = cv2.split(pixels)
         most = cv2.max(cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third)),
@@ -284,10 +294,11 @@ def load_pixels(path: File, header: Header) -> Array:
         return _load_numpy(path)
     data = path.read_bytes()
     if header.kind == "tiff":
-        return _upright(tiff.read(data, str(path)), header.orientation)
+        return upright(tiff.read(data, str(path)), header.orientation)
     check_stream(data, header.kind, str(path))
     if header.mode == _BMP_16:  # OpenCV makes 248 of white
-        return np.array(_load_by_pillow(path, header))
+        colours = np.asarray(_load_by_pillow(path, header))
+        return upright(colours, header.orientation)
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -298,7 +309,7 @@ def load_pixels(path: File, header: Header) -> Array:
     if pixels.ndim == 3:
         four = pixels.shape[2] == 4
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if four else cv2.COLOR_BGR2RGB)
-    return _upright(pixels, header.orientation)
+    return upright(pixels, header.orientation)
 
 
 def _load_numpy(path: File) -> Array:
@@ -314,15 +325,15 @@ def _load_numpy(path: File) -> Array:
         small = pixels.min() >= 0 and pixels.max() <= 255
         if small and np.array_equal(pixels, np.rint(pixels)):
             return pixels.astype(np.uint8)
-    return pixels
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def load_palette(path: File, header: Header, as_colours: bool) -> Array:
     """A palette image as (H, W, 3) colours or as indices (H, W), for which OpenCV has no way."""
     if header.kind == "tiff":
-        return _upright(tiff.read(path.read_bytes(), str(path), as_colours), header.orientation)
+        return upright(tiff.read(path.read_bytes(), str(path), as_colours), header.orientation)
     image = _load_by_pillow(path, header)
-    return _upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
+    return upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
 
 
 def _load_by_pillow(path: File, header: Header) -> Image.Image:
@@ -334,7 +345,7 @@ def _load_by_pillow(path: File, header: Header) -> Image.Image:
     return image
 
 
-def _upright(pixels: Array, orientation: int) -> Array:
+def upright(pixels: Array, orientation: int) -> Array:
     """Apply an EXIF orientation to (H, W) or (H, W, C); Pillow has no pictures of 16-bit colour."""
     if orientation == 1:
         return pixels
@@ -367,21 +378,25 @@ def probe(path: File, max_pixels: int) -> Header:
         raise InputError(
             f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
         ) from None
-    if header.height < 1 or header.width < 1:
-        raise InputError(f"{path}: the image has no pixels ({header.height}x{header.width})")
-    if max(header.height, header.width) > MAX_SIDE:
-        raise InputError(
-            f"{path}: {header.height}x{header.width} has a side of more than {MAX_SIDE} pixels; "
-            f"cut it into tiles"
-        )
-    padded = max(header.height, _THIN) * max(header.width, _THIN)
-    if header.height * header.width > max_pixels or padded > max(max_pixels, _SMALL):
-        thin = " (no side counts less than 32)" * (min(header.height, header.width) < _THIN)
-        raise InputError(
-            f"{path}: {header.height}x{header.width} is {padded / 1e6:.0f} million pixels{thin}, "
-            f"more than the limit of {max_pixels / 1e6:g}; cut it into tiles"
-        )
+    check_limits(path, header.height, header.width, max_pixels)
     return header
+
+
+def check_limits(name: str | File, height: int, width: int, max_pixels: int) -> None:
+    """Refuse sides of 0 or above `MAX_SIDE`, and more than `max_pixels`, also once padded."""
+    if height < 1 or width < 1:
+        raise InputError(f"{name}: the image has no pixels ({height}x{width})")
+    if max(height, width) > MAX_SIDE:
+        raise InputError(
+            f"{name}: {height}x{width} has a side of more than {MAX_SIDE} pixels; cut it into tiles"
+        )
+    padded = math.prod(-(-side // _GRID) * _GRID for side in (height, width))
+    if height * width > max_pixels or padded > max(max_pixels, _SMALL):
+        why = f" with both sides padded to multiples of {_GRID}" * (height * width <= max_pixels)
+        raise InputError(
+            f"{name}: {height}x{width} is {padded / 1e6:.4g} million pixels{why}, more than the "
+            f"limit of {max_pixels / 1e6:g}; cut it into tiles"
+        )
 
 
 def _kind(path: File, start: bytes) -> str:
