@@ -1,6 +1,5 @@
 """Training learns, is the same twice, and survives what happens to long runs."""
 
-import copy
 import json
 import logging
 import math
@@ -8,12 +7,15 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -30,8 +32,6 @@ from golden import listing, needed
 from safetensors.torch import load_file
 from small_weights import meta_weights, small_released
 
-import sartm.training.start
-import sartm.training.validation
 from sartm.classes import MFNET, Classes, default_palette
 from sartm.cli.main import main
 from sartm.config import FusionConfig, ThermalRule, from_dict, to_dict
@@ -39,7 +39,6 @@ from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means
 from sartm.evaluation.scoring import score_pairs
-from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
@@ -166,36 +165,29 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
     assert score(exchanged) < 60
 
 
-def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(
-    six, tmp_path, monkeypatch
-):
-    """Against the definition, written the slow way; predictions are labels with a part blanked."""
-    guesses = []
-
-    def guess(self: Predictor, samples: Any, modality: str = "both") -> list[Prediction]:
-        found = []
-        for sample in samples:
-            labels = sample.label.copy()
-            labels[: 30 * int(sample.name)] = 0
-            guesses.append((labels, sample.label))
-            found.append(Prediction(labels, self.classes, torch.zeros(9, 24, 32), sample.rgb))
-        return found
-
-    monkeypatch.setattr(Predictor, "predict_batch", guess)
-    best = train(short(six), tmp_path / "run", limits=Limits(steps=1), device="cpu")["best"]
+def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(tmp_path):
+    """Against the definition, written the slow way; the pairs have unlike numbers of pixels."""
+    scenes = [draw_scene(index) for index in range(3)]
+    for index, scene in enumerate(scenes):
+        scene["label"][: 40 * index] = MFNET.ignore
+    data = write_dataset(tmp_path / "data", scenes)
+    config = short(data, optim=replace(short(data).optim, lr=1e-2, ema=0.0))
+    best = train(config, tmp_path / "run", limits=Limits(steps=6), device="cpu")["best"]
+    predictor = Predictor(load(tmp_path / "run" / "best"), device="cpu", precision="fp32")
+    maps = [(predictor(scene["rgb"], scene["thermal"]).labels, scene["label"]) for scene in scenes]
 
     def miou(chosen: list[tuple[np.ndarray, np.ndarray]]) -> float:
         found = []
         for k in range(len(MFNET)):
-            both = sum(int(((p == k) & (t == k)).sum()) for p, t in chosen)
-            either = sum(int(((p == k) | (t == k)).sum()) for p, t in chosen)
-            if any((t == k).any() for _, t in chosen):
+            counted = [(p[t != MFNET.ignore], t[t != MFNET.ignore]) for p, t in chosen]
+            both = sum(int(((p == k) & (t == k)).sum()) for p, t in counted)
+            either = sum(int(((p == k) | (t == k)).sum()) for p, t in counted)
+            if any((t == k).any() for _, t in counted):
                 found.append(both / either)
         return 100 * sum(found) / len(found)
 
-    assert len(guesses) == 3
-    assert best["present"] == pytest.approx(miou(guesses), abs=1e-3)
-    assert abs(best["present"] - np.mean([miou([pair]) for pair in guesses])) > 0.5
+    assert best["present"] == pytest.approx(miou(maps), abs=1e-3)
+    assert abs(best["present"] - np.mean([miou([pair]) for pair in maps])) > 0.3
 
 
 # It is the same twice
@@ -377,25 +369,40 @@ def test_the_command_that_is_interrupted_saves_and_exits_130(undisturbed, six, t
     assert_same_run(out, undisturbed)
 
 
-def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(
-    undisturbed, six, tmp_path, monkeypatch
-):
-    """Told to stop while the validation of step 9 is under way."""
-    out, predict, seen = tmp_path / "run", Predictor.predict_batch, []
+def copy_validation(data: Path) -> None:
+    """Give the validation pairs of a data set files of their own, `val-0.png` and so on."""
+    names = (data / "val.txt").read_text().split()
+    for kind in ("rgb", "thermal", "label"):
+        for index, name in enumerate(names):
+            shutil.copy(data / kind / f"{name}.png", data / kind / f"val-{index}.png")
+    (data / "val.txt").write_text("".join(f"val-{index}\n" for index in range(len(names))))
 
-    def interrupted(self: Predictor, samples: Any, modality: Any = "both") -> list[Prediction]:
-        seen.extend(sample.name for sample in samples)
-        if len(seen) == 2:
-            signal.raise_signal(signal.SIGTERM)
-        return predict(self, samples, modality)
 
-    monkeypatch.setattr(Predictor, "predict_batch", interrupted)
-    result = train(short(six), out, device="cpu")
+def train_until_opened(config: TrainConfig, out: Path, file: Path) -> None:
+    """In a process of its own, told to stop in the moment in which it first opens `file`."""
+    opened: list[str] = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]) == str(file) and not opened:
+            opened.append(event)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    sys.addaudithook(watch)
+    child(config, out, resume=False, group=False)
+
+
+def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(undisturbed, six, tmp_path):
+    """Told to stop while the validation of step 9 reads its pairs."""
+    out, data = tmp_path / "run", shutil.copytree(six, tmp_path / "data")
+    copy_validation(data)
+    arguments = (short(data), out, data / "thermal" / "val-1.png")
+    process = multiprocessing.get_context("fork").Process(target=train_until_opened, args=arguments)
+    process.start()
+    process.join(60)
+    result = json.loads((out / "result.json").read_text())
     assert (result["step"], result["interrupted"], result["best"]["step"]) == (9, True, 0)
     assert not any("val" in line for line in lines(out))
-    monkeypatch.undo()
-    assert train(short(six), out, resume=True, device="cpu")["finished"]
-    assert lines(out) == lines(undisturbed)
+    assert train(short(data), out, resume=True, device="cpu")["finished"]
     assert_same_run(out, undisturbed)
 
 
@@ -446,22 +453,27 @@ def test_a_run_without_any_whole_checkpoint_starts_anew(begun, undisturbed, six)
     assert losses(begun) == losses(undisturbed)[:2]
 
 
-def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(six, tmp_path, monkeypatch):
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(undisturbed, six, tmp_path):
     out, config = tmp_path / "run", short(six)
     train(config, out, limits=Limits(steps=2), device="cpu")
-    fsync = os.fsync
-
-    def full(descriptor: int) -> None:
-        if "step-00000004" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"cannot write checkpoint .*No space left.*--resume"):
+    whole = out / "checkpoints" / "step-00000002" / "training.safetensors"
+    message = r"cannot write checkpoint .*step-00000004.*File too large.*--resume"
+    with largest_file(whole.stat().st_size // 2), pytest.raises(InputError, match=message):
         train(config, out, resume=True, device="cpu")
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000002"]
-    monkeypatch.undo()
     train(config, out, resume=True, limits=Limits(steps=4), device="cpu")
+    assert losses(out) == losses(undisturbed)[:4]
 
 
 @pytest.mark.slow
@@ -500,18 +512,13 @@ def test_a_loss_that_is_no_number_names_the_batch(six, tmp_path):
     assert len(losses(tmp_path / "run")) == 1
 
 
-def test_a_gradient_that_is_no_number_names_the_batch_too(six, tmp_path, monkeypatch):
-    forward = Criterion.forward
-
-    def kinked(self: Any, output: Any, *rest: Any) -> Any:
-        terms = forward(self, output, *rest)
-        return terms | {"total": terms["total"] + (0 * output.logits).square().sum().sqrt()}
-
-    monkeypatch.setattr(Criterion, "forward", kinked)
-    first = next(iter(StepBatches(6, short(six).optim, 1, 0, 0)))
+def test_a_gradient_that_is_no_number_names_the_batch_too(six, tmp_path):
+    """The loss is a number still, the square of its gradient is none."""
+    config = short(six, loss=LossConfig(auxiliary=1e30))
+    first = next(iter(StepBatches(6, config.optim, 1, config.seed, 0)))
     text = ", ".join(f"{index:03d}" for _, index in first)
-    with pytest.raises(InputError, match=rf"gradient is nan at step 1, .* {text}\."):
-        train(short(six), tmp_path / "run", device="cpu")
+    with pytest.raises(InputError, match=rf"gradient is (nan|inf) at step 1, .* {text}\."):
+        train(config, tmp_path / "run", device="cpu")
 
 
 def test_a_worker_that_dies_is_said_with_what_to_do(six, tmp_path, capfd):
@@ -532,19 +539,23 @@ def test_a_worker_that_dies_is_said_with_what_to_do(six, tmp_path, capfd):
     assert re.search(r"data worker died .*--resume.*workers=0", said)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_goes_bad_is_named_without_a_traceback(tmp_path, monkeypatch, workers):
-    data = draw_dataset(tmp_path / "data", 4, 1)
-    bad = data / "rgb" / "002.png"
+@pytest.mark.parametrize(("file", "workers"), [("002.png", 0), ("002.png", 1), ("val-0.png", 0)])
+def test_a_file_that_goes_bad_is_named_without_a_traceback(tmp_path, file, workers):
+    """It does while the run is under way: at its start all files were read."""
+    data, out = draw_dataset(tmp_path / "data", 4, 1), tmp_path / "run"
+    copy_validation(data)
+    bad = data / "rgb" / file
+    config = short(data, workers=workers, optim=replace(short(data).optim, epochs=200))
 
-    def measure_then_spoil(*given: Any) -> Any:
-        found = measure(*given)
+    def spoil() -> None:
+        wait_for_steps(out, 1)
         bad.write_bytes(bad.read_bytes()[:200])
-        return found
 
-    monkeypatch.setattr(sartm.training.start, "measure", measure_then_spoil)
-    with pytest.raises(InputError, match=r"002\.png") as caught:
-        train(short(data, workers=workers), tmp_path / "run", device="cpu")
+    spoiling = threading.Thread(target=spoil)
+    spoiling.start()
+    with pytest.raises(InputError, match=rf"{file}.*at step \d+") as caught:
+        train(config, out, device="cpu")
+    spoiling.join()
     assert "Traceback" not in str(caught.value)
 
 
@@ -588,37 +599,33 @@ def test_resume_refuses_another_training_split(begun, six, tmp_path):
         train(short(data), begun, resume=True, device="cpu")
 
 
-@pytest.mark.parametrize("where", ["step", "validation"])
-def test_out_of_gpu_memory_says_which_knobs_to_turn(six, tmp_path, monkeypatch, where):
-    def full(*_: Any, **__: Any) -> Any:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+def test_out_of_gpu_memory_says_which_knobs_to_turn(six, tmp_path):
+    """PyTorch's own error, from a teacher: there need be no GPU to fill."""
 
-    if where == "step":
-        monkeypatch.setattr(Criterion, "forward", full)
-    else:
-        monkeypatch.setattr(Predictor, "predict_batch", full)
-    with pytest.raises(InputError, match=r"out of GPU memory at step \d+") as caught:
-        train(short(six), tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    def teacher(batch: Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(InputError, match=r"out of GPU memory at step 1, batch size 2") as caught:
+        train(short(six), tmp_path / "run", device="cpu", teacher=teacher)
     for knob in ("activation_checkpointing=true", "optim.batch_size", "accumulate", "crop", "bf16"):
         assert knob in str(caught.value)
 
 
-def test_out_of_memory_on_a_cpu_says_so_too(six, tmp_path, monkeypatch):
-    def full(*_: Any) -> Any:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+def test_out_of_memory_on_a_cpu_says_so_too(six, tmp_path):
+    def teacher(batch: Batch) -> torch.Tensor:
+        return torch.empty(1 << 50)
 
-    monkeypatch.setattr(Criterion, "forward", full)
     with pytest.raises(InputError, match=r"out of memory at step 1"):
-        train(short(six), tmp_path / "run", device="cpu")
+        train(short(six), tmp_path / "run", device="cpu", teacher=teacher)
 
 
-def test_another_error_of_a_step_keeps_its_traceback(six, tmp_path, monkeypatch):
-    def broken(*_: Any) -> Any:
+def test_another_error_of_a_step_keeps_its_traceback(six, tmp_path):
+    def teacher(batch: Batch) -> torch.Tensor:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Criterion, "forward", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        train(short(six), tmp_path / "run", device="cpu")
+    with pytest.raises(RuntimeError, match="a bug") as caught:
+        train(short(six), tmp_path / "run", device="cpu", teacher=teacher)
+    assert any(entry.name == "teacher" for entry in caught.traceback)
 
 
 def test_a_device_that_is_not_there_is_refused(six, tmp_path):
@@ -670,25 +677,24 @@ def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, acc
 
 @pytest.mark.slow
 def test_two_processes_of_which_one_is_told_to_stop_stop_together(tmp_path):
+    """A teacher is called in every step, which is where one of them is told."""
     data = draw_dataset(tmp_path / "data", 8, 3)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(short(data))))
     script = tmp_path / "start.py"
     script.write_text(
         "import os, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "import sartm.training.loop\n"
+        "from sartm.training.loop import train\n"
         "from sartm.training.recipes import load_recipe\n"
         "torch.set_num_threads(1)\n"
-        "step = sartm.training.loop.train_step\n"
-        "done = []\n"
-        "def stopped(*given):\n"
-        "    done.append(1)\n"
-        "    if len(done) == 2 and os.environ['RANK'] == '1':\n"
+        "config, calls = load_recipe(sys.argv[1]), []\n"
+        "def teacher(batch):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 2 and os.environ['RANK'] == '1':\n"
         "        signal.raise_signal(signal.SIGTERM)\n"
-        "    return step(*given)\n"
-        "sartm.training.loop.train_step = stopped\n"
-        "run = sartm.training.loop.train\n"
-        "result = run(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
+        "    classes = len(config.model.classes)\n"
+        "    return torch.full((len(batch), classes, 8, 16), 1 / classes)\n"
+        "result = train(config, Path(sys.argv[2]), device='cpu', teacher=teacher)\n"
         "sys.exit(0 if result['step'] == 2 and not result['finished'] else 1)\n"
     )
     done = launch_two(script, tmp_path / "config.json", tmp_path / "run")
@@ -827,13 +833,41 @@ def test_batches_of_a_step_are_the_same_pairs_for_any_number_of_ranks():
     assert [len(batch) for batch in few] == [4, 4]
 
 
-def test_weight_decay_is_not_for_tensors_of_one_dimension(tiny_model):
-    decayed, plain = make_optimizer(tiny_model, OptimConfig(weight_decay=0.3)).param_groups
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim == 1 for p in plain["params"])
-    learning = {id(p) for p in tiny_model.parameters() if p.requires_grad}
-    assert {id(p) for p in decayed["params"] + plain["params"]} == learning
+def decayed_names(model: SARTM) -> set[str]:
+    """Of what learns, the parameters that weight decay pulls to 0."""
+    groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
+    assert {group["weight_decay"] for group in groups} == {0.3, 0.0}
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(names)
+    return {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+
+
+def test_weight_decay_is_for_weights_and_adapters_not_for_biases_and_norms(tiny_model):
+    decayed = decayed_names(tiny_model)
+    assert {
+        "auxiliary_head.predict.weight",
+        "fusion.fuse.0.cross.enter_rgb.weight",
+        "image_encoder.trunk.blocks.0.attn.qkv.lora_down",
+        "image_encoder.trunk.blocks.0.attn.qkv.lora_up_q",
+        "sam_mask_decoder.mask_tokens.weight",
+        "sam_mask_decoder.output_hypernetworks_mlps.weight0",
+        "sam_mask_decoder.transformer.layers.0.self_attn.q_proj.weight",
+    } <= decayed
+    assert [name for name in decayed if name.endswith(".bias")] == []
+    norms = [
+        f"{path}.weight"
+        for path, module in tiny_model.named_modules()
+        if isinstance(module, torch.nn.LayerNorm)
+    ]
+    assert "fusion.fuse.0.cross.norm_rgb.weight" in norms
+    assert "fusion.fuse.0.norm.weight" in norms
+    assert [name for name in norms if name in decayed] == []
+
+
+@pytest.mark.xfail(strict=True, reason="decay goes by dimensions; stacked biases have three")
+def test_weight_decay_is_not_for_the_stacked_biases_of_the_hypernetworks(tiny_model):
+    stacked = "sam_mask_decoder.output_hypernetworks_mlps.bias"
+    assert [name for name in decayed_names(tiny_model) if name.startswith(stacked)] == []
 
 
 def test_the_average_follows_the_weights_slowly(tiny_model):
@@ -877,7 +911,7 @@ def test_16_bit_thermal_gets_the_percentile_rule(tmp_path):
 
 
 @pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (20, 2), (40, 4), (250, 25)])
-def test_without_a_val_split_a_tenth_of_train_is_held_out(six, tmp_path, monkeypatch, pairs, held):
+def test_without_a_val_split_a_tenth_of_train_is_held_out(tmp_path, pairs, held):
     """Only the lists matter: every pair is a copy of one scene's entry."""
     data = draw_dataset(tmp_path / "data", 1, val=0)
     for kind in ("rgb", "thermal", "label"):
@@ -980,27 +1014,23 @@ def test_training_goes_on_from_released_weights(six, tmp_path):
     assert labels.shape == SIZE
 
 
-def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(
-    six, tmp_path, monkeypatch
-):
+def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(six, tmp_path):
     file = tmp_path / "sam2.pt"
     torch.save({"model": meta_weights()}, file)
-    kept = {}
-
-    def keep(model, *arguments):
-        kept["model"] = copy.deepcopy(model).eval()
-        save(model, *arguments)
-
-    monkeypatch.setattr(sartm.training.validation, "save", keep)
     model = replace(TINY, fusion=FusionConfig(crop=(32, 64)))
     run = tmp_path / "run"
     train(short(six, model=model, encoder=str(file)), run, limits=Limits(steps=9), device="cpu")
     stored = load_file(run / "best" / "model.safetensors")
     assert any(".lora_up" in name and value.any() for name, value in stored.items())
     assert not [n for n in stored if n.startswith("image_encoder.") and ".lora_" not in n]
+    best, whole = load(run / "best"), latest_checkpoint(run)
+    assert whole is not None
+    average = "average/module."  # what was kept, with every weight of its encoder
+    averaged = {n.removeprefix(average): t for n, t in whole.tensors.items() if average in n}
+    in_training = SARTM(best.config)
+    in_training.load_state_dict(averaged)
     trained, loaded = (
-        Predictor(each, device="cpu", precision="fp32")
-        for each in (kept["model"], load(run / "best"))
+        Predictor(each.eval(), device="cpu", precision="fp32") for each in (in_training, best)
     )
     expected = {}
     for index in range(3):
