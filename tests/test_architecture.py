@@ -14,6 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 FLOORS = """
 errors progress
 classes files
+outputs
 config
 io.decode
 io.thermal io.labels io.cameras
@@ -21,6 +22,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate
+data.listing
 data.layouts
 data.pairs data.finding data.gaps
 scenes.canvas
@@ -46,6 +48,7 @@ inference.ahead inference.devices inference.tiles inference.schedule inference.p
 inference.prediction inference.frames
 inference.predictor inference.streams
 inference.pipeline inference.film
+inference.record
 inference.folders inference.video
 evaluation.metrics
 evaluation.report.scores

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy.typing as npt
 
-from sartm.data.finding import find_pairs
+from sartm.data.finding import Found, search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import read_pair
 from sartm.errors import InputError
@@ -82,12 +82,12 @@ def open_stream(
         return _open_video(Path(source), role, camera, max_pixels)
     if role not in ("rgb", "thermal"):
         raise InputError(f"{source}: --one-file is for one video, found a folder or image")
-    pairs, _ = find_pairs(*((source, None) if role == "rgb" else (None, source)))
-    return folder_stream(pairs, str(source), rate, camera=camera, max_pixels=max_pixels)
+    found = search_pairs(*((source, None) if role == "rgb" else (None, source)))
+    return folder_stream(found, str(source), rate, camera=camera, max_pixels=max_pixels)
 
 
 def folder_stream(
-    pairs: list[Pair],
+    found: Found,
     name: str,
     rate: float | None = None,
     *,
@@ -106,11 +106,11 @@ def folder_stream(
 
     def frames() -> Iterator[Frame]:
         # Frame 10 comes after frame 9, however many digits were written.
-        ordered = sorted(pairs, key=lambda pair: _natural_order(pair.name))
+        ordered = sorted(found.pairs, key=lambda pair: _natural_order(pair.name))
         for index, pair in enumerate(ordered):
             yield Frame(index, float(index / every), partial(load, pair), pair.name)
 
-    return Stream(name, frames(), every, len(pairs))
+    return Stream(name, frames(), every, len(found.pairs), unreadable=found.unreadable)
 
 
 def import_av() -> Any:
