@@ -16,8 +16,11 @@ errors progress
 classes files
 outputs
 config
+io.streams
+io.tiff
 io.decode
-io.thermal io.labels io.cameras
+io.thermal io.labels io.holes io.opened
+io.cameras
 registration.edge_fields
 registration.calibration
 registration.search

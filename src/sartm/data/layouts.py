@@ -11,6 +11,7 @@ from typing import Literal
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.errors import InputError
+from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
 
 ThermalUnit = Literal["display", "counts", "celsius"]
@@ -44,11 +45,22 @@ class Layout:
     thermal_unit: ThermalUnit = "display"
     """What raw thermal values are: display (8-bit grey), counts or celsius."""
     black_hot: bool = False
-    """Hot is dark; `PairDataset` inverts such images."""
+    """Hot is dark; such images are inverted when they are read."""
     holes: float | None = None
-    """Raw thermal value of pixels without a measurement, which `PairDataset` fills; None: none."""
+    """Raw thermal value of pixels without a measurement, which are filled; None: there are none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
+
+    def camera_of(self, pair: Pair) -> Camera:
+        """How the thermal image of a pair is read, by every command."""
+        return camera_of(pair, self.thermal_unit, self.black_hot, self.holes)
+
+
+def camera_of(pair: Pair, unit: ThermalUnit, black_hot: bool, holes: float | None) -> Camera:
+    """How a thermal image is read that has what [thermal] of a dataset.toml says."""
+    # Degrees in a JPEG are those of a radiometric one: its picture holds only grey levels.
+    jpeg = pair.thermal is not None and pair.thermal.suffix.lower() in (".jpg", ".jpeg")
+    return Camera(jpeg and unit == "celsius", black_hot, holes=holes)
 
 
 @dataclass(frozen=True)
@@ -212,6 +224,10 @@ def check_patterns(path: Path, toml: DatasetFile) -> None:
                 f"{path}: files.{key} is {pattern!r}; only {{name}} and {{split}} are filled in, "
                 f"found {{{sorted(unknown)[0]}}}"
             )
+    try:
+        Camera(holes=toml.thermal.holes)
+    except InputError as error:
+        raise InputError(f"{path}: thermal.{error}") from None
     if not toml.splits:
         raise InputError(f'{path}: [splits] is empty; write e.g. train = "train.txt"')
     for name, expression in toml.subsets.items():

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from sartm.config import Modality, to_dict
 from sartm.data.finding import search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.listing import RECORD, SUMMARY, WRITTEN
-from sartm.data.pairs import Sample, read_pair
+from sartm.data.pairs import RawImages, Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
@@ -34,11 +33,10 @@ from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
-from sartm.registration.estimate import align_thermal
+from sartm.registration.estimate import AlignedThermal, align_thermal
 
 Homography = tuple[tuple[float, ...], ...]
 
-Array = npt.NDArray[Any]
 log = logging.getLogger("sartm")
 
 
@@ -271,17 +269,21 @@ class _Run:
                 file.unlink()
 
     def align(
-        self, pair: Pair, align: Homography | Literal["auto"], rgb: Array, thermal: Array
-    ) -> Array:
+        self, pair: Pair, align: Homography | Literal["auto"], images: RawImages
+    ) -> AlignedThermal:
         """Thermal on the pixels of RGB; how it came there is kept for the pair's entry."""
         homography = None if align == "auto" else np.array(align, np.float64)
-        found = align_thermal(rgb, thermal, homography, f"pair {pair.name!r}")
+        assert images.rgb is not None
+        assert images.thermal is not None
+        found = align_thermal(
+            images.rgb, images.thermal, homography, f"pair {pair.name!r}", images.unseen
+        )
         self.alignments[pair.name] = {
             "homography": found.homography.tolist(),
             "quality": None if found.quality is None else round(found.quality, 4),
             "seen": round(found.seen, 4),
         }
-        return found.image
+        return found
 
     def write(self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float) -> None:
         """Write the line and the files of one pair, in the order that `Record` says."""

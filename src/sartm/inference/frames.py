@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import Literal
 
-from sartm.inference.pictures import Images
+from sartm.data.pairs import RawImages
 
 Match = Literal["auto", "time", "index"]
 
@@ -22,7 +22,7 @@ class Frame:
     """Position in the source, from 0; damaged frames have none."""
     time: float
     """Seconds since the source began."""
-    load: Callable[[], Images]
+    load: Callable[[], RawImages]
     name: str = ""
     """Of a file in a folder, without suffix."""
 

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sartm.config import Modality, to_dict
 from sartm.data.finding import search_pairs
-from sartm.data.pairs import Sample, fit_thermal, format_size
+from sartm.data.pairs import RESIZE_OR_REGISTER, Sample, match_sizes
 from sartm.errors import InputError
 from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
@@ -311,18 +311,11 @@ def _read_samples(
 
 
 def _read_sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
-    rgb, thermal = frame.load()
+    images = frame.load()
     if partner is not None:
-        thermal = partner.load()[1]
-    if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
-        if not options.resize_thermal:
-            raise InputError(
-                f"frame {name}: RGB is {format_size(rgb)} but thermal is "
-                f"{format_size(thermal)}. If both show the same field of view pass "
-                f"--resize-thermal; if not, register the cameras first: sartm data align"
-            )
-        thermal = fit_thermal(thermal, rgb.shape[:2])
-    return Sample(name, rgb, thermal)
+        images = replace(partner.load(), rgb=images.rgb)
+    images = match_sizes(images, f"frame {name}", options.resize_thermal, RESIZE_OR_REGISTER)
+    return Sample(name, images.rgb, images.thermal, unseen=images.unseen)
 
 
 class _Inferred(NamedTuple):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sartm.errors import InputError
 from sartm.registration.calibration import apply_alignment, check_images, describe_size
@@ -143,6 +144,8 @@ class AlignedThermal:
 
     image: Array
     """(H, W) of the RGB image, type of the raw values; their median where nothing is seen."""
+    valid: npt.NDArray[np.bool_]
+    """(H, W) true where the thermal camera sees."""
     homography: Floats
     """(3, 3), thermal pixel to RGB pixel."""
     quality: float | None
@@ -152,13 +155,18 @@ class AlignedThermal:
 
 
 def align_thermal(
-    rgb: Array, thermal: Array, homography: Array | None = None, name: str = "pair"
+    rgb: Array,
+    thermal: Array,
+    homography: Array | None = None,
+    name: str = "pair",
+    unseen: npt.NDArray[np.bool_] | None = None,
 ) -> AlignedThermal:
     """Bring raw thermal (h, w) onto the pixels of RGB uint8 (H, W, 3), to be labelled.
 
     Args:
         homography: (3, 3), thermal pixel to RGB pixel; None: estimated from this pair alone.
         name: which pair it is, for messages.
+        unseen: (h, w), pixels of thermal that are no measurements (`Sample.unseen`).
 
     What the thermal camera does not see gets the median of what it sees: a value from outside the
     scene would shift thermal rules that go by the image's own range.
@@ -180,15 +188,17 @@ def align_thermal(
     fill = float(np.median(thermal[np.isfinite(thermal)])) if np.isfinite(thermal).any() else 0.0
     if thermal.dtype.kind in "biu":
         fill = float(int(fill))
+    fill = float(thermal.dtype.type(fill))
     moved, valid = apply_alignment(
-        thermal, homography, (rgb.shape[0], rgb.shape[1]), fill=float(thermal.dtype.type(fill))
+        thermal, homography, (rgb.shape[0], rgb.shape[1]), fill=fill, unseen=unseen
     )
     if not valid.any():
         raise InputError(
             f"{name}: the alignment puts the thermal image ({describe_size(thermal)}) outside the "
             f"RGB image ({describe_size(rgb)}); was it made for images of other sizes?"
         )
-    return AlignedThermal(moved, np.asarray(homography, np.float64), quality, float(valid.mean()))
+    homography = np.asarray(homography, np.float64)
+    return AlignedThermal(moved, valid, homography, quality, float(valid.mean()))
 
 
 def estimate_offset(rgb: Array, thermal: Array) -> tuple[float, float]:
