@@ -625,9 +625,10 @@ def test_a_data_set_keeps_its_classes_and_its_layout(predictor, folder, tmp_path
         assert client.put("/v1/annotation/0/label", content=png(label)).status_code == 200
         assert (folder / "truth" / "a-ids.png").is_file()
     with annotating(predictor, folder, tmp_path / "elsewhere") as client:
-        started = client.get("/v1/annotation/0/label").json()["segments"]
-        assert [one["name"] for one in started] == ["dog"]
-        client.put("/v1/annotation/0/label", content=png(0 * label))
+        label_there = client.get("/v1/annotation/0/label")
+        assert [one["name"] for one in label_there.json()["segments"]] == ["dog"]
+        seen = {"if-match": label_there.headers["etag"]}
+        client.put("/v1/annotation/0/label", content=png(0 * label), headers=seen)
     assert (tmp_path / "elsewhere" / "a.png").is_file()
     assert read_label(folder / "truth" / "a-ids.png").max() == 1
 
