@@ -648,6 +648,34 @@ def test_two_pairs_never_share_a_file(tmp_path, files):
         open_annotation(tmp_path, None, Classes(("a", "b")))
 
 
+def test_no_label_is_saved_over_what_is_read(folder, tmp_path):
+    classes = Classes(("a", "b"))
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for images in (folder / "thermal", folder / "rgb", folder / "rgb" / ".." / "thermal"):
+        with pytest.raises(InputError, match="--annotations"):
+            open_annotation(folder, images, classes)
+    (tmp_path / "link").symlink_to(folder / "thermal")
+    with pytest.raises(InputError, match="replace the image"):
+        open_annotation(folder, tmp_path / "link", classes)
+    (folder / "labels").mkdir()
+    (folder / "labels" / "a.png").symlink_to(folder / "rgb" / "a.png")
+    with pytest.raises(InputError, match="replace the image"):
+        open_annotation(folder, None, classes)
+    open_annotation(folder, tmp_path / "labels", classes)
+    assert before.items() <= {path: path.read_bytes() for path in folder.rglob("*.png")}.items()
+
+
+def test_a_label_stays_in_the_folder_that_was_named(folder, tmp_path):
+    text = 'name = "mine"\nclasses = ["rest", "dog"]\n[files]\nlabel = "../out/{name}.png"\n'
+    text += 'thermal = "thermal/{name}.png"\n[splits]\ntrain = "*"\n'
+    (folder / "dataset.toml").write_text(text)
+    with pytest.raises(InputError):
+        open_annotation(folder, None, Classes(("a", "b")))
+    shared = 'label = "thermal/{name}-x.png"'
+    (folder / "dataset.toml").write_text(text.replace('label = "../out/{name}.png"', shared))
+    open_annotation(folder, None, Classes(("a", "b")))
+
+
 # --- the description -----------------------------------------------------------------------------
 
 

@@ -8,6 +8,10 @@ from fastapi.routing import APIRoute
 
 from sartm.errors import InputError
 
+MEANT = {"ir": "thermal", "infrared": "thermal", "lwir": "thermal", "tir": "thermal",
+         "visible": "rgb", "vis": "rgb", "colour": "rgb", "color": "rgb"}  # fmt: skip
+"""Words for the same that look like nothing here."""
+
 
 async def refuse_unknown_fields(request: Request) -> None:
     """Refuse a request below /v1 with a query or a form field that its route does not have."""
@@ -25,8 +29,9 @@ def _refuse(sent: Iterable[str], known: list[str], kind: str) -> None:
     unknown = next((name for name in sent if name not in known), None)
     if unknown is None:
         return
-    near = difflib.get_close_matches(unknown, known, 1, cutoff=0.3)
-    meant = f"did you mean {near[0]}?" if near else (
-        f"there are: {', '.join(known)}" if known else "there is none here"
+    near = [MEANT[unknown.lower()]] if unknown.lower() in MEANT else (
+        difflib.get_close_matches(unknown, known, 1)
     )  # fmt: skip
-    raise InputError(f"no {kind} {unknown[:50]!r}; {meant}")
+    meant = f"; did you mean {near[0]}?" if near and near[0] in known else ""
+    there = f"there are {', '.join(known)}" if known else "there is none here"
+    raise InputError(f"no {kind} {unknown[:50]!r}{meant} ({there})")

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sartm import __version__
 from sartm.app.annotation import Annotation
@@ -26,6 +27,7 @@ from sartm.app.worker import Worker
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
 from sartm.inference.predictor import Predictor
+from sartm.inference.stopping import check_stop
 from sartm.model.hub import bundled_models
 from sartm.model.loading import load
 
@@ -100,8 +102,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stops = register_module_forward_pre_hook(lambda *_: check_stop())
         yield
         worker.close()
+        stops.remove()
 
     app = FastAPI(
         title="SARTM",

@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sartm.app.decoding import Decoder
-from sartm.inference.stopping import check_stop, stopping
+from sartm.inference.stopping import stopping
 
 Result = TypeVar("Result")
 
@@ -36,7 +35,6 @@ class Worker:
         self.present = 0
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sartm-worker")
         self._decode = ThreadPoolExecutor(1, thread_name_prefix="sartm-decoder")
-        self._hook = register_module_forward_pre_hook(lambda *_: check_stop())
 
     def is_full(self) -> bool:
         """Whether all places are taken."""
@@ -108,7 +106,6 @@ class Worker:
         self._compute.shutdown(wait=False, cancel_futures=True)
         self._decode.shutdown(wait=False, cancel_futures=True)
         self.decoder.close()
-        self._hook.remove()
 
 
 def _time_left(request: Request) -> float:
