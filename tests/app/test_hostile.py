@@ -189,6 +189,19 @@ def test_answers_that_nobody_reads_hold_no_place(server):
         until(lambda: server.present() == 0, 5)
 
 
+def test_half_bodies_fill_no_memory_and_shut_nobody_out(files):
+    predictor = Predictor(build(TINY), device="cpu", precision="fp32")
+    app = create_app({"tiny": predictor}, limits=Limits(upload=100_000))
+    with serving(app) as url, ExitStack() as open_ones:
+        server = Server(None, int(url.rpartition(":")[2]))
+        halves = [open_ones.enter_context(server.connect()) for _ in range(12)]
+        for connection in halves:
+            connection.sendall(HEAD + b"\r\nContent-Length: 99000\r\n\r\n" + bytes(90_000))
+            time.sleep(0.05)
+        assert b" 429 " in halves[0].recv(10_000).partition(b"\r\n")[0]  # the one that came first
+        assert server.post(files)[0] == 200
+
+
 # --- images that cost much -----------------------------------------------------------------------
 
 
