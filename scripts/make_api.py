@@ -58,32 +58,16 @@ Written by `python scripts/make_api.py`.
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Functions, classes and aliases that a module offers, in the order of its file.
-
-    `__all__` where there is one, else what it defines itself without an underscore.
-    """
+    """Functions and classes that a module defines, in the order of its file."""
     if module.__name__ == "sartm":
         return [name for name in module.__all__ if not name.startswith("_")]
-    listed = getattr(module, "__all__", None)
-    own = [
+    return [
         name
         for name, value in vars(module).items()
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
         and value.__module__ == module.__name__
     ]
-    if listed is None:
-        return own
-    return [name for name in own if name in listed] + [
-        name
-        for name in listed
-        if name not in own and callable(getattr(module, name)) and not _is_alias(module, name)
-    ]
-
-
-def _is_alias(module: ModuleType, name: str) -> bool:
-    """A name for a type, such as a `Literal`: its values show where it is used."""
-    return typing.get_origin(getattr(module, name)) is not None
 
 
 def describe(name: str, value: typing.Any) -> str:

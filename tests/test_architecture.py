@@ -14,17 +14,25 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 FLOORS = """
 errors progress
 classes files
+outputs
 config
+io.streams
+io.tiff
 io.decode
-io.thermal io.labels io.cameras
+io.thermal io.labels io.holes io.opened
+io.cameras
 registration.edge_fields
 registration.calibration
+registration.search
 registration.estimate
+data.listing
 data.layouts
-data.pairs data.finding
+data.pairs data.finding data.gaps
 scenes.canvas
-scenes.persons scenes.objects scenes.street scenes.sensors
-scenes.vehicles
+scenes.persons scenes.objects scenes.street scenes.light
+scenes.vehicles scenes.surroundings scenes.sensors
+scenes.bikes scenes.conditions
+scenes.composition
 scenes.dataset
 model.lora model.hub model.tensors
 model.hiera
@@ -43,6 +51,7 @@ inference.ahead inference.devices inference.tiles inference.schedule inference.p
 inference.stopping inference.prediction inference.frames
 inference.predictor inference.streams
 inference.pipeline inference.film
+inference.record
 inference.folders inference.video
 evaluation.metrics
 evaluation.report.scores
@@ -63,8 +72,9 @@ training.failures
 training.start
 training.validation
 training.loop
-datatools.check
-datatools.convert
+datatools.survey
+datatools.stats datatools.sheet datatools.writing
+datatools.check datatools.convert datatools.align
 export demo
 benchmark
 app.problems app.fields app.connections app.reading app.masks

@@ -368,13 +368,3 @@ def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
-
-
-__all__ = [
-    "PUBLISHED_TFLOPS",
-    "Setting",
-    "bench",
-    "change_setting",
-    "gemm_gflops",
-    "model_flop_utilisation",
-]

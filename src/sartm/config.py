@@ -268,17 +268,3 @@ class ModelConfig:
                 f"model.width {self.width} cannot be split over {self.decoder.heads} heads; choose "
                 f"model.decoder.heads among the divisors of the width"
             )
-
-
-__all__ = [
-    "DecoderConfig",
-    "EncoderConfig",
-    "FusionConfig",
-    "LoRAConfig",
-    "Modality",
-    "ModelConfig",
-    "ThermalRule",
-    "from_dict",
-    "override",
-    "to_dict",
-]

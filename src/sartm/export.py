@@ -381,16 +381,3 @@ def write_card(content: ExportFile, comparison: Comparison) -> str:
         lines.append(f"| {index} | {plain_cell(name)} | {', '.join(map(str, colour))} |")
     lines += ["", "## Licence", "", content.facts.licence or "As the model it was made from.", ""]
     return "\n".join(lines)
-
-
-__all__ = [
-    "LARGEST_DIFFERENCE",
-    "LEAST_AGREEMENT",
-    "Comparison",
-    "Exported",
-    "compare",
-    "draw_images",
-    "export_model",
-    "open_samples",
-    "write_card",
-]

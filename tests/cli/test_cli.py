@@ -16,7 +16,7 @@ from sartm.benchmark import Runtime
 from sartm.classes import MFNET
 from sartm.cli.main import app, main
 from sartm.config import Modality
-from sartm.datatools.convert import Target
+from sartm.datatools.writing import Target
 from sartm.inference.devices import Precision
 from sartm.inference.frames import Match
 from sartm.inference.pictures import Arrangement

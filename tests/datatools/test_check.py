@@ -13,7 +13,8 @@ from draw_rig import draw_pair
 from PIL import Image
 
 from sartm.cli.main import main
-from sartm.datatools.check import Check, Finding, check_dataset, stats_dataset
+from sartm.datatools.check import Check, Finding, check_dataset
+from sartm.datatools.stats import stats_dataset
 from sartm.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

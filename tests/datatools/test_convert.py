@@ -15,7 +15,8 @@ from sartm.cli.main import main
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset
 from sartm.datatools import convert as conversion
-from sartm.datatools.convert import align_dataset, convert_dataset
+from sartm.datatools.align import align_dataset
+from sartm.datatools.convert import convert_dataset
 from sartm.errors import InputError
 from sartm.io.decode import read_thermal
 

@@ -207,7 +207,8 @@ def test_frames_without_a_partner_are_reported_with_their_times(predictor, tmp_p
 
 def images_of(source, role, **options):
     opened = open_stream(source, role, **options)
-    found = [frame.load() for frame in opened.frames]
+    loaded = [frame.load() for frame in opened.frames]
+    found = [(images.rgb, images.thermal) for images in loaded]
     opened.frames.close()
     return found
 

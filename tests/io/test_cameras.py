@@ -19,12 +19,12 @@ from sartm.io.cameras import (
     border_bands,
     dead_pixels,
     enhance_display,
-    fill_holes,
     read_radiometric,
     repair_thermal,
     to_celsius,
 )
 from sartm.io.decode import read_thermal
+from sartm.io.holes import fill_holes
 
 CALIBRATION = Radiometry(
     r1=16528.2, r2=0.0122586, b=1427.5, f=1.0, o=-1307, emissivity=0.95, reflected=293.15,

@@ -247,6 +247,43 @@ def test_more_than_255_ids_survive_writing_and_reading(tmp_path):
         write_label(tmp_path / "x.png", np.full((2, 2), -1))
 
 
+@pytest.mark.parametrize("most", [1, 15, 200, 255, 1023, 4095, 65535])
+def test_ppm_is_a_share_of_its_maximum_for_rgb_and_counts_for_thermal(most, tmp_path):
+    counts = np.random.default_rng(0).integers(0, most, (20, 30, 3), endpoint=True)
+    data = counts.astype(">u2" if most > 255 else np.uint8)
+    (tmp_path / "x.ppm").write_bytes(b"P6 # 7 7 7\n30 20\n%d\n" % most + data.tobytes())
+    (tmp_path / "x.pgm").write_bytes(b"P5\n30 20\n%d\n" % most + data[..., 0].tobytes())
+    shares = counts * 255 / most  # a half may go either way
+    assert np.abs(read_rgb(tmp_path / "x.ppm") - shares).max() < 0.501
+    assert np.abs(read_rgb(tmp_path / "x.pgm")[..., 1] - shares[..., 0]).max() < 0.501
+    np.testing.assert_array_equal(read_thermal(tmp_path / "x.pgm"), counts[..., 0])
+
+
+def test_white_in_a_16_bit_bmp_is_white(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**16, (20, 30)).astype("<u2")
+    pixels[0, 0] = 0xFFFF
+    data = struct.pack("<IiiHHIIiiII", 40, 30, 20, 1, 16, 3, pixels.nbytes, 0, 0, 0, 0)
+    data += struct.pack("<III", 0xF800, 0x7E0, 0x1F) + pixels.tobytes()
+    path = tmp_path / "x.bmp"
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(data), 0, 0, 66) + data)
+    with Image.open(path) as image:
+        right = np.asarray(image)
+    found = read_rgb(path)
+    np.testing.assert_array_equal(found, right)
+    assert found[-1, 0].tolist() == [255, 255, 255]
+
+
+def test_three_channels_of_long_integers_are_thermal_or_a_label_if_they_are_equal(tmp_path):
+    counts = np.dstack([scene()[..., 0].astype(np.int64)] * 3)
+    np.save(tmp_path / "x.npy", counts)
+    np.testing.assert_array_equal(read_thermal(tmp_path / "x.npy"), counts[..., 0])
+    np.testing.assert_array_equal(read_label(tmp_path / "x.npy"), counts[..., 0])
+    counts[0, 0, 1] += 1
+    np.save(tmp_path / "x.npy", counts)
+    with pytest.raises(InputError, match="false colour"):
+        read_thermal(tmp_path / "x.npy")
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "x.png"
     write_label(path, np.ones((4, 4), np.uint8))

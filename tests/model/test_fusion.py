@@ -8,13 +8,7 @@ from torch import Tensor
 
 from sartm.config import FusionConfig
 from sartm.model.encoder import Levels
-from sartm.model.fusion import (
-    CrossPath,
-    FeatureFusion,
-    FeatureRectification,
-    Fusion,
-    context,
-)
+from sartm.model.fusion import CrossPath, FeatureFusion, FeatureRectification, Fusion, context
 from sartm.model.released import rename
 
 close = torch.testing.assert_close

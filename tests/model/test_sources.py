@@ -366,7 +366,7 @@ LATER = '{"format": 99, "something": "new"}'
         (lambda p: torch.save({"args": argparse.Namespace(), "model": {}}, p), "argparse"),
         (write_cut, "damaged or cut off"),
         (spoil_released(lambda t: t[TOKENS].fill_(float("nan"))), "NaN or infinite"),
-        (spoil_released(lambda t: t.update({TOKENS: torch.zeros(6, 31)})), "does not fit"),
+        (spoil_released(lambda t: t.update({TOKENS: torch.zeros(6, 31)})), "fit|cannot be split"),
         (spoil_folder(cut, "model.safetensors"), "damaged or cut off"),
         (spoil_folder(lambda p: p.write_text(LATER), "config.json"), "format 99.*upgrade"),
         (spoil_folder(lambda p: p.unlink(), "model.safetensors"), "is missing"),

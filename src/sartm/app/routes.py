@@ -27,14 +27,7 @@ from sartm.app.encoding import (
 )
 from sartm.app.fields import refuse_unknown_fields
 from sartm.app.guard import Limits
-from sartm.app.reading import (
-    View,
-    read_correction,
-    read_ids,
-    read_images,
-    read_uploads,
-    read_view,
-)
+from sartm.app.reading import View, read_correction, read_ids, read_images, read_uploads, read_view
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError

@@ -207,6 +207,3 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     log.info("http://%s:%d/  (stop with Ctrl+C)", name, listener.getsockname()[1])
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
-
-
-__all__ = ["LOOPBACK", "Limits", "create_app", "load_predictors", "serve"]

@@ -12,7 +12,7 @@ from sartm.cli import options
 from sartm.cli.options import print_json, read_size
 
 if TYPE_CHECKING:
-    from sartm.datatools.check import GroupStats
+    from sartm.datatools.stats import GroupStats
 
 app = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
 
@@ -76,7 +76,7 @@ def stats(
 ) -> int:
     """Count class shares per split and subset, and the range of thermal values."""
     from sartm.config import to_dict
-    from sartm.datatools.check import stats_dataset
+    from sartm.datatools.stats import stats_dataset
 
     result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
@@ -140,7 +140,7 @@ def align(
 ) -> int:
     """Move the thermal images onto the RGB images; pictures show before and after."""
     from sartm.config import to_dict
-    from sartm.datatools.convert import align_dataset
+    from sartm.datatools.align import align_dataset
 
     result = align_dataset(dataset, out, per_pair=per_pair, calibration=calibration)
     print_json(json_file, to_dict(result))

@@ -59,7 +59,7 @@ def predict(
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
-    from sartm.data.finding import find_pairs
+    from sartm.data.finding import search_pairs
     from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
 
@@ -78,7 +78,8 @@ def predict(
             allow_single=allow_single, camera=camera, clahe=clahe,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
-    find_pairs(rgb or None, thermal or None, pair or None, allow_single)  # fails before the model
+    # Fails before the model is loaded.
+    search_pairs(rgb or None, thermal or None, pair or None, allow_single, out)
     import_network()
     from sartm.inference.folders import PredictOptions, label_folder
 

@@ -1,12 +1,31 @@
 """Loose images on disk to pairs: files, folders and globs, matched by name or by an expression."""
 
 import glob
+import logging
 import re
+import stat
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from sartm.data.layouts import Pair
+from sartm.data.listing import Listing, list_files
 from sartm.errors import InputError
 from sartm.io.decode import SUFFIXES
+
+log = logging.getLogger("sartm")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `search_pairs` found, and what it could not use."""
+
+    pairs: list[Pair]
+    """Sorted by name."""
+    unpaired: list[Path] = field(default_factory=list)
+    """Files without a partner."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Folder -> why it cannot be read."""
 
 
 def find_pairs(
@@ -15,10 +34,26 @@ def find_pairs(
     pair_regex: str | None = None,
     allow_single: bool = False,
 ) -> tuple[list[Pair], list[Path]]:
+    """As `search_pairs`: the pairs and the files without a partner; the log says what is unread."""
+    found = search_pairs(rgb, thermal, pair_regex, allow_single)
+    for folder, reason in found.unreadable.items():
+        log.warning("%s: %s", folder, reason)
+    return found.pairs, found.unpaired
+
+
+def search_pairs(
+    rgb: str | Path | None,
+    thermal: str | Path | None,
+    pair_regex: str | None = None,
+    allow_single: bool = False,
+    out: Path | None = None,
+) -> Found:
     """Pair loose images for prediction: each side a file, a folder (recursive), a glob or None.
 
     Folders and globs are paired by the path below them without suffix, or by group 1 of
-    `pair_regex` searched in that path. Two single files are a pair whatever they are called.
+    `pair_regex` searched in that path. Two single files are a pair whatever they are called. What
+    exists under a name is taken before the name is read as a glob. Folders are searched as
+    `list_files` says; `out` is where outputs will go.
 
     Returns:
         The pairs, sorted by name (RGB's, else thermal's), and the files left without a partner,
@@ -27,17 +62,21 @@ def find_pairs(
     Raises:
         InputError: nothing found, nothing fits together, or two inputs share an output name.
     """
-    visible, infrared = _list_images(rgb, "--rgb"), _list_images(thermal, "--thermal")
     if rgb is None and thermal is None:
         raise InputError("no input; give --rgb, --thermal or both")
+    unreadable: dict[str, str] = {}
+    visible = _list_images(rgb, "--rgb", out, unreadable)
+    infrared = _list_images(thermal, "--thermal", out, unreadable)
     if rgb is None or thermal is None:
         lone = [Pair(name, file) for name, file in visible.items()]
         lone += [Pair(name, None, file) for name, file in infrared.items()]
-        return sorted(lone, key=lambda pair: pair.name), []
-    if Path(rgb).is_file() and Path(thermal).is_file() and pair_regex is None:
+        return Found(sorted(lone, key=lambda pair: pair.name), [], unreadable)
+    single = all(_kind_of(_split_glob(Path(side))[0]) == "file" for side in (rgb, thermal))
+    if single and pair_regex is None:
         ((name, first),), (second,) = visible.items(), infrared.values()
-        return [Pair(name, first, second)], []
-    return _match_by_key(visible, infrared, pair_regex, allow_single)
+        return Found([Pair(name, first, second)])
+    pairs, unpaired = _match_by_key(visible, infrared, pair_regex, allow_single)
+    return Found(pairs, unpaired, unreadable)
 
 
 def _match_by_key(
@@ -98,27 +137,22 @@ def _find_keys(
     return keys, lone
 
 
-def _list_images(source: str | Path | None, option: str) -> dict[str, Path]:
+def _list_images(
+    source: str | Path | None, option: str, out: Path | None, unreadable: dict[str, str]
+) -> dict[str, Path]:
     """Output name -> file for one side; refuses two files of one name."""
     if source is None:
         return {}
-    path, pattern = Path(source), str(source)
-    if path.is_dir():
-        top, files = path, [file for file in path.rglob("*") if _is_image(file)]
-    elif path.is_file():
-        top, files = path.parent, [path]
-    elif glob.has_magic(pattern):
-        top = _fixed_part(path)
-        files = [file for file in top.glob(str(path.relative_to(top))) if _is_image(file)]
-    else:
-        raise InputError(f"{option} {source}: no such file or folder; check the path")
-    if not files:
+    top, listing = _list_source(Path(source), option, out)
+    unreadable |= listing.unreadable
+    if not listing.files:
+        unread = "".join(f"; {folder} {reason}" for folder, reason in unreadable.items())
         raise InputError(
             f"{option} {source}: no images found; endings that are looked for: "
-            f"{' '.join(sorted(SUFFIXES))}"
+            f"{' '.join(sorted(SUFFIXES))}{unread}"
         )
     named: dict[str, Path] = {}
-    for file in sorted(files):
+    for file in listing.files:
         name = file.relative_to(top).with_suffix("").as_posix()
         if name in named:
             raise InputError(
@@ -129,16 +163,72 @@ def _list_images(source: str | Path | None, option: str) -> dict[str, Path]:
     return named
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of a glob before its first wildcard."""
+def _list_source(path: Path, option: str, out: Path | None) -> tuple[Path, Listing]:
+    """The folder that names are relative to, and the images in a folder, of a glob, or itself."""
+    top, parts = _split_glob(path)
+    if not parts:
+        kind = _kind_of(top)
+        if kind == "file":
+            return top.parent, Listing([top])
+        if kind == "folder":
+            return top, _keep_images(list_files(top, out))
+        raise InputError(f"{option} {path}: {kind}; check the path")
+    if ".." in parts:
+        raise InputError(f"{option} {path}: a glob cannot lead upwards behind its first wildcard")
+    deep = parts.index("**") if "**" in parts else len(parts) - 1
+
+    def leads_there(folder: Path) -> bool:
+        below = folder.relative_to(top).parts
+        fits = all(map(fnmatch, below[:deep], parts[:deep]))
+        return fits and (len(below) < len(parts) or "**" in parts)
+
+    listing = _keep_images(list_files(top, out, leads_there))
+    listing.files = [file for file in listing.files if _fits(file.relative_to(top).parts, parts)]
+    return top, listing
+
+
+def _keep_images(listing: Listing) -> Listing:
+    listing.files = [file for file in listing.files if file.suffix.lower() in SUFFIXES]
+    return listing
+
+
+_KINDS = ("file", "folder")
+
+
+def _kind_of(path: Path) -> str:
+    """`file`, `folder`, or why it is neither."""
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        return "may not be read"
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return "no such file or folder"
+    return "folder" if stat.S_ISDIR(mode) else "file"
+
+
+def _split_glob(pattern: Path) -> tuple[Path, tuple[str, ...]]:
+    """The part of a path before its first wildcard, and the parts from there on.
+
+    What exists under its name is no wildcard, nor is a part with all of them escaped.
+    """
     fixed = Path(pattern.anchor)
-    for part in pattern.parts[1 if pattern.anchor else 0 : -1]:
-        if glob.has_magic(part):
-            break
+    parts = pattern.parts[1 if pattern.anchor else 0 :]
+    for number, part in enumerate(parts):
+        if glob.has_magic(part) and _kind_of(fixed / part) not in _KINDS:
+            plain = re.sub(r"\[([*?[])\]", r"\1", part)
+            if glob.escape(plain) != part:
+                return fixed, parts[number:]
+            part = plain
         fixed /= part
-    return fixed
+    return fixed, ()
 
 
-def _is_image(file: Path) -> bool:
-    hidden = file.name.startswith(".")
-    return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
+def _fits(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a path fits a glob, in which ** stands for any number of folders."""
+    if not pattern or not path:
+        return not pattern and not path
+    if pattern[0] == "**":
+        return len(pattern) == 1 or any(
+            _fits(path[skipped:], pattern[1:]) for skipped in range(len(path))
+        )
+    return fnmatch(path[0], pattern[0]) and _fits(path[1:], pattern[1:])

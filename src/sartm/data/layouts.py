@@ -11,6 +11,7 @@ from typing import Literal
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.errors import InputError
+from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
 
 ThermalUnit = Literal["display", "counts", "celsius"]
@@ -44,15 +45,28 @@ class Layout:
     thermal_unit: ThermalUnit = "display"
     """What raw thermal values are: display (8-bit grey), counts or celsius."""
     black_hot: bool = False
-    """Hot is dark; `PairDataset` inverts such images."""
+    """Hot is dark; such images are inverted when they are read."""
     holes: float | None = None
-    """Raw thermal value of pixels without a measurement, which `PairDataset` fills; None: none."""
+    """Raw thermal value of pixels without a measurement, which are filled; None: there are none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
 
+    def camera_of(self, pair: Pair) -> Camera:
+        """How the thermal image of a pair is read, by every command."""
+        return camera_of(pair, self.thermal_unit, self.black_hot, self.holes)
+
+
+def camera_of(pair: Pair, unit: ThermalUnit, black_hot: bool, holes: float | None) -> Camera:
+    """How a thermal image is read that has what [thermal] of a dataset.toml says."""
+    # Degrees in a JPEG are those of a radiometric one: its picture holds only grey levels.
+    jpeg = pair.thermal is not None and pair.thermal.suffix.lower() in (".jpg", ".jpeg")
+    return Camera(jpeg and unit == "celsius", black_hot, holes=holes)
+
 
 @dataclass(frozen=True)
-class _Files:
+class FilePatterns:
+    """The table [files]: paths relative to dataset.toml, with {split} and {name}."""
+
     rgb: str = ""
     thermal: str = ""
     four_channel: str = ""
@@ -67,12 +81,12 @@ class _Thermal:
 
 
 @dataclass(frozen=True)
-class _Toml:
+class DatasetFile:
     """dataset.toml as written; the field names are its keys."""
 
     name: str
     classes: tuple[str, ...]
-    files: _Files
+    files: FilePatterns
     splits: dict[str, str]
     palette: tuple[tuple[int, int, int], ...] = ()
     ignore: int = 255
@@ -82,7 +96,7 @@ class _Toml:
 
 
 @dataclass(frozen=True)
-class _Arrangement:
+class Arrangement:
     """Folder names of a known layout; `{split}` stands for the folder of a split."""
 
     kind: str
@@ -101,12 +115,12 @@ class _Arrangement:
 
 
 # The more special an arrangement, the earlier: the first whose folders exist is taken.
-_ARRANGEMENTS = (
-    _Arrangement("msrs", "{split}/vi", "{split}/ir", "{split}/Segmentation_labels"),
-    _Arrangement("fmb", "{split}/Visible", "{split}/Infrared", "{split}/Label", "fmb"),
-    _Arrangement("fmb-color", "{split}/Visible", "{split}/Infrared", "{split}/color", "fmb"),
-    _Arrangement("pst900", "{split}/rgb", "{split}/thermal", "{split}/labels", "pst900"),
-    _Arrangement(
+ARRANGEMENTS = (
+    Arrangement("msrs", "{split}/vi", "{split}/ir", "{split}/Segmentation_labels"),
+    Arrangement("fmb", "{split}/Visible", "{split}/Infrared", "{split}/Label", "fmb"),
+    Arrangement("fmb-color", "{split}/Visible", "{split}/Infrared", "{split}/color", "fmb"),
+    Arrangement("pst900", "{split}/rgb", "{split}/thermal", "{split}/labels", "pst900"),
+    Arrangement(
         "pst900-raw",
         "{split}/rgb",
         "{split}/thermal_raw",
@@ -114,23 +128,23 @@ _ARRANGEMENTS = (
         "pst900",
         _Thermal("counts", holes=0.0),
     ),
-    _Arrangement("rgbx-numpy", "rgbx_np/{split}", "", "annotations/{split}"),
-    _Arrangement("images-thermal-labels", "images/{split}", "thermal/{split}", "labels/{split}"),
-    _Arrangement("four-channel-annotations", "images/{split}", "", "annotations/{split}"),
-    _Arrangement("four-channel", "images", "", "labels"),
-    _Arrangement("fmb-flat", "Visible", "Infrared", "Label", "fmb"),
-    _Arrangement("fmb-flat-color", "Visible", "Infrared", "color", "fmb"),
-    _Arrangement("flat", "RGB", "Thermal", "Label"),
-    _Arrangement("flat", "RGB", "Modal", "Label"),
-    _Arrangement("flat", "RGB", "THE", "Label"),
-    _Arrangement("flat", "RGB", "Thermal", "labels"),
-    _Arrangement("flat", "RGB", "T", "Label"),
-    _Arrangement("flat-ther", "rgb", "ther", "labels"),
-    _Arrangement("flat-lower", "rgb", "thermal", "labels"),
+    Arrangement("rgbx-numpy", "rgbx_np/{split}", "", "annotations/{split}"),
+    Arrangement("images-thermal-labels", "images/{split}", "thermal/{split}", "labels/{split}"),
+    Arrangement("four-channel-annotations", "images/{split}", "", "annotations/{split}"),
+    Arrangement("four-channel", "images", "", "labels"),
+    Arrangement("fmb-flat", "Visible", "Infrared", "Label", "fmb"),
+    Arrangement("fmb-flat-color", "Visible", "Infrared", "color", "fmb"),
+    Arrangement("flat", "RGB", "Thermal", "Label"),
+    Arrangement("flat", "RGB", "Modal", "Label"),
+    Arrangement("flat", "RGB", "THE", "Label"),
+    Arrangement("flat", "RGB", "Thermal", "labels"),
+    Arrangement("flat", "RGB", "T", "Label"),
+    Arrangement("flat-ther", "rgb", "ther", "labels"),
+    Arrangement("flat-lower", "rgb", "thermal", "labels"),
 )
-_SPLITS = ("train", "val", "test", "trainval", "test_day", "test_night")
+SPLIT_NAMES = ("train", "val", "test", "trainval", "test_day", "test_night")
 # Folder -> split: the other words in use.
-_SPLIT_FOLDERS = {
+SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "validation": "val", "test": "test",
 }  # fmt: skip
 # The letter survives in the flipped copies some tools add: 00001D_flip.
@@ -160,22 +174,22 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
         raise InputError(f"{path}: no such folder or dataset.toml; check the path of the data set")
     if (path / "dataset.toml").is_file():
         return _open_toml(path / "dataset.toml", labels)
-    for arrangement in _ARRANGEMENTS:
+    for arrangement in ARRANGEMENTS:
         splits = _splits_of(path, arrangement)
         if splits:
-            return _plain_layout(path, arrangement, splits)
+            return plain_layout(path, arrangement, splits)
     raise InputError(_unrecognised(path))
 
 
 def _open_toml(path: Path, labels: bool) -> Layout:
     try:
-        values = tomllib.loads(_read_text(path))
+        values = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
-    toml = from_dict(_Toml, values, str(path))
-    _check_patterns(path, toml)
+    toml = from_dict(DatasetFile, values, str(path))
+    check_patterns(path, toml)
     classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
-    splits = {split: _toml_split(path, toml, split, labels) for split in toml.splits}
+    splits = {split: toml_split(path, toml, split, labels) for split in toml.splits}
     thermal = toml.thermal
     return Layout(
         toml.name,
@@ -189,7 +203,8 @@ def _open_toml(path: Path, labels: bool) -> Layout:
     )
 
 
-def _check_patterns(path: Path, toml: _Toml) -> None:
+def check_patterns(path: Path, toml: DatasetFile) -> None:
+    """Refuse [files] that name too much, too little, or no {name}."""
     files = toml.files
     if files.four_channel and (files.rgb or files.thermal):
         raise InputError(
@@ -209,6 +224,10 @@ def _check_patterns(path: Path, toml: _Toml) -> None:
                 f"{path}: files.{key} is {pattern!r}; only {{name}} and {{split}} are filled in, "
                 f"found {{{sorted(unknown)[0]}}}"
             )
+    try:
+        Camera(holes=toml.thermal.holes)
+    except InputError as error:
+        raise InputError(f"{path}: thermal.{error}") from None
     if not toml.splits:
         raise InputError(f'{path}: [splits] is empty; write e.g. train = "train.txt"')
     for name, expression in toml.subsets.items():
@@ -220,13 +239,13 @@ def _check_patterns(path: Path, toml: _Toml) -> None:
             ) from None
 
 
-def _toml_split(path: Path, toml: _Toml, split: str, labels: bool) -> tuple[Pair, ...]:
+def toml_split(path: Path, toml: DatasetFile, split: str, labels: bool) -> tuple[Pair, ...]:
     """The three ways to name a split: a list file, a glob of names, a folder for {split}."""
     root, files, value = path.parent, toml.files, toml.splits[split]
     images = files.rgb or files.four_channel or files.thermal
     source = f"split {split!r} ({value}) of {path}"
     if value.endswith(".txt"):
-        folder, names = split, _read_list(root / value, root)
+        folder, names = split, read_list(root / value, root)
         source = str(root / value)
     elif "*" in value or "?" in value:
         folder = split
@@ -272,9 +291,10 @@ def _names_matching(root: Path, pattern: str) -> list[str]:
     return sorted(match["name"] for file in below if (match := fits.fullmatch(file)))
 
 
-def _plain_layout(
-    root: Path, arrangement: _Arrangement, splits: dict[str, tuple[Pair, ...]]
+def plain_layout(
+    root: Path, arrangement: Arrangement, splits: dict[str, tuple[Pair, ...]]
 ) -> Layout:
+    """The data set of a folder without a dataset.toml, in one of the known arrangements."""
     some = [pair for pairs in splits.values() for pair in pairs]
     data = arrangement.data or _recognise_data(root, arrangement, some)
     day_night = data in ("mfnet", "msrs")
@@ -292,7 +312,7 @@ def _plain_layout(
     )
 
 
-def _recognise_data(root: Path, arrangement: _Arrangement, pairs: list[Pair]) -> str:
+def _recognise_data(root: Path, arrangement: Arrangement, pairs: list[Pair]) -> str:
     """Which benchmark fills an arrangement that several use: by the names, else by the size."""
     if all(_DAY_NIGHT_NAME.search(pair.name) for pair in pairs):
         return "msrs" if arrangement.kind == "msrs" else "mfnet"
@@ -307,42 +327,43 @@ def _recognise_data(root: Path, arrangement: _Arrangement, pairs: list[Pair]) ->
     )
 
 
-def _splits_of(root: Path, arrangement: _Arrangement) -> dict[str, tuple[Pair, ...]]:
+def _splits_of(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair, ...]]:
     """Splits by folders or by lists, whichever the arrangement has; empty if it does not fit."""
     if "{split}" not in arrangement.rgb:
         return _listed_splits(root, arrangement)
     splits = {}
-    for folder, split in _SPLIT_FOLDERS.items():
+    for folder, split in SPLIT_FOLDERS.items():
         if all((root / part).is_dir() for part in arrangement.folders(folder)):
             images = root / arrangement.rgb.format(split=folder)
-            names = sorted(_index(images))
+            names = sorted(index_images(images))
             if not names:
                 raise InputError(f"split {split!r} is empty: no images in {images}")
-            splits[split] = _pairs(root, arrangement, folder, names, str(images))
+            splits[split] = pairs_in(root, arrangement, folder, names, str(images))
     return splits
 
 
-def _listed_splits(root: Path, arrangement: _Arrangement) -> dict[str, tuple[Pair, ...]]:
+def _listed_splits(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair, ...]]:
     if not all((root / part).is_dir() for part in arrangement.folders("")):
         return {}
     splits = {}
-    for split in _SPLITS:
+    for split in SPLIT_NAMES:
         source = root / f"{split}.txt"
         if source.is_file():
-            names = [name.removeprefix(f"{arrangement.rgb}/") for name in _read_list(source, root)]
+            names = [name.removeprefix(f"{arrangement.rgb}/") for name in read_list(source, root)]
             if not names:
                 raise InputError(f"split {split!r} is empty: {source} lists no names")
-            splits[split] = _pairs(root, arrangement, "", names, str(source))
+            splits[split] = pairs_in(root, arrangement, "", names, str(source))
     return splits
 
 
-def _pairs(
-    root: Path, arrangement: _Arrangement, folder: str, names: Iterable[str], source: str
+def pairs_in(
+    root: Path, arrangement: Arrangement, folder: str, names: Iterable[str], source: str
 ) -> tuple[Pair, ...]:
-    rgb = _index(root / arrangement.rgb.format(split=folder))
-    label = _index(root / arrangement.label.format(split=folder))
+    """The pairs of these names in the folders of an arrangement."""
+    rgb = index_images(root / arrangement.rgb.format(split=folder))
+    label = index_images(root / arrangement.label.format(split=folder))
     one_file = not arrangement.thermal
-    thermal = {} if one_file else _index(root / arrangement.thermal.format(split=folder))
+    thermal = {} if one_file else index_images(root / arrangement.thermal.format(split=folder))
     coloured = arrangement.label.endswith("color")
     pairs = []
     for name in names:
@@ -360,7 +381,7 @@ def _pairs(
     return tuple(pairs)
 
 
-def _index(folder: Path) -> dict[str, Path]:
+def index_images(folder: Path) -> dict[str, Path]:
     """Path below the folder without suffix -> image file."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
@@ -387,10 +408,10 @@ def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
                 )
 
 
-def _read_list(path: Path, root: Path) -> list[str]:
+def read_list(path: Path, root: Path) -> list[str]:
     """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped."""
     names = []
-    for line in _read_text(path).splitlines():
+    for line in read_text(path).splitlines():
         name = line.strip()
         if not name:
             continue
@@ -403,7 +424,8 @@ def _read_list(path: Path, root: Path) -> list[str]:
     return names
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A list or dataset.toml as text, of a size that one would write."""
     try:
         if path.stat().st_size > _LARGEST_TEXT:
             raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a text file")
@@ -417,11 +439,8 @@ def _read_text(path: Path) -> str:
 def _unrecognised(root: Path) -> str:
     here = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     found = ", ".join(here[:8]) + (f" and {len(here) - 8} more" if len(here) > 8 else "")
-    kinds = sorted({"+".join(kind.folders("train")) for kind in _ARRANGEMENTS})
+    kinds = sorted({"+".join(kind.folders("train")) for kind in ARRANGEMENTS})
     return (
         f"{root}: no known layout; found {found or 'nothing'}. Expected a dataset.toml, or the "
         f"folders of a benchmark with their lists or splits: {'; '.join(kinds)}"
     )
-
-
-__all__ = ["Layout", "Pair", "ThermalUnit", "open_layout"]

@@ -2,9 +2,10 @@
 
 import copy
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,28 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
+from sartm.data.layouts import Layout, Pair, ThermalUnit, camera_of, open_layout
 from sartm.errors import InputError
-from sartm.io.cameras import Camera, prepare_thermal, read_of_camera
+from sartm.io.cameras import Camera, prepare_thermal, read_raw
 from sartm.io.decode import (
     MAX_PIXELS,
     FourChannel,
+    Source,
     read_four_channel,
     read_rgb,
     read_rgb_alone,
 )
+from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
+from sartm.registration.estimate import AlignedThermal
 
 Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+RESIZE_OR_REGISTER = (
+    "If both show the same field of view pass --resize-thermal; if not, register the cameras "
+    "first: sartm data align"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class Sample:
     """(H, W) uint8 or uint16 class ids."""
     note: str = ""
     """What the user should know about how it was read."""
+    unseen: Mask | None = None
+    """(H, W) true where `thermal` is no measurement but stands in for one; None: nowhere."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,6 +62,20 @@ class Sample:
             raise InputError(f"pair {self.name!r} has neither RGB nor thermal; give at least one")
         height, width = image.shape[:2]
         return height, width
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """The images of one pair, before they are compared with each other or with a label."""
+
+    rgb: npt.NDArray[np.uint8] | None
+    """(H, W, 3)."""
+    thermal: Array | None
+    """(H, W) of any size, as `Sample.thermal`."""
+    unseen: Mask | None = None
+    """(H, W) as `thermal`, as `Sample.unseen`."""
+    note: str = ""
+    """As `Sample.note`."""
 
 
 class PairDataset:
@@ -136,14 +162,15 @@ class PairDataset:
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        # Degrees in a JPEG are those of a radiometric one: its picture holds only grey levels.
-        jpeg = pair.thermal is not None and pair.thermal.suffix.lower() in (".jpg", ".jpeg")
-        radiometric = jpeg and self.thermal_unit == "celsius"
-        camera = Camera(radiometric, self.black_hot, holes=self.holes)
+        camera = self.camera_of(pair)
         return read_pair(pair, self.classes, resize_thermal=self.resize_thermal, camera=camera)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def camera_of(self, pair: Pair) -> Camera:
+        """How the thermal image of a pair is read (`Layout.camera_of`)."""
+        return camera_of(pair, self.thermal_unit, self.black_hot, self.holes)
 
     def subset_of(self, name: str) -> list[str]:
         """The subsets (day, night, ...) a pair of that name belongs to."""
@@ -158,43 +185,115 @@ def read_pair(
     four_channel: FourChannel = "no",
     camera: Camera = Camera(),
     max_pixels: int = MAX_PIXELS,
-    align: Callable[[Array, Array], Array] | None = None,
+    align: Callable[[RawImages], AlignedThermal] | None = None,
 ) -> Sample:
     """Read and check everything that belongs to a pair.
 
     `four_channel` says what a 4th channel of an RGB image without thermal partner is, `camera` how
-    thermal is read. `align` makes of RGB (H, W, 3) and thermal of any size the thermal image
-    (H, W). With `classes` the label is read too, and its ids are checked.
+    thermal is read (`Layout.camera_of`). `align` brings thermal of any size onto the pixels of
+    RGB. With `classes` the label is read too, and its ids are checked.
 
     Raises:
         InputError: an unreadable file, sizes that differ (thermal is fitted to the size of RGB with
             `resize_thermal`), or label ids outside the class table.
     """
-    rgb, thermal, note = _read_images(pair, four_channel, camera, max_pixels)
-    if align is not None and rgb is not None and thermal is not None:
-        thermal = align(rgb, thermal)
-    if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
-        if not resize_thermal:
-            raise InputError(
-                f"pair {pair.name!r}: RGB is {format_size(rgb)} but thermal is "
-                f"{format_size(thermal)}. If both show the same field of view pass "
-                f"--resize-thermal; if not, register the cameras first: sartm data align, or "
-                f"predict with --align auto"
-            )
-        thermal = fit_thermal(thermal, rgb.shape[:2])
+    images = read_images(
+        pair.rgb,
+        pair.thermal,
+        pair.four_channel,
+        four_channel=four_channel,
+        camera=camera,
+        max_pixels=max_pixels,
+    )
+    if align is not None and images.rgb is not None and images.thermal is not None:
+        aligned = align(images)
+        images = replace(images, thermal=aligned.image, unseen=~aligned.valid)
+    images = match_sizes(
+        images,
+        f"pair {pair.name!r}",
+        resize_thermal,
+        f"{RESIZE_OR_REGISTER}, or predict with --align auto",
+    )
+    image = images.rgb if images.rgb is not None else images.thermal
     label = None
     if classes is not None and pair.label is not None:
-        colours = classes.palette if pair.coloured_label else ()
-        label = read_label(pair.label, classes.ignore, colours, max_pixels)
-        image = rgb if rgb is not None else thermal
+        label = read_label_of(pair, classes, max_pixels)
         if image is not None and label.shape != image.shape[:2]:
             raise InputError(
                 f"{pair.label}: the label is {format_size(label)} but its image is "
                 f"{format_size(image)}; labels are never resized, use those that belong to the "
                 f"images"
             )
-        check_ids(label, classes, pair.label)
-    return Sample(pair.name, rgb, thermal, label, note)
+    return Sample(pair.name, images.rgb, images.thermal, label, images.note, images.unseen)
+
+
+def read_images(
+    rgb: Source | None,
+    thermal: Source | None,
+    both: Source | None = None,
+    *,
+    four_channel: FourChannel = "no",
+    camera: Camera = Camera(),
+    max_pixels: int = MAX_PIXELS,
+) -> RawImages:
+    """Read the images of a pair, files or uploads, whose sizes may differ still.
+
+    `both` is RGB and thermal in one file, instead of the other two. Else as `read_pair`. With
+    `camera.as_stored()` thermal is what the file holds, holes and all, such as to write it again.
+
+    Raises InputError for a file that cannot be read.
+    """
+    colour: npt.NDArray[np.uint8] | None = None
+    raw: Array | None = None
+    note = ""
+    if both is not None:
+        colour, raw = read_four_channel(both, max_pixels)
+    elif rgb is not None and thermal is None:
+        colour, raw, note = read_rgb_alone(rgb, four_channel, max_pixels)
+    else:
+        colour = None if rgb is None else read_rgb(rgb, max_pixels)
+        raw = None if thermal is None else read_raw(thermal, camera, max_pixels)
+    if raw is None:
+        return RawImages(colour, None, None, note)
+    return RawImages(colour, prepare_thermal(raw, camera), find_holes(raw, camera.holes), note)
+
+
+def read_label_of(pair: Pair, classes: Classes, max_pixels: int = MAX_PIXELS) -> Array:
+    """The label (H, W) of a pair that has one, its ids checked."""
+    assert pair.label is not None
+    colours = classes.palette if pair.coloured_label else ()
+    label = read_label(pair.label, classes.ignore, colours, max_pixels)
+    check_ids(label, classes, pair.label)
+    return label
+
+
+def match_sizes(images: RawImages, name: str, resize_thermal: bool, remedy: str) -> RawImages:
+    """The images with thermal of the size of RGB, resized where that is asked for.
+
+    Raises InputError, with `remedy` as last sentence, where the sizes differ otherwise; and where
+    one image is turned by a quarter against the other, since resizing would squeeze it.
+    """
+    rgb, thermal = images.rgb, images.thermal
+    if rgb is None or thermal is None or rgb.shape[:2] == thermal.shape:
+        return images
+    sizes = f"{name}: RGB is {format_size(rgb)} but thermal is {format_size(thermal)}"
+    if _is_turned(rgb, thermal):
+        raise InputError(
+            f"{sizes}: one is turned by a quarter (RGB is read upright, as its EXIF data say). "
+            f"Turn the thermal image by a quarter too and write it again; then pass the pair again"
+        )
+    if not resize_thermal:
+        raise InputError(f"{sizes}. {remedy}")
+    size, unseen = rgb.shape[:2], images.unseen
+    if unseen is not None:
+        unseen = fit_thermal(unseen.astype(np.float32), size) > 0
+    return replace(images, thermal=fit_thermal(thermal, size), unseen=unseen)
+
+
+def _is_turned(first: Array, second: Array) -> bool:
+    """Whether one is clearly upright and the other clearly lying."""
+    upright, other = (math.log(image.shape[0] / image.shape[1]) for image in (first, second))
+    return upright * other < 0 and min(abs(upright), abs(other)) > math.log(1.15)
 
 
 def check_ids(label: Array, classes: Classes, where: str | Path) -> None:
@@ -233,31 +332,3 @@ def pixel_hash(sample: Sample) -> str:
             digest.update(f"{image.dtype.name} {image.shape};".encode())
             digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
-
-
-def _read_images(
-    pair: Pair, four_channel: FourChannel, camera: Camera, max_pixels: int
-) -> tuple[npt.NDArray[np.uint8] | None, Array | None, str]:
-    rgb: npt.NDArray[np.uint8] | None
-    thermal: Array | None
-    if pair.four_channel is not None:
-        rgb, thermal = read_four_channel(pair.four_channel, max_pixels)
-        return rgb, prepare_thermal(thermal, camera), ""
-    if pair.rgb is not None and pair.thermal is None:
-        rgb, thermal, note = read_rgb_alone(pair.rgb, four_channel, max_pixels)
-        return rgb, None if thermal is None else prepare_thermal(thermal, camera), note
-    rgb = None if pair.rgb is None else read_rgb(pair.rgb, max_pixels)
-    thermal = None if pair.thermal is None else read_of_camera(pair.thermal, camera, max_pixels)
-    return rgb, thermal, ""
-
-
-__all__ = [
-    "Pair",
-    "PairDataset",
-    "Sample",
-    "check_ids",
-    "fit_thermal",
-    "format_size",
-    "pixel_hash",
-    "read_pair",
-]

@@ -291,5 +291,3 @@ CONDITIONS = {
     )
 }  # fmt: skip
 """Every condition, in the order of the table."""
-
-__all__ = ["CONDITIONS", "Condition", "choose_conditions", "degrade"]

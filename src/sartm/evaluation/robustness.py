@@ -225,8 +225,3 @@ class _Record:
                 f"cannot write {self.path}: {error.strerror}; choose another --out, what is "
                 f"finished is kept"
             ) from None
-
-
-__all__ = [
-    "measure_robustness",
-]

@@ -1,7 +1,11 @@
-"""The film a video run writes: inputs beside the overlay, encoded as WebM or MP4."""
+"""The film a video run writes, and where: inputs beside the overlay, as WebM or MP4."""
 
 import contextlib
+import json
 import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,10 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.data.listing import FILM_LABELS, RECORD, SUMMARY
 from sartm.errors import InputError
+from sartm.files import temporary_beside, write_atomic
 from sartm.inference.prediction import Prediction
-from sartm.inference.streams import import_av
+from sartm.inference.streams import camera_index, import_av
 from sartm.io.labels import write_label
+from sartm.outputs import check_targets
 
 Array = npt.NDArray[Any]
 
@@ -64,8 +71,70 @@ def _has_encoder(av: Any, encoder: str) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the results go."""
+
+    video: Path
+    summary: Path
+    labels: Path
+    in_folder: bool
+    """A folder was named for them, not the film."""
+
+
+def find_places(out: Path, source: str | Path | None) -> Places:
+    """Where the film of a source goes: `out` is a file, or a folder for all of it."""
+    name = _name_result(source)
+    if out.suffix and not out.is_dir():
+        beside = out.with_suffix("")
+        labels = beside.with_name(beside.name + FILM_LABELS)
+        return Places(out, out.with_suffix(".json"), labels, in_folder=False)
+    return Places(out / f"{name}.webm", out / SUMMARY, out / "labels", in_folder=True)
+
+
+def check_places(
+    places: Places, sources: tuple[str | Path | None, ...], labels: bool, overwrite: bool
+) -> Path | None:
+    """The folder of label maps that the film replaces, if any; refused is what is not to go."""
+    if places.video.exists() and not overwrite:
+        raise InputError(f"{places.video} exists; choose another --out, or pass --overwrite")
+    check_targets(places.video.parent, (places.video, places.summary, places.labels), sources)
+    written = os.path.realpath(places.labels)
+    for source in sources:
+        if source and Path(os.path.realpath(source)).is_relative_to(written):
+            raise InputError(f"{source} lies in {written}, which is replaced; choose another --out")
+    # Left by a run that was killed: the film gets its name last.
+    if _is_of(places.summary, places.video.name):
+        return places.labels
+    if not labels or not places.labels.exists():
+        return None
+    if not overwrite or (places.video.parent / RECORD).exists():
+        raise InputError(f"{places.labels} holds other label maps; choose another --out")
+    return places.labels
+
+
+def _is_of(summary: Path, film: str) -> bool:
+    """Whether a summary is that of a film with label maps."""
+    try:
+        content = json.loads(summary.read_text())
+        return content["video"] == film and content["settings"]["labels"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _name_result(source: str | Path | None) -> str:
+    """What the result is called after its source."""
+    if source is None:
+        raise InputError("no input; give --rgb, --thermal or both")
+    number = camera_index(source)
+    if number is not None:
+        return f"camera-{number}"
+    stem = Path(source).stem
+    return "video" if not stem or set(stem) & set("*?[]") else stem
+
+
 class Film:
-    """The result being written: a temporary file that becomes the video when it is left."""
+    """The result being written, under temporary names until `publish`; use as a context manager."""
 
     def __init__(
         self,
@@ -81,7 +150,8 @@ class Film:
         self.opacity, self.width, self.labels = opacity, width, labels
         self.format, encoders = _FORMATS[video.suffix.lower()]
         self.settings = encoders[encoder]
-        self.unfinished = video.with_name(f".{video.stem}.{os.getpid()}.tmp{video.suffix}")
+        self.unfinished = temporary_beside(video)
+        self.maps = None if labels is None else temporary_beside(labels)
         self.container: Any = None
         self.stream: Any = None
         self.last = -1
@@ -100,14 +170,10 @@ class Film:
         """Add one moment: RGB and thermal (H, W, 3) as far as there are, and the overlay."""
         inputs = [image for image in (rgb, thermal) if image is not None]
         panels = [*inputs, prediction.overlay(self.opacity)]
-        try:
+        with self._words_for_errors():
             self._encode(_place_side_by_side(panels, self.width), moment)
-            if self.labels is not None:
-                write_label(self.labels / f"{name}.png", prediction.labels)
-        except OSError as error:
-            raise InputError(
-                f"cannot write {self.video}: {error.strerror or error}; what was finished is kept"
-            ) from None
+            if self.maps is not None:
+                write_label(self.maps / f"{name}.png", prediction.labels)
 
     def _encode(self, picture: Array, moment: float) -> None:
         av = import_av()
@@ -133,14 +199,52 @@ class Film:
         self.stream.codec_context.time_base = _CLOCK
 
     def __exit__(self, *error: object) -> None:
+        """Finish the file; if that fails it is gone, for it would not play."""
         if self.container is None:
             return
         try:
-            with contextlib.closing(self.container):
+            with self._words_for_errors(), contextlib.closing(self.container):
                 self.container.mux(self.stream.encode(None))
-            self.unfinished.replace(self.video)
-        finally:
+        except InputError:
             self.unfinished.unlink(missing_ok=True)
+            if error[0] is None:
+                raise
+
+    def publish(self, summary: Path, content: bytes, replaced: Path | None) -> None:
+        """Give everything its name, the film last: where it is, the rest is whole too.
+
+        `replaced` is a folder of label maps that is to be gone by then.
+        """
+        if not self.unfinished.exists():
+            return
+        with self._words_for_errors():
+            self.video.unlink(missing_ok=True)
+            if replaced is not None and replaced.exists():
+                old = temporary_beside(replaced)
+                replaced.rename(old)
+                shutil.rmtree(old)
+            if self.maps is not None and self.labels is not None and self.maps.exists():
+                self.maps.rename(self.labels)
+            try:
+                write_atomic(summary, content)
+            finally:
+                self.unfinished.replace(self.video)
+
+    def discard(self) -> None:
+        """Remove what has not been published."""
+        self.unfinished.unlink(missing_ok=True)
+        if self.maps is not None:
+            shutil.rmtree(self.maps, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _words_for_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, import_av().error.FFmpegError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"cannot write {self.video}: {reason}; make room, or choose another --out"
+            ) from None
 
 
 def _place_side_by_side(panels: list[Array], width: int) -> Array:

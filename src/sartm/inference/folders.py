@@ -1,45 +1,48 @@
-"""Folders of pairs to label maps, overlays and summary.json."""
+"""Folders of pairs to label maps, overlays and summary.json; nothing is made twice or lost."""
 
+import errno
 import hashlib
 import json
 import logging
-import time
-from dataclasses import dataclass, field, replace
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from sartm.config import Modality, to_dict
-from sartm.data.finding import find_pairs
+from sartm.data.finding import search_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import Sample, read_pair
+from sartm.data.listing import RECORD, SUMMARY, WRITTEN
+from sartm.data.pairs import RawImages, Sample, read_pair
 from sartm.errors import InputError
-from sartm.files import write_atomic
+from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
-from sartm.inference.pipeline import label_ahead
+from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction, draw_grey, encode_overlay
 from sartm.inference.predictor import Predictor
+from sartm.inference.record import Made, Maker, Record
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
-from sartm.io.labels import write_label
+from sartm.io.labels import encode_label
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
+from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
-from sartm.registration.estimate import align_thermal
+from sartm.registration.estimate import AlignedThermal, align_thermal
 
 Homography = tuple[tuple[float, ...], ...]
 
-Array = npt.NDArray[Any]
 log = logging.getLogger("sartm")
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What `label_folder` does beside labelling; part of what makes two runs the same."""
+    """What `label_folder` does beside labelling."""
 
     modality: Modality = "both"
     overlay: bool = True
@@ -89,108 +92,169 @@ def label_folder(
 ) -> Outcome:
     """Label files, folders or globs of pairs into `out`; a bad pair costs that pair only.
 
-    Writes labels/<name>.png, overlays/<name>.jpg and summary.json. What exists with the same model
-    and settings is kept and skipped.
+    Writes labels/<name>.png, overlays/<name>.jpg, record.jsonl and, at the end, summary.json. What
+    the same model made of the same images with the same settings is kept and skipped.
 
     Args:
         predictor: the model.
         rgb: file, folder or glob, or None.
         thermal: likewise.
         out: folder to write to.
-        model: name of the model, for summary.json.
+        model: name of the model, for the summary and messages.
         options: settings.
-        overwrite: label again what is there.
+        overwrite: label again what is there; the old label maps go first.
 
     Raises:
-        InputError: no input, two inputs with one name, outputs of another model or settings
-            without `overwrite`, or a folder that cannot be written.
+        InputError: no input, two inputs with one name, label maps that would be replaced without
+            `overwrite`, a folder that is an input, is in use, or cannot be written.
     """
     if options.align is not None and (rgb is None or thermal is None):
         raise InputError("--align moves thermal onto RGB; give both --rgb and --thermal")
     if options.align is not None and options.resize_thermal:
         raise InputError("--align and --resize-thermal exclude each other; leave one out")
-    pairs, unpaired = find_pairs(rgb, thermal, options.pair_regex, options.allow_single)
-    settings = to_dict(options) | {
-        "rgb": None if rgb is None else str(rgb),
-        "thermal": None if thermal is None else str(thermal),
-        "precision": predictor.precision,
-        "fingerprint": fingerprint(predictor.model),
-    }
-    record = _Record(out, model, options, settings, overwrite)
-    for path in unpaired:
-        record.failures[str(path)] = "no partner: the other folder has no file of this name"
-    todo = [pair for pair in pairs if not record.has(pair.name)]
-    read = partial(_read, options, record)
-    label = partial(predictor.predict_batch, modality=options.modality)
-    with record, Meter("predict", len(todo)) as meter, write_behind(record.write) as write:
-        for pair, labelled in label_ahead(predictor, todo, read, label):
-            try:
-                sample, prediction, seconds = labelled()
-            except InputError as error:
-                if len(pairs) == 1:  # nothing else is labelled: the caller must put it right
-                    raise
-                record.failures[pair.name] = str(error)
-            else:
-                write(pair, sample, prediction, seconds)
-            meter.advance()
-    return Outcome(len(record.pairs), len(pairs) - len(todo), record.failures)
+    found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
+    settings = to_dict(options) | {"precision": predictor.precision}
+    settings |= {"tiling": to_dict(predictor.tiling)}
+    for name in _WITHOUT_EFFECT:
+        del settings[name]
+    maker = Maker(model, fingerprint(predictor.model), settings)
+    with lock_folder(out):
+        run = _Run(out, maker, options)
+        for path in found.unpaired:
+            run.failures[str(path)] = "no partner: the other folder has no file of this name"
+        run.failures |= found.unreadable
+        todo = run.begin(found.pairs, overwrite)
+        read = partial(_read, options, run)
+        label = partial(predictor.predict_batch, modality=options.modality)
+        with run, Meter("predict", len(todo)) as meter, write_behind(run.write) as write:
+            for pair, labelled in label_ahead(predictor, todo, read, label):
+                try:
+                    sample, prediction, seconds = labelled()
+                except InputError as error:
+                    if len(found.pairs) == 1:  # nothing else is labelled: the caller must mend it
+                        raise
+                    run.failures[pair.name] = str(error)
+                else:
+                    write(pair, sample, prediction, seconds)
+                meter.advance()
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures)
 
 
-def _read(options: PredictOptions, record: "_Record", pair: Pair) -> Sample:
+_WITHOUT_EFFECT = ("overlay", "opacity", "clahe", "pair_regex", "allow_single")
+"""Options that change no label map: which images are paired is seen from the images."""
+
+
+def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
+    run.inputs[pair.name] = _hash_inputs(pair)
     return read_pair(
         pair,
         resize_thermal=options.resize_thermal,
         four_channel=options.four_channel,
         camera=options.camera,
-        align=None if options.align is None else partial(record.align, pair, options.align),
+        align=None if options.align is None else partial(run.align, pair, options.align),
     )
 
 
-class _Record:
-    """The output folder of one `label_folder` and its summary.json."""
+def _hash_inputs(pair: Pair) -> dict[str, str | None]:
+    files = {"rgb": pair.four_channel or pair.rgb, "thermal": pair.thermal}
+    try:
+        return {name: None if file is None else hash_file(file) for name, file in files.items()}
+    except OSError:  # reading the pair will say why
+        return {}
 
-    def __init__(
-        self,
-        out: Path,
-        model: str,
-        options: PredictOptions,
-        settings: dict[str, Any],
-        overwrite: bool,
-    ) -> None:
-        self.out, self.options = out, options
-        self.head = {"model": model, "settings": settings}
-        self.pairs: dict[str, Any] = {}
+
+def _lies(path: Path) -> bool:
+    """Whether a file is there, or a link; False too where no name can be so long."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+class _Run:
+    """One `label_folder` at work in its output folder: what is there, what is written."""
+
+    def __init__(self, out: Path, maker: Maker, options: PredictOptions) -> None:
+        self.out, self.maker, self.options = out, maker, options
+        self.drawn = {"opacity": options.opacity, "clahe": options.clahe}
         self.failures: dict[str, str] = {}
+        self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
-        self.earlier: dict[str, Any] | None = None if overwrite else self._find_earlier(settings)
-        """Entries of an equal run that this one resumes."""
+        self.done = 0
         try:
-            (out / "labels").mkdir(parents=True, exist_ok=True)
-            self._write_summary()
+            remove_leftovers(out)
+            for name in WRITTEN:
+                remove_leftovers(out / name, below=True)
+            self.record = Record(out)
         except OSError as error:
-            raise InputError(
-                f"cannot write to {out}: {error.strerror}; choose another --out"
-            ) from None
+            raise self._cannot_write(out, error) from None
 
-    def _find_earlier(self, settings: dict[str, Any]) -> dict[str, Any] | None:
-        try:
-            summary = json.loads((self.out / "summary.json").read_text())
-        except (OSError, ValueError):
-            summary = None
-        entries = summary.get("pairs", {}) if isinstance(summary, dict) else {}
-        if not entries and not any((self.out / "labels").glob("**/*.png")):
-            return None
-        if not isinstance(summary, dict) or summary.get("settings") != settings:
+    def begin(self, pairs: list[Pair], overwrite: bool) -> list[Pair]:
+        """The pairs that are still to be labelled; nothing is changed if this is refused."""
+        names = [pair.name for pair in pairs]
+        clash = find_clash(names)
+        if clash and ignores_case(self.out):
             raise InputError(
-                f"{self.out} holds label maps of another model or of other settings; choose "
-                f"another folder with --out, or pass --overwrite"
+                f"{clash[0]!r} and {clash[1]!r} would be one file in {self.out}, which takes small "
+                f"and capital letters as the same; rename one of them or run them apart"
             )
-        return entries
+        targets = [self._label(name) for name in names] + [self._overlay(name) for name in names]
+        targets += [self.out / RECORD, self.out / SUMMARY]
+        images = [file for pair in pairs for file in (pair.rgb, pair.thermal, pair.four_channel)]
+        check_targets(self.out, targets, images)
+        if overwrite:
+            todo = pairs
+        else:
+            with ThreadPoolExecutor(READERS) as pool:
+                states = dict(zip(names, pool.map(self._compare, pairs), strict=True))
+            self._refuse_to_replace({name: state for name, state in states.items() if state})
+            todo = [pair for pair in pairs if states[pair.name] is None]
+        if todo:
+            try:
+                (self.out / "labels").mkdir(exist_ok=True)
+                (self.out / SUMMARY).unlink(missing_ok=True)  # of what was; the record goes on
+                for pair in todo if overwrite else ():
+                    self._take_away(pair.name)
+            except OSError as error:
+                raise self._cannot_write(self.out, error) from None
+        return todo
 
-    def has(self, name: str) -> bool:
-        """Whether a pair's outputs are there from an earlier, equal run."""
-        files = [self._label(name), *([self._overlay(name)] if self.options.overlay else [])]
-        return self.earlier is not None and all(file.exists() for file in files)
+    def _compare(self, pair: Pair) -> str | None:
+        """Of a pair's label map: "" where it is what this run would make, None where there is none.
+
+        Else why it is another one. An overlay that is missing or drawn otherwise counts as none.
+        """
+        label, made = self._label(pair.name), self.record.made.get(pair.name)
+        if not _lies(label):
+            return None
+        if made is None:
+            return "is there, and no record says what made it"
+        inputs = _hash_inputs(pair)
+        if not inputs:
+            return None
+        try:
+            unchanged = hash_file(label) == made.label
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        if not unchanged:
+            return "was changed after it was written"
+        if differences := made.maker.differences(self.maker):
+            return f"was made with {', '.join(differences)}"
+        if inputs != made.inputs:
+            other = [name for name in inputs if inputs[name] != made.inputs.get(name)]
+            return f"was made of another image (--{' and --'.join(other)})"
+        drawn = _lies(self._overlay(pair.name)) and made.overlay == self.drawn
+        return "" if drawn or not self.options.overlay else None
+
+    def _refuse_to_replace(self, reasons: dict[str, str]) -> None:
+        if not reasons:
+            return
+        name, reason = next(iter(reasons.items()))
+        others = f", and {len(reasons) - 1} more would be replaced" if len(reasons) > 1 else ""
+        raise InputError(
+            f"{self._label(name)} {reason}{others}; choose another folder with --out, or pass "
+            f"--overwrite"
+        )
 
     def _label(self, name: str) -> Path:
         return self.out / "labels" / f"{name}.png"
@@ -198,33 +262,57 @@ class _Record:
     def _overlay(self, name: str) -> Path:
         return self.out / "overlays" / f"{name}.jpg"
 
+    def _take_away(self, name: str) -> None:
+        """So that a run that ends here leaves nothing old that would pass for new."""
+        for file in (self._label(name), self._overlay(name)):
+            if _lies(file):
+                file.unlink()
+
     def align(
-        self, pair: Pair, align: Homography | Literal["auto"], rgb: Array, thermal: Array
-    ) -> Array:
+        self, pair: Pair, align: Homography | Literal["auto"], images: RawImages
+    ) -> AlignedThermal:
         """Thermal on the pixels of RGB; how it came there is kept for the pair's entry."""
         homography = None if align == "auto" else np.array(align, np.float64)
-        found = align_thermal(rgb, thermal, homography, f"pair {pair.name!r}")
+        assert images.rgb is not None
+        assert images.thermal is not None
+        found = align_thermal(
+            images.rgb, images.thermal, homography, f"pair {pair.name!r}", images.unseen
+        )
         self.alignments[pair.name] = {
             "homography": found.homography.tolist(),
             "quality": None if found.quality is None else round(found.quality, 4),
             "seen": round(found.seen, 4),
         }
-        return found.image
+        return found
 
     def write(self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float) -> None:
-        """Write the files of one pair, and every few seconds the summary."""
-        label = self._label(pair.name)
+        """Write the line and the files of one pair, in the order that `Record` says."""
+        label, overlay = self._label(pair.name), self._overlay(pair.name)
+        data = encode_label(prediction.labels, str(label))
+        picture = self._draw_overlay(sample, prediction) if self.options.overlay else None
+        made = Made(
+            self.maker,
+            self.inputs.pop(pair.name),
+            hash_bytes(data),
+            None if picture is None else self.drawn,
+            self._describe(pair, sample, prediction, seconds),
+        )
         try:
-            if self.options.overlay:
-                write_atomic(self._overlay(pair.name), self._draw_overlay(sample, prediction))
-            write_label(label, prediction.labels)
+            self._take_away(pair.name)
+            self.record.append(pair.name, made)
+            if picture is not None:
+                write_atomic(overlay, picture)
+            write_atomic(label, data)
         except OSError as error:
-            raise InputError(
-                f"cannot write {label}: {error.strerror}; what was finished is kept"
-            ) from None
-        self.pairs[pair.name] = self._describe(pair, sample, prediction, seconds)
-        if time.monotonic() - self.written > 5:
-            self._write_summary()
+            if error.errno != errno.ENAMETOOLONG:
+                raise self._cannot_write(label, error) from None
+            self.failures[pair.name] = f"cannot write {label}: {error.strerror}"
+        else:
+            self.done += 1
+
+    def _cannot_write(self, path: Path, error: OSError) -> InputError:
+        kept = "what was finished is kept" if self.done else "choose another --out"
+        return InputError(f"cannot write {path}: {error.strerror}; {kept}")
 
     def _draw_overlay(self, sample: Sample, prediction: Prediction) -> bytes:
         if self.options.clahe and (sample.rgb is None or self.options.modality == "thermal"):
@@ -254,13 +342,30 @@ class _Record:
         return entry
 
     def _write_summary(self) -> None:
-        self.written = time.monotonic()
-        entries = (self.earlier or {}) | self.pairs
-        content = self.head | {"pairs": entries, "failures": self.failures}
-        write_atomic(self.out / "summary.json", json.dumps(content, indent=1).encode())
+        """The record as one document; a pair that was made otherwise says so."""
+        entries = {}
+        for name, made in sorted(self.record.made.items()):
+            if name in self.failures or not _lies(self._label(name)):
+                continue
+            entries[name] = made.entry
+            if made.maker.differences(self.maker):
+                entries[name] = made.entry | {"made": asdict(made.maker)}
+        settings = to_dict(self.options) | self.maker.settings
+        content = {
+            "model": self.maker.model,
+            "settings": settings | {"fingerprint": self.maker.fingerprint},
+            "pairs": entries,
+            "failures": self.failures,
+        }
+        write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())
 
-    def __enter__(self) -> "_Record":
+    def __enter__(self) -> "_Run":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._write_summary()
+        try:
+            self.record.close()
+            self._write_summary()
+        except OSError as failed:
+            if error[0] is None:
+                raise self._cannot_write(self.out / SUMMARY, failed) from None

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import zip_longest
 from typing import Literal
 
-from sartm.inference.pictures import Images
+from sartm.data.pairs import RawImages
 
 Match = Literal["auto", "time", "index"]
 
@@ -22,7 +22,7 @@ class Frame:
     """Position in the source, from 0; damaged frames have none."""
     time: float
     """Seconds since the source began."""
-    load: Callable[[], Images]
+    load: Callable[[], RawImages]
     name: str = ""
     """Of a file in a folder, without suffix."""
 
@@ -39,6 +39,8 @@ class Stream:
     """Frames expected; 0 where unknown."""
     damaged: int = 0
     """Packets that could not be decoded so far."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Of a folder of frames: the folders below it that cannot be read, and why."""
 
 
 @dataclass

@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.data.pairs import RawImages
 from sartm.errors import InputError
 from sartm.io.cameras import Camera, prepare_thermal
+from sartm.io.holes import find_holes
 
 Array = npt.NDArray[Any]
-Images = tuple[npt.NDArray[np.uint8] | None, Array | None]
-"""RGB (H, W, 3) and raw thermal (H, W) of one moment, or None."""
 Arrangement = Literal["left-right", "right-left", "top-bottom", "bottom-top", "four-channel"]
 """Where RGB (first word) and thermal lie in one video; `four-channel`: thermal is alpha."""
 Role = Literal["rgb", "thermal"] | Arrangement
 
 
-def convert_picture(picture: Any, role: Role, camera: Camera, name: str) -> Images:
+def convert_picture(picture: Any, role: Role, camera: Camera, name: str) -> RawImages:
     """RGB and thermal of a decoded frame, upright."""
     turns = round(picture.rotation / 90) % 4
     if role == "rgb":
@@ -28,9 +28,12 @@ def convert_picture(picture: Any, role: Role, camera: Camera, name: str) -> Imag
         rgb, thermal = _split_channels(picture, name)
     else:
         return _split_halves(_turn(picture.to_ndarray(format="rgb24"), turns), role, camera, name)
-    if thermal is not None:
-        thermal = prepare_thermal(_turn(thermal, turns), camera)
-    return None if rgb is None else _turn(rgb, turns), thermal
+    rgb = None if rgb is None else _turn(rgb, turns)
+    return RawImages(rgb, None) if thermal is None else _join(rgb, _turn(thermal, turns), camera)
+
+
+def _join(rgb: Array | None, raw: Array, camera: Camera) -> RawImages:
+    return RawImages(rgb, prepare_thermal(raw, camera), find_holes(raw, camera.holes))
 
 
 def _turn(image: Array, turns: int) -> Array:
@@ -79,7 +82,7 @@ def _refuse_colour(spread: Array, largest: float, mean: float, name: str) -> Non
         )
 
 
-def _split_channels(picture: Any, name: str) -> Images:
+def _split_channels(picture: Any, name: str) -> tuple[Array, Array]:
     if not any(component.is_alpha for component in picture.format.components):
         raise InputError(
             f"{name}: {picture.format.name} has no 4th channel; choose another --one-file"
@@ -92,29 +95,28 @@ def _split_channels(picture: Any, name: str) -> Images:
     return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
 
 
-def _split_halves(image: Array, role: Arrangement, camera: Camera, name: str) -> Images:
+def _split_halves(image: Array, role: Arrangement, camera: Camera, name: str) -> RawImages:
     """Both halves of (H, W, 3); colours bleed over the seam a little, so only the mean counts."""
     axis = 1 if role in ("left-right", "right-left") else 0
     middle = image.shape[axis] // 2
     first, second = np.split(image, (middle, 2 * middle), axis=axis)[:2]
     if role in ("right-left", "bottom-top"):
         first, second = second, first
-    thermal = prepare_thermal(_extract_grey(second, name, largest=255.0), camera)
-    return np.ascontiguousarray(first), thermal
+    return _join(np.ascontiguousarray(first), _extract_grey(second, name, largest=255.0), camera)
 
 
-def convert_camera_picture(image: Array, role: Role, camera: Camera, name: str) -> Images:
+def convert_camera_picture(image: Array, role: Role, camera: Camera, name: str) -> RawImages:
     """RGB and thermal of what OpenCV gives of a camera: grey, BGR, or YUYV as two channels."""
     if role == "thermal":
         if image.ndim == 3 and image.shape[2] == 2:  # luma, then colour
             raw = np.ascontiguousarray(image[..., 0])
         else:
             raw = image if image.ndim == 2 else _extract_grey(image, name)
-        return None, prepare_thermal(raw, camera)
+        return _join(None, raw, camera)
     to_rgb = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
     rgb = np.asarray(cv2.cvtColor(image, to_rgb), np.uint8)
     if role == "rgb":
-        return rgb, None
+        return RawImages(rgb, None)
     if role == "four-channel":
         raise InputError(f"{name}: a camera has no 4th channel; choose another --one-file")
     return _split_halves(rgb, role, camera, name)

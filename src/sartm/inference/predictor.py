@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -14,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from sartm.config import Modality
-from sartm.data.layouts import Pair
-from sartm.data.pairs import Sample, format_size, read_pair
+from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_images
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.devices import Precision, choose_device, fast_precision
@@ -23,6 +23,7 @@ from sartm.inference.prediction import ROWS, Prediction, confidence_of, draw_gre
 from sartm.inference.schedule import prepare_network
 from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
+from sartm.io.opened import Opened, take_rgb, take_thermal
 from sartm.io.thermal import apply_thermal_rule, scale_thermal, thermal_levels
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
@@ -33,6 +34,8 @@ Images = tuple[Array | None, npt.NDArray[np.float32] | None]
 """(H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule; None what there is not."""
 Area = tuple[slice, slice]
 """Rows and columns."""
+
+_REGISTER = "Register the two (sartm data align) or resize"
 
 SMALL = 10_000_000
 """Parameters up to which several pairs are labelled at a time on a CPU, each by one core."""
@@ -105,7 +108,8 @@ class Predictor:
             thermal: file, PIL image or (H, W) array of raw values; None where missing.
 
         Raises:
-            InputError: neither is given, a file cannot be read, or the sizes differ.
+            InputError: neither is given, a file cannot be read, an array is none of pixels or
+                holds NaN, or the sizes differ.
         """
         return self.predict(_as_sample(rgb, thermal))
 
@@ -123,8 +127,10 @@ class Predictor:
             modality: what the model may see.
 
         Raises:
-            InputError: one of them has no such modality, or does not fit the thermal rule.
+            InputError: one of them has no such modality, holds NaN or what are no pixels, or does
+                not fit the thermal rule.
         """
+        samples = [_checked(sample) for sample in samples]
         tiled = [self._needs_tiles(sample) for sample in samples]
         whole = [sample for sample, large in zip(samples, tiled, strict=True) if not large]
         images = [self.inputs(sample, modality) for sample in whole]
@@ -186,7 +192,7 @@ class Predictor:
         rgb, thermal = _select_modality(sample, modality)
         levels = (0.0, 1.0)
         if thermal is not None:
-            levels = thermal_levels(thermal, self.config.thermal, sample.name)
+            levels = thermal_levels(thermal, self.config.thermal, sample.name, sample.unseen)
 
         def cut(area: Area) -> Images:
             seen = None if rgb is None else rgb[area]
@@ -229,12 +235,12 @@ class Predictor:
     def inputs(self, sample: Sample, modality: Modality = "both") -> Images:
         """What `logits` takes: (H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule, or None.
 
-        Raises InputError where the modality that is asked for does not exist.
+        Raises InputError as `predict_batch`.
         """
-        rgb, thermal = _select_modality(sample, modality)
+        rgb, thermal = _select_modality(_checked(sample), modality)
         display = None
         if thermal is not None:
-            display = apply_thermal_rule(thermal, self.config.thermal, sample.name)
+            display = apply_thermal_rule(thermal, self.config.thermal, sample.name, sample.unseen)
         return rgb, display
 
     def logits(self, rgb: Array | None, thermal: Array | None) -> Tensor:
@@ -324,30 +330,29 @@ def _largest(rows: Iterable[Tensor], size: tuple[int, int], classes: int) -> Arr
 
 
 def _as_sample(rgb: Source, thermal: Source) -> Sample:
+    if rgb is None and thermal is None:
+        raise InputError("no input: give rgb, thermal or both")
     rgb_file = Path(rgb) if isinstance(rgb, str | Path) else None
     thermal_file = Path(thermal) if isinstance(thermal, str | Path) else None
-    colour, heat = _as_array(rgb), _as_array(thermal)
-    if rgb_file or thermal_file:
-        read = read_pair(Pair("pair", rgb_file, thermal_file))
-        colour = read.rgb if rgb_file else colour
-        heat = read.thermal if thermal_file else heat
-    if colour is None and heat is None:
-        raise InputError("no input: give rgb, thermal or both")
-    if colour is not None and (
-        colour.ndim != 3 or colour.shape[2] != 3 or colour.dtype != np.uint8
-    ):
-        raise InputError(
-            f"rgb must be (H, W, 3) uint8, found {colour.shape} {colour.dtype}; convert it first"
-        )
-    if heat is not None and heat.ndim != 2:
-        raise InputError(f"thermal must be (H, W) raw values, found {heat.shape}; give one channel")
-    if colour is not None and heat is not None and colour.shape[:2] != heat.shape:
-        raise InputError(
-            f"rgb is {format_size(colour)} but thermal is {format_size(heat)}; register the "
-            f"two (sartm data align) or resize"
-        )
-    return Sample("pair", colour, heat)
+    images = read_images(rgb_file, thermal_file)
+    if not (rgb is None or isinstance(rgb, str | Path)):
+        images = replace(images, rgb=take_rgb(_as_opened(rgb), "rgb"))
+    if not (thermal is None or isinstance(thermal, str | Path)):
+        images = replace(images, thermal=take_thermal(_as_opened(thermal), "thermal"))
+    images = match_sizes(images, "pair", False, _REGISTER)
+    return Sample("pair", images.rgb, images.thermal, note=images.note)
 
 
-def _as_array(source: Source) -> Array | None:
-    return None if source is None or isinstance(source, str | Path) else np.asarray(source)
+def _as_opened(source: Image.Image | Array) -> Opened:
+    return source if isinstance(source, Image.Image) else np.asarray(source)
+
+
+def _checked(sample: Sample) -> Sample:
+    """A sample, which a caller may have built by hand, held to what files are held to."""
+    rgb, thermal = sample.rgb, sample.thermal
+    if rgb is not None:
+        rgb = take_rgb(rgb, f"pair {sample.name!r}: rgb")
+    if thermal is not None:
+        thermal = take_thermal(thermal, f"pair {sample.name!r}: thermal")
+    match_sizes(RawImages(rgb, thermal), f"pair {sample.name!r}", False, _REGISTER)
+    return replace(sample, rgb=rgb, thermal=thermal)

@@ -15,12 +15,12 @@ from typing import Any
 import cv2
 import numpy.typing as npt
 
-from sartm.data.finding import find_pairs
+from sartm.data.finding import Found, search_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import read_pair
+from sartm.data.pairs import RawImages, read_pair
 from sartm.errors import InputError
 from sartm.inference.frames import Frame, Stream
-from sartm.inference.pictures import Images, Role, convert_camera_picture, convert_picture
+from sartm.inference.pictures import Role, convert_camera_picture, convert_picture
 from sartm.io.cameras import Camera
 from sartm.io.decode import MAX_PIXELS
 
@@ -82,12 +82,12 @@ def open_stream(
         return _open_video(Path(source), role, camera, max_pixels)
     if role not in ("rgb", "thermal"):
         raise InputError(f"{source}: --one-file is for one video, found a folder or image")
-    pairs, _ = find_pairs(*((source, None) if role == "rgb" else (None, source)))
-    return folder_stream(pairs, str(source), rate, camera=camera, max_pixels=max_pixels)
+    found = search_pairs(*((source, None) if role == "rgb" else (None, source)))
+    return folder_stream(found, str(source), rate, camera=camera, max_pixels=max_pixels)
 
 
 def folder_stream(
-    pairs: list[Pair],
+    found: Found,
     name: str,
     rate: float | None = None,
     *,
@@ -98,19 +98,19 @@ def folder_stream(
     """Pairs of image files, in the order of their names, as frames `rate` to the second."""
     every = _RATE if rate is None else Fraction(rate).limit_denominator(10000)
 
-    def load(pair: Pair) -> Images:
+    def load(pair: Pair) -> RawImages:
         sample = read_pair(
             pair, resize_thermal=resize_thermal, camera=camera, max_pixels=max_pixels
         )
-        return sample.rgb, sample.thermal
+        return RawImages(sample.rgb, sample.thermal, sample.unseen)
 
     def frames() -> Iterator[Frame]:
         # Frame 10 comes after frame 9, however many digits were written.
-        ordered = sorted(pairs, key=lambda pair: _natural_order(pair.name))
+        ordered = sorted(found.pairs, key=lambda pair: _natural_order(pair.name))
         for index, pair in enumerate(ordered):
             yield Frame(index, float(index / every), partial(load, pair), pair.name)
 
-    return Stream(name, frames(), every, len(pairs))
+    return Stream(name, frames(), every, len(found.pairs), unreadable=found.unreadable)
 
 
 def import_av() -> Any:
@@ -173,7 +173,7 @@ def _video_frames(
                 moment = stated if stated > last else moment
             last = moment
 
-            def load(picture: Any = picture, index: int = index) -> Images:
+            def load(picture: Any = picture, index: int = index) -> RawImages:
                 return convert_picture(picture, role, camera, f"{stream.name}, frame {index}")
 
             yield Frame(index, moment, load)
@@ -249,7 +249,7 @@ def _camera_frames(
                 return
             image = item[1]
 
-            def load(image: Array = image, index: int = index) -> Images:
+            def load(image: Array = image, index: int = index) -> RawImages:
                 return convert_camera_picture(image, role, camera, f"{name}, frame {index}")
 
             yield Frame(index, item[0], load)

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,19 +16,20 @@ import torch
 from torch import Tensor
 
 from sartm.config import Modality, to_dict
-from sartm.data.finding import find_pairs
-from sartm.data.pairs import Sample, fit_thermal, format_size
+from sartm.data.finding import search_pairs
+from sartm.data.pairs import RESIZE_OR_REGISTER, Sample, match_sizes
 from sartm.errors import InputError
-from sartm.files import write_atomic
+from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
-from sartm.inference.film import Film, choose_encoder
+from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
 from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
 from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction, draw_grey
 from sartm.inference.predictor import Predictor, label_map
-from sartm.inference.streams import camera_index, folder_stream, is_video, open_stream
+from sartm.inference.streams import folder_stream, is_video, open_stream
 from sartm.io.cameras import Camera
+from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
 
 Array = npt.NDArray[Any]
@@ -164,24 +165,49 @@ def predict_video(
         InputError: an input that cannot be read, no frame with a partner, sizes that differ,
             an encoder that is missing, or an output that exists.
     """
-    places = _places(out, _name_result(rgb if rgb is not None else thermal))
+    places = find_places(out, rgb if rgb is not None else thermal)
     encoder = choose_encoder(places.video)
-    if places.video.exists() and not overwrite:
-        raise InputError(f"{places.video} exists; choose another --out, or pass --overwrite")
+    with lock_folder(out) if places.in_folder else lock_beside(places.labels):
+        for target in (places.video, places.summary, places.labels):
+            remove_leftovers_of(target)
+        replaced = check_places(places, (rgb, thermal), options.labels, overwrite)
+        return _label_video(predictor, rgb, thermal, places, encoder, replaced, model, options)
+
+
+def _label_video(
+    predictor: Predictor,
+    rgb: str | Path | None,
+    thermal: str | Path | None,
+    places: Places,
+    encoder: str,
+    replaced: Path | None,
+    model: str,
+    options: VideoOptions,
+) -> VideoOutcome:
     unpaired = Unpaired()
     streams, pairs = _open_sources(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
+    for stream in streams:
+        for folder, reason in stream.unreadable.items():
+            tally.fail(folder, reason)
     total = math.ceil(lead.count / options.every)
     total = min(total or options.limit or 0, options.limit or total)
     film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
     )  # fmt: skip
+
+    def publish() -> None:
+        if tally.frames:
+            content = _summarise(places, model, rgb, thermal, streams, unpaired, tally, options)
+            film.publish(places.summary, json.dumps(content, indent=1).encode(), replaced)
+
     with contextlib.ExitStack() as stack:
         for stream in streams:
             stack.callback(stream.frames.close)  # type: ignore[attr-defined]
-        stack.callback(_summarise, places, model, rgb, thermal, streams, unpaired, tally, options)
+        stack.callback(film.discard)
+        stack.callback(publish)  # of an interrupted run too
         stack.enter_context(film)
         meter = stack.enter_context(Meter("video", total, "frames"))
         samples = prepare_next(_read_samples(pairs, options, tally))
@@ -194,33 +220,6 @@ def predict_video(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
         sum(stream.damaged for stream in streams),
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where the results go."""
-
-    video: Path
-    summary: Path
-    labels: Path
-
-
-def _places(out: Path, name: str) -> _Places:
-    if out.suffix and not out.is_dir():
-        beside = out.with_suffix("")
-        return _Places(out, out.with_suffix(".json"), beside.with_name(f"{beside.name}-labels"))
-    return _Places(out / f"{name}.webm", out / "summary.json", out / "labels")
-
-
-def _name_result(source: str | Path | None) -> str:
-    """What the result is called after its source."""
-    if source is None:
-        raise InputError("no input; give --rgb, --thermal or both")
-    number = camera_index(source)
-    if number is not None:
-        return f"camera-{number}"
-    stem = Path(source).stem
-    return "video" if not stem or set(stem) & set("*?[]") else stem
 
 
 @dataclass
@@ -265,13 +264,13 @@ def _open_sources(
         return [lead], ((frame, None) for frame in lead.frames)
     by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
     if by_name:
-        pairs, unpaired_files = find_pairs(rgb, thermal, None, options.allow_single)
-        for path in unpaired_files:
+        found = search_pairs(rgb, thermal, None, options.allow_single)
+        for path in found.unpaired:
             unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
             unpaired.files.append(str(path))
         del unpaired.files[_NAMED:]
         lead = folder_stream(
-            pairs, str(rgb), options.rate, resize_thermal=options.resize_thermal,
+            found, str(rgb), options.rate, resize_thermal=options.resize_thermal,
             camera=options.camera,
         )  # fmt: skip
         return [lead], ((frame, None) for frame in lead.frames)
@@ -312,18 +311,11 @@ def _read_samples(
 
 
 def _read_sample(name: str, frame: Frame, partner: Frame | None, options: VideoOptions) -> Sample:
-    rgb, thermal = frame.load()
+    images = frame.load()
     if partner is not None:
-        thermal = partner.load()[1]
-    if rgb is not None and thermal is not None and rgb.shape[:2] != thermal.shape:
-        if not options.resize_thermal:
-            raise InputError(
-                f"frame {name}: RGB is {format_size(rgb)} but thermal is "
-                f"{format_size(thermal)}. If both show the same field of view pass "
-                f"--resize-thermal; if not, register the cameras first: sartm data align"
-            )
-        thermal = fit_thermal(thermal, rgb.shape[:2])
-    return Sample(name, rgb, thermal)
+        images = replace(partner.load(), rgb=images.rgb)
+    images = match_sizes(images, f"frame {name}", options.resize_thermal, RESIZE_OR_REGISTER)
+    return Sample(name, images.rgb, images.thermal, unseen=images.unseen)
 
 
 class _Inferred(NamedTuple):
@@ -393,7 +385,7 @@ def _explain_no_frames(unpaired: Unpaired, options: VideoOptions) -> str:
 
 
 def _summarise(
-    places: _Places,
+    places: Places,
     model: str,
     rgb: str | Path | None,
     thermal: str | Path | None,
@@ -401,12 +393,10 @@ def _summarise(
     unpaired: Unpaired,
     tally: _Tally,
     options: VideoOptions,
-) -> None:
-    """Write the summary beside the video, also of an interrupted run."""
-    if not tally.frames:
-        return
+) -> dict[str, Any]:
+    """What the file beside the film says."""
     whole = sum(tally.pixels.values())
-    content = {
+    return {
         "model": model,
         "settings": to_dict(options),
         "inputs": {"rgb": rgb and str(rgb), "thermal": thermal and str(thermal)},
@@ -424,4 +414,3 @@ def _summarise(
         "failures": tally.failures,
         "failed": tally.failed,
     }  # fmt: skip
-    write_atomic(places.summary, json.dumps(content, indent=1).encode())

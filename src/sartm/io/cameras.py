@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError
-from sartm.io.decode import MAX_PIXELS, Source, Upload, as_file, image_size, read_thermal
+from sartm.io.decode import (
+    MAX_PIXELS,
+    Source,
+    Upload,
+    as_file,
+    check_limits,
+    image_size,
+    read_thermal,
+)
+from sartm.io.holes import fill_holes
 
 Array = npt.NDArray[Any]
 
@@ -37,6 +46,17 @@ class Camera:
     """Constant border bands and single dead pixels are filled from their surroundings."""
     holes: float | None = None
     """Raw value of pixels without a measurement, which are filled; None: there are none."""
+
+    def __post_init__(self) -> None:
+        if self.holes is not None and not math.isfinite(self.holes):
+            raise InputError(
+                f"holes is {self.holes}, but thermal files with NaN or infinity are refused; write "
+                f"a number that does not occur in their place, such as -9999, and name that"
+            )
+
+    def as_stored(self) -> "Camera":
+        """Reads the values as the file holds them: holes stay, and nothing is inverted."""
+        return Camera(self.radiometric)
 
 
 @dataclass(frozen=True)
@@ -142,10 +162,10 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
         raise InputError(f"{file}: its calibration makes no sense; {_NO_REMEDY}") from None
 
 
-def read_of_camera(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -> Array:
-    """`read_thermal`, or Celsius of a radiometric JPEG; repaired and white-hot if asked."""
+def read_raw(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -> Array:
+    """`read_thermal`, or Celsius of a radiometric JPEG; `prepare_thermal` does the rest."""
     read = read_radiometric if camera.radiometric else read_thermal
-    return prepare_thermal(read(path, max_pixels), camera)
+    return read(path, max_pixels)
 
 
 def prepare_thermal(raw: Array, camera: Camera) -> Array:
@@ -155,22 +175,6 @@ def prepare_thermal(raw: Array, camera: Camera) -> Array:
     if camera.repair:
         raw = repair_thermal(raw)
     return invert_thermal(raw) if camera.black_hot else raw
-
-
-def fill_holes(raw: Array, value: float) -> Array:
-    """Give pixels of raw thermal (H, W) that hold `value` that of the nearest measured pixel.
-
-    A thermal image projected into another camera (PST900) has such pixels where nothing was seen.
-    An image of holes alone stays as it is.
-    """
-    holes = raw == value
-    if not holes.any() or holes.all():
-        return raw
-    # labels number the measured pixels in the order of the rows
-    _, nearest = cv2.distanceTransformWithLabels(
-        holes.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    return np.asarray(raw[~holes][nearest - 1])
 
 
 def invert_thermal(raw: Array) -> Array:
@@ -345,10 +349,7 @@ def _raw_image(record: bytes, name: str, max_pixels: int) -> npt.NDArray[np.uint
         if counts.dtype != np.uint16:
             raise InputError(f"its raw thermal image is {counts.dtype}, not 16-bit; {_NO_REMEDY}")
         return _smoother_order(counts) if body[:4] == b"\x89PNG" else counts
-    if width * height > max_pixels:
-        raise InputError(f"its raw thermal image is {height}x{width}, above the limit of pixels")
-    if width < 1 or height < 1:
-        raise InputError(f"its raw thermal image has no pixels; {_NO_REMEDY}")
+    check_limits("its raw thermal image", height, width, max_pixels)
     plain = np.frombuffer(body, f"{order}u2", count=width * height)
     return plain.reshape(height, width).astype(np.uint16)
 

@@ -1,5 +1,7 @@
 """One file to one array and back: RGB, thermal, four-channel and label images, all checked."""
 
+import math
+import re
 import struct
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -14,16 +16,23 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.errors import InputError
+from sartm.io import tiff
+from sartm.io.streams import check_stream
 
 Array = npt.NDArray[Any]
 FourChannel = Literal["auto", "yes", "no"]
 
 MAX_PIXELS = 250_000_000
 """Default largest height x width that is decoded, so that a small file cannot fill the memory."""
+
+MAX_SIDE = 65_500
+"""Largest height or width: what a JPEG of the overlay can hold."""
+
+_GRID = 32  # networks pad both sides to multiples of this: a line of pixels costs as a strip
+_SMALL = 2**20  # pixels that are no burden, whatever the limit
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".npy"}
@@ -39,6 +48,7 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "png": PngImageFile, "jpeg": JpegImageFile, "bmp": BmpImageFile, "webp": WebPImageFile,
     "ppm": PpmImageFile,
 }  # fmt: skip
+_BMP_16 = "BMP;16"  # a mode of ours: 5 or 6 bits per colour
 # What people pass by mistake, and what helps.
 _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer: fetch the image itself with `git lfs pull`"),
@@ -89,19 +99,29 @@ class Header:
     """Pillow's mode, `P` for a palette; empty where Pillow is not asked."""
     grey_bits: int = 8
     """Bits per sample of a grey PNG: decoders stretch 1, 2 and 4 bits to 0-255."""
+    white: int = 0
+    """The value of a sample at full brightness, where the file says it; 0: its type's largest."""
+    lossy: bool = False
+    """Whether compression changed the values of the pixels."""
+    left_out: int = 0
+    """Pages that are not read."""
 
 
 def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Read a visible image as uint8 (H, W, 3) in RGB order, EXIF orientation applied.
 
-    Grey becomes three equal channels, transparency (and a thermal 4th channel) is dropped, 16 bits
-    are scaled to 8 with rounding (value / 257). Of several pages the first is read.
+    Grey becomes three equal channels, transparency (and a thermal 4th channel) is dropped, other
+    bit depths are scaled to 8 with rounding (16 bits: value / 257). A 16-bit image whose largest
+    value is 255 or 4095 at most holds 8 or 12 bits and is scaled by that; 10 or 14 cannot be told
+    from a dark image. Of several pages of a TIFF the first is read; four pages of one band, one
+    size and one number type are red, green, blue and thermal.
 
     Raises:
         InputError: not a readable image, larger than `max_pixels`, or floating-point.
     """
     path = as_file(path)
-    return _as_rgb(_decode(path, max_pixels), path)
+    pixels, header = _decode(path, max_pixels)
+    return as_rgb(pixels, path, header.white)
 
 
 def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
@@ -113,7 +133,7 @@ def read_thermal(path: Source, max_pixels: int = MAX_PIXELS) -> Array:
         InputError: not a readable image, larger than `max_pixels`, false colour, NaN or infinity.
     """
     path = as_file(path)
-    return _as_thermal(_decode(path, max_pixels), path)
+    return as_thermal(_decode(path, max_pixels)[0], path)
 
 
 def read_four_channel(
@@ -121,13 +141,14 @@ def read_four_channel(
 ) -> tuple[npt.NDArray[np.uint8], Array]:
     """Read RGB + thermal in one file: uint8 (H, W, 3) and raw (H, W).
 
-    Four channels as MFNet ships them, or an .npy of four or six (RGB, then thermal three times).
+    Four channels as MFNet ships them, a TIFF of four pages with one band each, or an .npy of four
+    or six channels (RGB, then thermal three times).
 
     Raises:
         InputError: as `read_rgb` and `read_thermal`, or another number of channels.
     """
     path = as_file(path)
-    pixels = _decode(path, max_pixels)
+    pixels, header = _decode(path, max_pixels)
     if pixels.ndim != 3 or pixels.shape[2] not in (4, 6):
         found = 1 if pixels.ndim == 2 else pixels.shape[2]
         raise InputError(
@@ -135,7 +156,7 @@ def read_four_channel(
             f"give the thermal image as a file of its own"
         )
     thermal = np.ascontiguousarray(pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:])
-    return _as_rgb(pixels, path), _as_thermal(thermal, path)
+    return as_rgb(pixels, path, header.white), as_thermal(thermal, path)
 
 
 def read_rgb_alone(
@@ -153,27 +174,28 @@ def read_rgb_alone(
         InputError: as `read_rgb`; with `yes` also when the file does not have a 4th channel.
     """
     path = as_file(path)
-    pixels = _decode(path, max_pixels)
-    rgb = _as_rgb(pixels, path)
+    pixels, header = _decode(path, max_pixels)
+    rgb = as_rgb(pixels, path, header.white)
     if pixels.ndim != 3 or pixels.shape[2] < 4:
         if four_channel == "yes":
             raise InputError(
                 f"{path}: --four-channel yes, but the file has no 4th channel; "
                 f"give the thermal image with --thermal"
             )
-        return rgb, None, ""
+        more = f"{path}: of {header.left_out + 1} pages the first is read"
+        return rgb, None, more if header.left_out else ""
     if four_channel == "no":
         return rgb, None, ""
     thermal = pixels[..., 3] if pixels.shape[2] == 4 else pixels[..., 3:]
     distinct = np.unique(thermal).size
     if four_channel == "yes":
-        return rgb, _as_thermal(np.ascontiguousarray(thermal), path), ""
+        return rgb, as_thermal(np.ascontiguousarray(thermal), path), ""
     found = f"{path}: the 4th channel has {distinct} distinct value{'s' * (distinct != 1)} and is"
     if distinct <= 16:
         note = f"{found} dropped as transparency; --four-channel yes takes it as thermal"
         return rgb, None, note
     note = f"{found} taken as thermal; --four-channel no drops it"
-    return rgb, _as_thermal(np.ascontiguousarray(thermal), path), note
+    return rgb, as_thermal(np.ascontiguousarray(thermal), path), note
 
 
 def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -184,10 +206,15 @@ def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def as_file(source: Source) -> File:
+    """A path, or the upload itself."""
     return Path(source) if isinstance(source, str) else source
 
 
-def _as_rgb(pixels: Array, path: File) -> npt.NDArray[np.uint8]:
+def as_rgb(pixels: Array, path: str | File, white: int = 0) -> npt.NDArray[np.uint8]:
+    """Decoded pixels as uint8 (H, W, 3); InputError, which names `path`, for floats.
+
+    `white` is the value of full brightness; 0: what the values let guess.
+    """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise InputError(
             f"{path}: an RGB image has 8 or 16 bits per channel, found {pixels.dtype}; "
@@ -199,12 +226,25 @@ def _as_rgb(pixels: Array, path: File) -> npt.NDArray[np.uint8]:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
     elif pixels.shape[2] > 4:
         pixels = np.ascontiguousarray(pixels[..., :3])
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)  # rounds
+    white = white or _white(pixels)
+    if white != 255:
+        pixels = cv2.convertScaleAbs(pixels, alpha=255 / white)  # rounds
     return pixels.astype(np.uint8, copy=False)
 
 
-def _as_thermal(pixels: Array, path: File) -> Array:
+def _white(pixels: Array) -> int:
+    """The value of full brightness: many recorders put 8 or 12 bits into 16 as they are."""
+    if pixels.dtype == np.uint8:
+        return 255
+    largest = pixels.max(initial=0)
+    return next((white for white in (255, 4095) if largest <= white), 65535)
+
+
+def as_thermal(pixels: Array, path: str | File) -> Array:
+    """Decoded pixels as raw thermal (H, W) uint8, uint16 or float32.
+
+    Raises InputError, which names `path`, for false colour, NaN and infinity.
+    """
     if pixels.ndim == 3:
         pixels = _one_channel(pixels[..., :3], path)
     if pixels.dtype.kind == "f":
@@ -212,8 +252,9 @@ def _as_thermal(pixels: Array, path: File) -> Array:
         bad = int(pixels.size - np.isfinite(pixels).sum())
         if bad:
             raise InputError(
-                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; "
-                f"fill them (e.g. with the coldest valid value) and write the file again"
+                f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; write a "
+                f"number that does not occur in their place, such as -9999, and name it: holes = "
+                f"-9999 under [thermal] of dataset.toml"
             )
     elif pixels.dtype not in (np.uint8, np.uint16):
         # Signed or 32-bit integers: float32 is exact up to 2**24, far beyond any camera's counts.
@@ -221,9 +262,9 @@ def _as_thermal(pixels: Array, path: File) -> Array:
     return np.ascontiguousarray(pixels)
 
 
-def _one_channel(pixels: Array, path: File) -> Array:
-    first, second, third = cv2.split(pixels)
+def _one_channel(pixels: Array, path: str | File) -> Array:
     if pixels.dtype == np.uint8:
+        first, second, third = cv2.split(pixels)
         most = cv2.max(cv2.max(cv2.absdiff(first, second), cv2.absdiff(second, third)),
                        cv2.absdiff(first, third))  # fmt: skip
         largest, mean = int(most.max()), float(most.mean())
@@ -238,33 +279,37 @@ def _one_channel(pixels: Array, path: File) -> Array:
             f"by up to {largest:g}, {mean:.1f} on average). Export it in grey, or as 16-bit or "
             f"radiometric TIFF; RGB + thermal in one file is passed as --rgb alone"
         )
-    return np.asarray(second)
+    return pixels[..., 1]
 
 
-def _decode(path: File, max_pixels: int) -> Array:
+def _decode(path: File, max_pixels: int) -> tuple[Array, Header]:
     """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the file's own number type."""
-    return load_pixels(path, probe(path, max_pixels))
+    header = probe(path, max_pixels)
+    return load_pixels(path, header), header
 
 
 def load_pixels(path: File, header: Header) -> Array:
+    """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the number type of the file."""
     if header.kind == "npy":
         return _load_numpy(path)
     data = path.read_bytes()
-    _refuse_cut_off(path, data, header.kind)
+    if header.kind == "tiff":
+        return upright(tiff.read(data, str(path)), header.orientation)
+    check_stream(data, header.kind, str(path))
+    if header.mode == _BMP_16:  # OpenCV makes 248 of white
+        colours = np.asarray(_load_by_pillow(path, header))
+        return upright(colours, header.orientation)
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
-    if pixels is None:
-        raise _damaged(path, header)
-    stored = (header.height, header.width)
-    if header.kind != "tiff" and pixels.shape[:2] != stored:
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise _damaged(path, header)
     if pixels.ndim == 3:
         four = pixels.shape[2] == 4
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if four else cv2.COLOR_BGR2RGB)
-    return _upright(pixels, header.orientation)
+    return upright(pixels, header.orientation)
 
 
 def _load_numpy(path: File) -> Array:
@@ -280,26 +325,27 @@ def _load_numpy(path: File) -> Array:
         small = pixels.min() >= 0 and pixels.max() <= 255
         if small and np.array_equal(pixels, np.rint(pixels)):
             return pixels.astype(np.uint8)
-    return pixels
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
 def load_palette(path: File, header: Header, as_colours: bool) -> Array:
     """A palette image as (H, W, 3) colours or as indices (H, W), for which OpenCV has no way."""
+    if header.kind == "tiff":
+        return upright(tiff.read(path.read_bytes(), str(path), as_colours), header.orientation)
     image = _load_by_pillow(path, header)
-    return _upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
+    return upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
 
 
 def _load_by_pillow(path: File, header: Header) -> Image.Image:
-    plugin = TiffImageFile if header.kind == "tiff" else _PLUGINS[header.kind]
     try:
-        image = plugin(BytesIO(path.read_bytes()))
+        image = _PLUGINS[header.kind](BytesIO(path.read_bytes()))
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError):
         raise _damaged(path, header) from None
     return image
 
 
-def _upright(pixels: Array, orientation: int) -> Array:
+def upright(pixels: Array, orientation: int) -> Array:
     """Apply an EXIF orientation to (H, W) or (H, W, C); Pillow has no pictures of 16-bit colour."""
     if orientation == 1:
         return pixels
@@ -332,14 +378,25 @@ def probe(path: File, max_pixels: int) -> Header:
         raise InputError(
             f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
         ) from None
-    if header.height < 1 or header.width < 1:
-        raise InputError(f"{path}: the image has no pixels ({header.height}x{header.width})")
-    if header.height * header.width > max_pixels:
-        raise InputError(
-            f"{path}: {header.height}x{header.width} is {header.height * header.width / 1e6:.0f} "
-            f"million pixels, more than the limit of {max_pixels / 1e6:g}; cut it into tiles"
-        )
+    check_limits(path, header.height, header.width, max_pixels)
     return header
+
+
+def check_limits(name: str | File, height: int, width: int, max_pixels: int) -> None:
+    """Refuse sides of 0 or above `MAX_SIDE`, and more than `max_pixels`, also once padded."""
+    if height < 1 or width < 1:
+        raise InputError(f"{name}: the image has no pixels ({height}x{width})")
+    if max(height, width) > MAX_SIDE:
+        raise InputError(
+            f"{name}: {height}x{width} has a side of more than {MAX_SIDE} pixels; cut it into tiles"
+        )
+    padded = math.prod(-(-side // _GRID) * _GRID for side in (height, width))
+    if height * width > max_pixels or padded > max(max_pixels, _SMALL):
+        why = f" with both sides padded to multiples of {_GRID}" * (height * width <= max_pixels)
+        raise InputError(
+            f"{name}: {height}x{width} is {padded / 1e6:.4g} million pixels{why}, more than the "
+            f"limit of {max_pixels / 1e6:g}; cut it into tiles"
+        )
 
 
 def _kind(path: File, start: bytes) -> str:
@@ -363,7 +420,10 @@ def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> Header:
         shape = _numpy_shape(path, file)
         return Header(kind, shape[0], shape[1])
     if kind == "tiff":
-        return _parse_tiff(path, start, file)
+        page = tiff.describe(file, str(path))
+        mode = "P" if page.palette else ""
+        return Header(kind, page.height, page.width, page.orientation, mode, white=page.white,
+                      lossy=page.lossy, left_out=page.left_out)  # fmt: skip
     # The plugin classes directly: `Image.open` has a process-wide pixel limit of its own.
     image = _PLUGINS[kind](file)
     orientation = 1
@@ -371,7 +431,17 @@ def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> Header:
         found = image.getexif().get(274, 1)
         orientation = found if isinstance(found, int) and 1 <= found <= 8 else 1
     grey_bits = start[24] if kind == "png" and start[25] == 0 else 8
-    return Header(kind, image.height, image.width, orientation, image.mode, grey_bits)
+    white = _netpbm_white(start) if kind == "ppm" else 0
+    mode = _BMP_16 if kind == "bmp" and start[14] >= 40 and start[28] == 16 else image.mode
+    return Header(kind, image.height, image.width, orientation, mode, grey_bits, white,
+                  lossy=kind == "jpeg")  # fmt: skip
+
+
+def _netpbm_white(start: bytes) -> int:
+    """The third number of the header, after the width and the height; 65535 is often a default."""
+    plain = re.sub(rb"#[^\n]*", b" ", start)
+    numbers = re.match(rb"P[56]\s+\d+\s+\d+\s+(\d+)", plain)
+    return int(numbers[1]) % 65535 if numbers else 0
 
 
 def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
@@ -387,57 +457,8 @@ def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
     return tuple(int(side) for side in shape)
 
 
-def _parse_tiff(path: File, start: bytes, file: BinaryIO) -> Header:
-    """Pillow refuses some TIFFs that OpenCV reads (64-bit floats), so only the tags are taken."""
-    directory = ImageFileDirectory_v2(start[: 16 if start[2] == 43 or start[3] == 43 else 8])
-    file.seek(directory.next)
-    directory.load(file)
-    if directory.get(262) == 5:
-        raise InputError(f"{path}: a TIFF in CMYK colours; convert it to RGB")
-    mode = "P" if directory.get(262) == 3 else ""
-    swapped = directory.get(274, 1) in (5, 6, 7, 8)
-    height, width = int(directory[257]), int(directory[256])
-    # The decoder turns a TIFF upright by itself, so nothing is left to do here.
-    return Header("tiff", *((width, height) if swapped else (height, width)), mode=mode)
-
-
-def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
-    """Some decoders fill what is missing with grey: look for the end marker instead."""
-    if kind == "jpeg":
-        scan = data.find(b"\xff\xda")  # an EXIF thumbnail has an end marker too, before this one
-        whole = data.rfind(b"\xff\xd9") > scan
-    else:
-        whole = kind != "png" or _ends(data)
-    if not whole:
-        raise InputError(f"{path}: the file is cut off ({len(data)} bytes); copy it again")
-
-
-def _ends(png: bytes) -> bool:
-    """Whether every chunk up to IEND fits into the file; decoders make room for what one claims."""
-    place = 8
-    while place + 12 <= len(png):
-        length, kind = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
-        place += 12 + length
-        if kind == b"IEND":
-            return place <= len(png)
-    return False
-
-
 def _damaged(path: File, header: Header) -> InputError:
     return InputError(
         f"{path}: damaged {header.kind.upper()} file, its pixels cannot be decoded; "
         f"copy or export it again"
     )
-
-
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "Source",
-    "Upload",
-    "image_size",
-    "read_four_channel",
-    "read_rgb",
-    "read_rgb_alone",
-    "read_thermal",
-]

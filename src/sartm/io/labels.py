@@ -38,12 +38,13 @@ def read_label(
     """
     path = as_file(path)
     header = probe(path, max_pixels)
-    if header.kind == "jpeg":
+    if header.lossy:
         raise InputError(
             f"{path}: a label cannot be JPEG, whose compression mixes ids along edges; use the "
             f"original PNG"
         )
-    if header.mode == "P" and not colours:
+    bitmap = header.mode == "1" and header.kind == "bmp"  # which OpenCV stretches to 0 and 255
+    if (header.mode == "P" and not colours) or bitmap:
         pixels = load_palette(path, header, as_colours=False)
     else:
         pixels = load_pixels(path, header)  # refuses a file that is cut off
@@ -52,7 +53,7 @@ def read_label(
     if pixels.ndim == 2 and header.grey_bits < 8:
         pixels = pixels // (255 // (2**header.grey_bits - 1))
     if pixels.ndim == 3:
-        return _colours_to_ids(pixels[..., :3], colours, path)
+        pixels = _colours_to_ids(pixels[..., :3], colours, path)
     return _as_ids(pixels, ignore, path)
 
 
@@ -86,7 +87,7 @@ def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
             f"{pixels[pixels != np.rint(pixels)][0]:g}; is this the thermal image?"
         )
     ids = np.where(pixels < 0, ignore, pixels)
-    if ids.size and ids.max() > 65535:
+    if ids.size and float(ids.max()) > 65535:
         raise InputError(f"{path}: label ids reach {ids.max():g}; 65535 is the largest supported")
     return ids.astype(np.uint8 if ids.max(initial=0) <= 255 else np.uint16)
 
@@ -94,7 +95,7 @@ def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
 def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File) -> Array:
     """(H, W, 3) RGB to (H, W) ids by exact colour; three equal channels are ids stored thrice."""
     if not colours:
-        if np.ptp(pixels, axis=2).max(initial=0) == 0:
+        if (pixels == pixels[..., :1]).all():
             return np.ascontiguousarray(pixels[..., 0])
         raise InputError(
             f"{path}: a label holds class ids, but this is a colour picture; use the id images "

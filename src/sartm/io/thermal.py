@@ -11,25 +11,37 @@ from sartm.errors import InputError
 
 Array = npt.NDArray[Any]
 
+_PART = 2**18
+"""Pixels that are counted at a time: counting takes 8 bytes a pixel."""
+
 
 def apply_thermal_rule(
-    raw: Array, rule: ThermalRule, name: str = "thermal"
+    raw: Array,
+    rule: ThermalRule,
+    name: str = "thermal",
+    unseen: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Scale raw thermal values (H, W) to float32 (H, W) in [0, 1] by a model's rule.
 
-    `percentile` equals numpy's linear percentiles of the whole image; a constant image gives zeros.
-    `name` says in messages which image it was.
+    `percentile` equals numpy's linear percentiles of all measured pixels, those not `unseen`; a
+    constant image gives zeros. `name` says in messages which image it was.
 
     Raises:
         InputError: rule `uint8` with other than 8-bit data.
     """
-    return scale_thermal(raw, thermal_levels(raw, rule, name))
+    return scale_thermal(raw, thermal_levels(raw, rule, name, unseen))
 
 
-def thermal_levels(raw: Array, rule: ThermalRule, name: str = "thermal") -> tuple[float, float]:
+def thermal_levels(
+    raw: Array,
+    rule: ThermalRule,
+    name: str = "thermal",
+    unseen: npt.NDArray[np.bool_] | None = None,
+) -> tuple[float, float]:
     """The raw values that a rule maps to 0 and 1 in the whole image `raw` (H, W).
 
-    Apart from `scale_thermal`, so that a crop keeps the levels of its image.
+    Apart from `scale_thermal`, so that a crop keeps the levels of its image. What stands in for
+    pixels that are `unseen` (`Sample.unseen`) does not count.
     """
     if rule.rule == "uint8":
         if raw.dtype != np.uint8:
@@ -42,7 +54,8 @@ def thermal_levels(raw: Array, rule: ThermalRule, name: str = "thermal") -> tupl
         return 0.0, 255.0
     if rule.rule == "range":
         return rule.low, rule.high
-    return _percentiles(raw, rule.low, rule.high)
+    measured = raw.ravel() if unseen is None or unseen.all() else raw[~unseen]
+    return _percentiles(measured, rule.low, rule.high)
 
 
 def scale_thermal(raw: Array, levels: tuple[float, float]) -> npt.NDArray[np.float32]:
@@ -59,13 +72,13 @@ def scale_thermal(raw: Array, levels: tuple[float, float]) -> npt.NDArray[np.flo
 
 
 def _percentiles(raw: Array, low: float, high: float) -> tuple[float, float]:
-    """Two percentiles; integers by counting, many times faster than sorting."""
+    """Two percentiles of values (N,); integers by counting, many times faster than sorting."""
     if raw.dtype.kind != "u":
         first, second = np.percentile(raw, (low, high))
         return float(first), float(second)
     counts = np.zeros(2 ** (8 * raw.itemsize), np.int64)
-    for top in range(0, len(raw), 256):  # in parts: counting takes 8 bytes a pixel
-        counts += np.bincount(raw[top : top + 256].ravel(), minlength=len(counts))
+    for start in range(0, len(raw), _PART):
+        counts += np.bincount(raw[start : start + _PART], minlength=len(counts))
     below = np.cumsum(counts)
     values = []
     for percent in (low, high):

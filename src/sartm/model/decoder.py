@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sartm.config import DecoderConfig
 from sartm.model.encoder import Levels
-from sartm.model.hiera import MLP
+from sartm.model.hiera import MLP, Codes, keep_code
 
 
 class CrossAttention(nn.Module):
@@ -189,20 +189,20 @@ class PositionCode(nn.Module):
         super().__init__()
         matrix = torch.randn(2, width // 2)
         self.register_buffer("positional_encoding_gaussian_matrix", matrix)
-        self.codes: dict[tuple[int, int], Tensor] | None = None  # kept per size where there is one
+        self.codes: Codes | None = None  # kept per size where there is one
 
     def forward(self, height: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """(1, height * width, D) code of ((x + 0.5) / width, (y + 0.5) / height)."""
-        if self.codes is not None and (height, width) in self.codes:
-            return self.codes[height, width]
+        kept = None if self.codes is None else self.codes.get((height, width))
+        if kept is not None:
+            return kept
         matrix = self.positional_encoding_gaussian_matrix
         y = (torch.arange(height, device=matrix.device, dtype=torch.float32) + 0.5) / height
         x = (torch.arange(width, device=matrix.device, dtype=torch.float32) + 0.5) / width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
         phase = 2 * math.pi * ((2 * grid - 1) @ matrix.float())
         code = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(0, 1)[None].to(dtype)
-        if self.codes is not None:
-            self.codes[height, width] = code
+        keep_code(self.codes, (height, width), code)
         return code
 
 

@@ -28,6 +28,24 @@ ENCODERS = {
 }
 """tiny to large as Meta published them; `mini` and `test` are ours, trained from scratch."""
 
+Codes = dict[tuple[int, int], Tensor]
+"""Position codes by (height, width), in the order they were made."""
+_SIZES = 8
+"""Sizes whose codes are kept: a service sees any number of them."""
+
+
+def keep_code(codes: Codes | None, size: tuple[int, int], code: Tensor) -> None:
+    """Keep a code, where there is a place for codes, and let the oldest go.
+
+    A hit moves nothing: a compiler would take another order of the sizes for another network.
+    """
+    if codes is None:
+        return
+    codes[size] = code
+    for old in list(codes)[:-_SIZES]:
+        codes.pop(old, None)
+
+
 RunBlock = Callable[[nn.Module, Tensor, int], Tensor]
 """Calls a block of a trunk with its input and `rgb_rows`, in whatever parts suit the machine."""
 
@@ -186,19 +204,19 @@ class Trunk(nn.Module):
                 self.blocks.append(block)
                 width = outputs
             self.last_of_stage.append(len(self.blocks) - 1)
-        self.codes: dict[tuple[int, int], Tensor] | None = None  # kept per size where there is one
+        self.codes: Codes | None = None  # kept per size where there is one
 
     def position_code(self, height: int, width: int) -> Tensor:
         """(1, height, width, C): the coarse embedding resized, plus the window one repeated."""
-        if self.codes is not None and (height, width) in self.codes:
-            return self.codes[height, width]
+        kept = None if self.codes is None else self.codes.get((height, width))
+        if kept is not None:
+            return kept
         coarse = F.interpolate(self.pos_embed, (height, width), mode="bicubic")
         side = self.pos_embed_window.shape[-1]
         rows, columns = (height + side - 1) // side, (width + side - 1) // side
         window = self.pos_embed_window.tile(1, 1, rows, columns)
         code = (coarse + window[:, :, :height, :width]).permute(0, 2, 3, 1).contiguous()
-        if self.codes is not None:
-            self.codes[height, width] = code
+        keep_code(self.codes, (height, width), code)
         return code
 
     def forward(self, images: Tensor, rgb_rows: int) -> list[Tensor]:

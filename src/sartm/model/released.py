@@ -24,7 +24,7 @@ from sartm.model.decoder import MaskDecoder
 from sartm.model.encoder import Levels
 from sartm.model.hiera import MLP
 from sartm.model.lora import AdaptedQKV
-from sartm.model.sartm import SARTM
+from sartm.model.sartm import SARTM, Output
 
 CANVAS = 1280
 """Side in pixels of the square that the authors pad every input to."""
@@ -61,8 +61,8 @@ class ReleasedDecoder(MaskDecoder):
 class Released(SARTM):
     """A released model for prediction; `config.fusion.crop` is its canvas.
 
-    It has no auxiliary head (theirs is noise, drawn anew at every call), so `forward` needs
-    `auxiliary=False`. For training make a default model of it: `to_default_model`.
+    It has no auxiliary head: theirs is noise, drawn anew at every call. For training make a
+    default model of it (`to_default_model`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -93,6 +93,22 @@ class Released(SARTM):
             images.append((padded - self.rgb_mean) / self.rgb_std if image is rgb else padded)
         batch = torch.cat(images).to(self.no_mem_embed.dtype)
         return batch.contiguous(memory_format=torch.channels_last)
+
+    def forward(
+        self,
+        rgb: Tensor | None,
+        thermal: Tensor | None,
+        has_rgb: Tensor | None = None,
+        has_thermal: Tensor | None = None,
+        auxiliary: bool = False,
+    ) -> Output:
+        """As `SARTM.forward`, but for `auxiliary`: InputError where it is asked for."""
+        if auxiliary:
+            raise InputError(
+                "a released model has no auxiliary head; leave auxiliary out, or make a default "
+                "model of it first: sartm.model.released.to_default_model"
+            )
+        return super().forward(rgb, thermal, has_rgb, has_thermal, auxiliary)
 
     def predict_logits(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """(B, K, canvas/4, canvas/4): the mean of the modalities' logits; fusion takes no part."""

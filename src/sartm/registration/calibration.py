@@ -28,6 +28,7 @@ def apply_alignment(
     *,
     interpolation: Literal["linear", "nearest"] = "linear",
     fill: float = 0,
+    unseen: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Array, npt.NDArray[np.bool_]]:
     """The thermal image on the pixels of the RGB image.
 
@@ -36,12 +37,14 @@ def apply_alignment(
         homography: (3, 3), thermal pixel to RGB pixel.
         size: (height, width) of the RGB image.
         interpolation: `nearest` keeps values that were measured, `linear` is smoother.
-        fill: value where the thermal camera does not see.
+        fill: value where the thermal camera does not see. A file needs one that no pixel holds
+            (`io.holes.mark_holes`), a thermal rule one from within the scene (`align_thermal`).
+        unseen: (H, W), pixels of `thermal` that are no measurements (`Sample.unseen`).
 
     Returns the warped image, (height, width) of the thermal's type, and where it is valid: bool,
-    true where the thermal image has a pixel and, for floats, that pixel is finite. Everything
-    else holds `fill`. InputError for a singular homography, a bad size, or a `fill` that the type
-    cannot hold.
+    true where the thermal image has a measured pixel and, for floats, that pixel is finite.
+    Everything else holds `fill`. InputError for a singular homography, a bad size, or a `fill`
+    that the type cannot hold.
     """
     _check_thermal(thermal)
     if interpolation not in ("linear", "nearest"):
@@ -68,6 +71,15 @@ def apply_alignment(
     )
     valid = _seen(homography, (height, width), (thermal.shape[0], thermal.shape[1]))
     valid &= np.isfinite(warped)
+    if unseen is not None:
+        moved = cv2.warpPerspective(
+            unseen.astype(np.uint8),
+            homography,
+            (width, height),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        valid &= moved == 0
     result = np.full((height, width), filled, thermal.dtype)
     result[valid] = _as_type(warped[valid], thermal.dtype)
     return result, valid
@@ -318,15 +330,3 @@ def _write(path: Path, content: bytes) -> None:
         write_atomic(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-__all__ = [
-    "apply_alignment",
-    "check_images",
-    "checked_homography",
-    "describe_size",
-    "move_points",
-    "read_calibration",
-    "write_calibration",
-    "write_comparison",
-]

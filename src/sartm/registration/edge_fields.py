@@ -210,22 +210,3 @@ def stretch(across: float, down: float) -> Floats:
 def shift(dx: float, dy: float) -> Floats:
     """(3, 3) that moves by dx, dy pixels."""
     return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
-
-
-__all__ = [
-    "COARSE",
-    "LEVELS",
-    "Array",
-    "Field",
-    "FieldPair",
-    "Floats",
-    "as_channels",
-    "gradient_field",
-    "make_pyramid",
-    "prepare",
-    "shift",
-    "stretch",
-    "valid_region",
-    "warp_field",
-    "working_grid",
-]

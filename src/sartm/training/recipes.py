@@ -6,14 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sartm.classes import FMB, MFNET, PST900, Classes
-from sartm.config import (
-    DecoderConfig,
-    FusionConfig,
-    LoRAConfig,
-    ModelConfig,
-    from_dict,
-    to_dict,
-)
+from sartm.config import DecoderConfig, FusionConfig, LoRAConfig, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
 from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 

@@ -77,6 +77,3 @@ def _shares(model: SARTM, batch: Batch, factor: float) -> Tensor:
     # multiples of 32 may reach below and to the right of the crop
     height, width = (-(-side // 4) for side in rgb.shape[2:])
     return torch.softmax(logits[..., :height, :width].float(), 1)
-
-
-__all__ = ["Teacher", "load_teacher"]

@@ -1,0 +1,118 @@
+"""What is there of a data set from which files are missing, and what is missing."""
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+from sartm.classes import Classes
+from sartm.config import from_dict
+from sartm.data.layouts import (
+    ARRANGEMENTS,
+    SPLIT_FOLDERS,
+    SPLIT_NAMES,
+    Arrangement,
+    DatasetFile,
+    FilePatterns,
+    Layout,
+    Pair,
+    check_patterns,
+    index_images,
+    open_layout,
+    pairs_in,
+    plain_layout,
+    read_list,
+    read_text,
+    toml_split,
+)
+from sartm.errors import InputError
+
+
+def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
+    """The layout without the pairs of which a file is missing, and what is missing."""
+    try:
+        return open_layout(path), []
+    except InputError:
+        toml = path if path.suffix.lower() == ".toml" else path / "dataset.toml"
+        layout, gaps = _toml_with_gaps(toml) if toml.is_file() else _plain_with_gaps(path)
+        if layout is None:
+            raise
+        return layout, gaps
+
+
+def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
+    try:
+        values = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError:
+        return None, []
+    toml = from_dict(DatasetFile, values, str(path))
+    check_patterns(path, toml)
+    files, root = toml.files, path.parent
+    images = FilePatterns(rgb=files.rgb or files.four_channel or files.thermal)
+    splits: dict[str, tuple[Pair, ...]] = {}
+    gaps = []
+    for split, value in toml.splits.items():
+        listed = value.endswith(".txt")
+        if listed:
+            names = read_list(root / value, root)
+        else:
+            found = toml_split(path, dataclasses.replace(toml, files=images), split, False)
+            names = [pair.name for pair in found]
+        folder = split if listed or "*" in value or "?" in value else value
+        whole = []
+        for name in names:
+            places = {
+                key: root / pattern.replace("{split}", folder).replace("{name}", name)
+                for key, pattern in dataclasses.asdict(files).items()
+                if pattern
+            }
+            lost = [str(place) for place in places.values() if not place.is_file()]
+            gaps += [f"{place} ({split})" for place in lost]
+            whole += [] if lost else [Pair(name, **places)]
+        if whole:
+            splits[split] = tuple(whole)
+    classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
+    layout = Layout(toml.name, root, classes, splits, toml.subsets)
+    return layout if splits and gaps else None, gaps
+
+
+def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
+    for arrangement in ARRANGEMENTS if root.is_dir() else ():
+        splits: dict[str, tuple[Pair, ...]] = {}
+        gaps = []
+        for split, folder, source in _named_splits(root, arrangement):
+            parts = (arrangement.rgb, arrangement.thermal, arrangement.label)
+            indices = {
+                part.format(split=folder): set(index_images(root / part.format(split=folder)))
+                for part in parts
+                if part
+            }
+            if source:
+                listed = read_list(source, root)
+                names = [name.removeprefix(f"{arrangement.rgb}/") for name in listed]
+            else:
+                names = sorted(set().union(*indices.values()))
+            gaps += [
+                f"{root / part / name}.* ({split})"
+                for name in names
+                for part, index in indices.items()
+                if name not in index
+            ]
+            whole = [name for name in names if all(name in index for index in indices.values())]
+            if whole:
+                splits[split] = pairs_in(root, arrangement, folder, whole, str(source))
+        if splits and gaps:
+            return plain_layout(root, arrangement, splits), gaps
+    return None, []
+
+
+def _named_splits(root: Path, arrangement: Arrangement) -> Iterable[tuple[str, str, Path | None]]:
+    """Split, its folder, and the list that names its pairs."""
+    if "{split}" in arrangement.rgb:
+        for folder, split in SPLIT_FOLDERS.items():
+            if all((root / part).is_dir() for part in arrangement.folders(folder)):
+                yield split, folder, None
+    elif all((root / part).is_dir() for part in arrangement.folders("")):
+        for split in SPLIT_NAMES:
+            if (root / f"{split}.txt").is_file():
+                yield split, "", root / f"{split}.txt"

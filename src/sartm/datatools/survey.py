@@ -1,0 +1,229 @@
+"""One pass over the pairs of a data set: what each holds, and what is wrong with it."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sartm.classes import Classes
+from sartm.data.layouts import Layout, Pair
+from sartm.errors import InputError
+from sartm.files import write_atomic
+from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+from sartm.io.labels import read_label
+from sartm.progress import Meter
+from sartm.registration.estimate import estimate_offset
+
+Array = npt.NDArray[Any]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_SATURATED, _EMPTY = 0.25, 0.5
+"""Share of pixels at the largest value of the number type, and at 0, from which it is said. Real
+street scenes reach 0.001 and 0.04."""
+
+_WRAPPED_SHARE = 0.2
+"""Of the 8-bit thermal images; a single one may show something burning beside something cold."""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Facts of one thermal image."""
+
+    kind: str
+    low: float
+    high: float
+    mean: float
+    pixels: int
+    oddities: tuple[str, ...]
+    """Kinds of `MEANING`."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is kept of a pair once its pixels are gone."""
+
+    pair: Pair
+    problems: tuple[tuple[str, str], ...]
+    """Kind of `MEANING` and message."""
+    size: tuple[int, int] | None
+    rgb_hash: str
+    thermal_hash: str
+    ids: dict[int, int] | None
+    """Label id -> pixels; None without a label."""
+    heat: Heat | None
+    offset: tuple[float, float] | None
+
+
+def over_all(
+    items: Sequence[Item], work: Callable[[Item], Result], description: str, unit: str = "pairs"
+) -> list[Result]:
+    """`work` of every item on all cores, in order, with progress; the first error ends it.
+
+    Threads, since decoding, hashing and encoding release the interpreter's lock.
+    """
+    results = []
+    allowed = getattr(os, "sched_getaffinity", None)  # not every system has it
+    threads = len(allowed(0)) if allowed else os.cpu_count() or 1
+    with (
+        ThreadPoolExecutor(threads, "sartm") as pool,
+        Meter(description, len(items), unit) as meter,
+    ):
+        try:
+            for result in pool.map(work, items):
+                results.append(result)
+                meter.advance()
+        except BaseException:  # else leaving the pool would finish everything first
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return results
+
+
+def splits_of_pairs(layout: Layout) -> dict[Pair, list[str]]:
+    """Each pair once, in order, with the splits that hold it (twice where listed twice)."""
+    splits: dict[Pair, list[str]] = {}
+    for split, pairs in layout.splits.items():
+        for pair in pairs:
+            splits.setdefault(pair, []).append(split)
+    return splits
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images of a pair that could be read, each by itself, and why the others could not."""
+
+    rgb: Array | None
+    thermal: Array | None
+    label: Array | None
+    messages: tuple[str, ...]
+
+
+def read_parts(pair: Pair, classes: Classes) -> Parts:
+    """What can be read of a pair, and messages for what cannot."""
+    messages: list[str] = []
+
+    def attempt(read: Callable[[], Result]) -> Result | None:
+        try:
+            return read()
+        except InputError as error:
+            messages.append(str(error))
+            return None
+
+    rgb = thermal = None
+    four, visible, infrared, ids = pair.four_channel, pair.rgb, pair.thermal, pair.label
+    if four:
+        rgb, thermal = attempt(lambda: read_four_channel(four)) or (None, None)
+    if visible:
+        rgb = attempt(lambda: read_rgb(visible))
+    if infrared:
+        thermal = attempt(lambda: read_thermal(infrared))
+    colours = classes.palette if pair.coloured_label else ()
+    label = attempt(lambda: read_label(ids, classes.ignore, colours)) if ids else None
+    return Parts(rgb, thermal, label, tuple(messages))
+
+
+def inspect_pair(pair: Pair, classes: Classes, with_offset: bool = False) -> Facts:
+    """Read a pair and keep the facts; `with_offset` estimates how far thermal is off RGB."""
+    read = read_parts(pair, classes)
+    rgb, thermal, label = read.rgb, read.thermal, read.label
+    problems = [("unreadable", message) for message in read.messages]
+    named = (("RGB", rgb), ("thermal", thermal), ("label", label))
+    sizes = {what: _size(image) for what, image in named if image is not None}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{what} {height}x{width}" for what, (height, width) in sizes.items())
+        problems.append(("size", f"{pair.name}: {listed}"))
+    counts = None if label is None else _count_ids(label)
+    unknown = [id_ for id_ in counts or () if id_ >= len(classes) and id_ != classes.ignore]
+    if counts and unknown:
+        found = ", ".join(f"{id_} ({counts[id_]} pixels)" for id_ in unknown[:5])
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        problems.append(("ids", f"{pair.label}: {found}{more}; known are 0-{len(classes) - 1}"))
+    offset = None
+    if with_offset and rgb is not None and thermal is not None:
+        offset = estimate_offset(rgb, thermal)
+    return Facts(
+        pair,
+        tuple(problems),
+        next(iter(sizes.values()), None),
+        _hash(rgb),
+        _hash(thermal),
+        counts,
+        None if thermal is None else _describe_heat(thermal),
+        offset,
+    )
+
+
+def _size(image: Array) -> tuple[int, int]:
+    return int(image.shape[0]), int(image.shape[1])
+
+
+def _hash(image: Array | None) -> str:
+    """Equal for equal pixels of one type and size, whatever the file format; "" without image."""
+    if image is None:
+        return ""
+    digest = hashlib.sha256(f"{image.dtype.name} {image.shape};".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def _count_ids(label: Array) -> dict[int, int]:
+    counts = np.bincount(label.ravel())
+    return {int(id_): int(counts[id_]) for id_ in np.flatnonzero(counts)}
+
+
+def _describe_heat(thermal: Array) -> Heat:
+    """Range, mean and what is odd about raw thermal values (H, W)."""
+    kind, pixels = thermal.dtype, thermal.size
+    if kind.kind == "f":
+        low, high = float(thermal.min()), float(thermal.max())
+        mean = float(thermal.mean(dtype=np.float64))
+        odd = ("constant",) if low == high else ()
+        return Heat(kind.name, low, high, mean, pixels, odd)
+    counts = np.bincount(thermal.ravel(), minlength=256)
+    present = np.flatnonzero(counts)
+    low, high = int(present[0]), int(present[-1])
+    mean = float(counts @ np.arange(counts.size)) / pixels
+    oddities = []
+    top = int(np.iinfo(kind).max)
+    if low == high:
+        oddities.append("constant")
+    elif counts[0] >= _EMPTY * pixels or (high == top and counts[top] >= _SATURATED * pixels):
+        oddities.append("saturated")
+    elif kind == np.uint8 and present.size <= 16:
+        oddities.append("coarse")
+    elif kind == np.uint8 and _wraps_around(thermal):
+        oddities.append("wrapped")
+    if kind == np.uint16 and (high <= 255 or not (present % 257).any()):
+        oddities.append("narrow")
+    return Heat(kind.name, low, high, mean, pixels, tuple(oddities))
+
+
+def _wraps_around(thermal: Array) -> bool:
+    """Whether large steps between neighbours are nearly all from one end of 0-255 to the other.
+
+    Lenses blur, so a scene that reaches both ends passes through the middle; counts of which the
+    upper byte was dropped do not.
+    """
+    large = farthest = 0
+    for step in (
+        cv2.absdiff(thermal[:, 1:], thermal[:, :-1]),
+        cv2.absdiff(thermal[1:], thermal[:-1]),
+    ):
+        large += int(np.count_nonzero(step >= 128))
+        farthest += int(np.count_nonzero(step >= 224))
+    return large > 0.002 * thermal.size and farthest > 0.6 * large
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file into --out, whole or not at all."""
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None

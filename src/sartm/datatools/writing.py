@@ -1,0 +1,264 @@
+"""A data set written in a layout: where each pair goes, its images, lists and dataset.toml."""
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sartm.classes import Classes
+from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.datatools.survey import over_all
+from sartm.errors import InputError
+from sartm.files import write_atomic
+from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+
+Array = npt.NDArray[Any]
+
+Target = Literal["four-channel", "flat", "flat-jpeg", "dataset.toml"]
+
+
+_INTEGER_FORMATS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
+
+
+_JPEG = [
+    cv2.IMWRITE_JPEG_QUALITY, 95,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """A pair and the folder that {split} stands for."""
+
+    pair: Pair
+    folder: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and how every image is written."""
+
+    root: Path
+    files: dict[str, str]
+    """Patterns as in dataset.toml."""
+    classes: Classes
+    copied: frozenset[str] = frozenset()
+    """`rgb`, `thermal`: the file is taken as it is."""
+    levels: tuple[float, float] | None = None
+    """Raw thermal values that become the ends of the 8 or 16 bits of the target; None: kept."""
+    thermal_bits: int = 16
+    lossy: bool = False
+
+    def path(self, kind: str, place: Place) -> Path:
+        """The file of an image."""
+        filled = self.files[kind].replace("{split}", place.folder)
+        return self.root / filled.replace("{name}", place.pair.name)
+
+
+def place_pairs(layout: Layout, splits: dict[str, tuple[Pair, ...]], to: Target) -> list[Place]:
+    """Every pair once; two of one name are told apart by their split where the target can."""
+    first: dict[Pair, str] = {}
+    for split, pairs in splits.items():
+        for pair in pairs:
+            first.setdefault(pair, split)
+    names: dict[str, list[Pair]] = defaultdict(list)
+    for pair in first:
+        names[pair.name].append(pair)
+    double = [pairs for pairs in names.values() if len(pairs) > 1]
+    if not double:
+        return [Place(pair, "") for pair in first]
+    held = {(split, pair) for split, pairs in splits.items() for pair in pairs}
+    if to != "dataset.toml" or len(held) > len(first):
+        name = double[0][0].name
+        raise InputError(
+            f"{layout.root}: {len(double[0])} different pairs are called {name!r} in splits "
+            f"{' and '.join(first[pair] for pair in double[0])}; "
+            + ("rename one" if to == "dataset.toml" else "convert to dataset.toml, or rename one")
+        )
+    for split in splits:
+        if _file_name(split) != split:
+            raise InputError(f"split {split!r} of {layout.root} cannot name a folder; rename it")
+    return [Place(pair, split) for pair, split in first.items()]
+
+
+def toml_files(
+    places: Sequence[Place], layout: Layout, thermal_copied: bool
+) -> tuple[dict[str, str], frozenset[str]]:
+    """Patterns of a dataset.toml, and which images are taken as the files they are.
+
+    A pattern has one ending for all pairs: where the sources differ, or lie in one file with
+    something else, pixels are written as PNG, or as TIFF where thermal values are floats.
+    """
+    pairs = [place.pair for place in places]
+    rgb, thermal = ({getattr(pair, kind) for pair in pairs} for kind in ("rgb", "thermal"))
+    four = any(pair.four_channel for pair in pairs)
+    files, copied = {}, set()
+    for kind, sources, copy in (("rgb", rgb, True), ("thermal", thermal, thermal_copied)):
+        if sources == {None} and not four:
+            continue
+        suffix = ".png"
+        endings = {source.suffix.lower() if source else "" for source in sources}
+        if copy and len(endings) == 1 and "" not in endings:
+            suffix = endings.pop()
+            copied.add(kind)
+        elif kind == "thermal" and any_float(places, layout):
+            suffix = ".tiff"
+        files[kind] = f"{kind}/{{name}}{suffix}"
+    if any(pair.label for pair in pairs):
+        files["label"] = "labels/{name}.png"
+    if any(place.folder for place in places):
+        files = {kind: pattern.replace("{name}", "{split}/{name}") for kind, pattern in
+                 files.items()}  # fmt: skip
+    return files, frozenset(copied)
+
+
+def read_thermal_of(pair: Pair) -> Array:
+    """Thermal as stored, from a file of its own or a fourth channel."""
+    if pair.four_channel:
+        return read_four_channel(pair.four_channel)[1]
+    if pair.thermal is None:
+        raise InputError(f"pair {pair.name!r} has no thermal image")
+    return read_thermal(pair.thermal)
+
+
+def read_both(pair: Pair) -> tuple[npt.NDArray[np.uint8], Array]:
+    """RGB and thermal, whose sizes may differ."""
+    if pair.four_channel:
+        return read_four_channel(pair.four_channel)
+    if pair.rgb is None:
+        raise InputError(f"pair {pair.name!r} has no RGB image")
+    return read_rgb(pair.rgb), read_thermal_of(pair)
+
+
+def copy_or_write(original: Path | None, path: Path, image: Array) -> None:
+    """The very file where nothing of it changes, else the image written anew."""
+    if original is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(original, path)
+    else:
+        write_image(path, image)
+
+
+def write_image(path: Path, image: Array) -> None:
+    """RGB(A), grey or float values; a new file of a folder that is not in use yet."""
+    if image.ndim == 3:
+        order = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        image = cv2.cvtColor(image, order)
+    suffix = path.suffix.lower()
+    done, data = cv2.imencode(suffix, image, _JPEG if suffix == ".jpg" else [])
+    if not done:
+        raise InputError(f"{path.name}: cannot encode {image.shape} {image.dtype} as {suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
+
+
+def write_description(
+    layout: Layout, splits: dict[str, tuple[Pair, ...]], plan: Plan, plain: bool = False
+) -> None:
+    """Write the lists and, where needed, dataset.toml; then read them back."""
+    for split, pairs in splits.items():
+        text = "".join(f"{pair.name}\n" for pair in pairs)
+        write_atomic(plan.root / f"{_file_name(split)}.txt", text.encode())
+    if not (plain and _same_meaning(plan.root, layout)):
+        write_atomic(plan.root / "dataset.toml", _toml(layout, splits, plan.files).encode())
+    found = open_layout(plan.root)
+    for split, pairs in splits.items():
+        if [pair.name for pair in found.splits[split]] != [pair.name for pair in pairs]:
+            raise InputError(
+                f"split {split!r} of {layout.root} has names that a list cannot hold; rename them"
+            )
+
+
+def _same_meaning(root: Path, layout: Layout) -> bool:
+    """Whether the folders alone, without a dataset.toml, are understood like the source."""
+    try:
+        found = open_layout(root)
+    except InputError:
+        return False
+    parts = ("name", "classes", "subsets", "thermal_unit", "black_hot", "holes")
+    return all(getattr(found, part) == getattr(layout, part) for part in parts)
+
+
+def _file_name(split: str) -> str:
+    """A split's name without what would leave the folder."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in split).lstrip(".")
+
+
+def _toml(layout: Layout, splits: dict[str, tuple[Pair, ...]], files: dict[str, str]) -> str:
+    classes = layout.classes
+    names = [_file_name(split) for split in splits]
+    if len(set(names)) < len(names) or "" in names:
+        raise InputError(f"splits {', '.join(map(repr, splits))} do not give lists of their own")
+    palette = [list(colour) for colour in classes.palette]
+    lines = [
+        f"name = {_quoted(layout.name)}",
+        f"classes = [{', '.join(map(_quoted, classes.names))}]",
+        f"palette = {palette}",
+        f"ignore = {classes.ignore}",
+        f"prompts = [{', '.join(map(_quoted, classes.prompts))}]",
+        "[files]",
+        *(f"{kind} = {_quoted(pattern)}" for kind, pattern in files.items()),
+        "[splits]",
+        *(f"{_quoted(split)} = {_quoted(f'{name}.txt')}"
+          for split, name in zip(splits, names, strict=True)),
+        "[subsets]",
+        *(f"{_quoted(subset)} = {_quoted(rule)}" for subset, rule in layout.subsets.items()),
+        "[thermal]",
+        f"unit = {_quoted(layout.thermal_unit)}",
+        f"black_hot = {str(layout.black_hot).lower()}",
+        *([] if layout.holes is None else [f"holes = {layout.holes:g}"]),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string: JSON's, but for the one control character that JSON leaves as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+@contextmanager
+def finished_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that takes the name `out` at the end, or vanishes."""
+    out = out.resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already and is not an empty folder; choose another --out")
+    root = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        root.mkdir(parents=True)
+        yield root
+        if out.exists():
+            out.rmdir()
+        root.rename(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def any_float(places: Sequence[Place], layout: Layout) -> bool:
+    """Whether thermal of any pair is stored as floating-point numbers."""
+    asked = [
+        place
+        for place in places
+        for file in (place.pair.thermal or place.pair.four_channel,)
+        if file is not None and file.suffix.lower() not in _INTEGER_FORMATS
+    ]
+    if not asked:
+        return False
+    ranges = over_all(asked, thermal_range, f"survey {layout.name}")
+    return any(kind.startswith("float") for kind, _, _ in ranges)
+
+
+def thermal_range(place: Place) -> tuple[str, float, float]:
+    """Number type, smallest and largest value."""
+    thermal = read_thermal_of(place.pair)
+    return thermal.dtype.name, float(thermal.min()), float(thermal.max())
