@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sartm.classes import Classes
 from sartm.data.layouts import Pair
-from sartm.data.pairs import Sample, check_ids, fit_thermal, read_pair
+from sartm.data.pairs import Sample, check_ids, match_sizes, read_images, read_pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.decode import (
@@ -31,8 +31,10 @@ View = Literal["rgb", "thermal", "fourth"]
 
 LEAST_SIDE = 32
 """Pixels to which the network pads a side that is shorter."""
-MOST_SCANS = 100
-"""Of a JPEG, which is decoded as a whole for each; programs write ten."""
+RESIZE_OR_REGISTER = (
+    "If both show the same view set resize_thermal; if not, register the cameras first: sartm data "
+    "align"
+)
 
 
 @dataclass(frozen=True)
@@ -72,26 +74,12 @@ def read_uploads(
     if rgb is None and thermal is None:
         raise InputError("no image; send rgb, thermal or both as files of a multipart form")
     _check_headers((rgb, thermal), extent)
-    limit = extent.pixels
-    if thermal is None:
-        assert rgb is not None
-        seen, found, note = read_rgb_alone(rgb, four_channel, limit)
-        return _checked(Sample("upload", seen, found, note=note), extent)
-    heat = read_thermal(thermal, limit)
-    if rgb is None:
-        return _checked(Sample("upload", None, heat), extent)
-    colour = read_rgb(rgb, limit)
-    extent.check("rgb", colour.shape[:2])
-    extent.check("thermal", heat.shape)
-    if colour.shape[:2] != heat.shape:
-        if not resize_thermal:
-            raise InputError(
-                f"rgb is {colour.shape[0]}x{colour.shape[1]} but thermal is "
-                f"{heat.shape[0]}x{heat.shape[1]} (height x width). If both show the same view "
-                f"set resize_thermal; if not, register the cameras first: sartm data align"
-            )
-        heat = fit_thermal(heat, colour.shape[:2])
-    return Sample("upload", colour, heat)
+    images = read_images(rgb, thermal, four_channel=four_channel, max_pixels=extent.pixels)
+    for name, image in (("rgb", images.rgb), ("thermal", images.thermal)):
+        if image is not None:  # a header may say something else
+            extent.check(name, image.shape[:2])
+    images = match_sizes(images, "the pair", resize_thermal, RESIZE_OR_REGISTER)
+    return Sample("upload", images.rgb, images.thermal, None, images.note, images.unseen)
 
 
 def read_view(upload: Upload, view: View, extent: Extent) -> Array:
@@ -109,11 +97,12 @@ def read_view(upload: Upload, view: View, extent: Extent) -> Array:
     return shown
 
 
-def read_images(pair: Pair, camera: Camera, extent: Extent) -> Sample:
+def read_inputs(pair: Pair, camera: Camera, extent: Extent) -> Sample:
     """RGB and thermal of a pair to annotate, white-hot; InputError as `read_pair`."""
     pair = replace(pair, label=None)
     sample = read_pair(pair, four_channel="auto", camera=camera, max_pixels=extent.pixels)
-    return _checked(sample, extent)
+    extent.check(sample.name, sample.size)
+    return sample
 
 
 def read_ids(source: Source, classes: Classes, coloured: bool, extent: Extent) -> Array:
@@ -133,7 +122,7 @@ def read_correction(
 ) -> Array:
     """(H, W) class ids that were sent for a pair; InputError where they do not fit it."""
     labels = read_ids(upload, classes, False, extent)
-    size = read_images(pair, camera, extent).size
+    size = read_inputs(pair, camera, extent).size
     if labels.shape != size:
         raise InputError(
             f"the label is {labels.shape[0]}x{labels.shape[1]} but the pair is "
@@ -144,18 +133,5 @@ def read_correction(
 
 def _check_headers(uploads: Iterable[Upload | None], extent: Extent) -> None:
     for upload in uploads:
-        if upload is None:
-            continue
-        extent.check(upload.name, image_size(upload, extent.pixels))
-        scans = upload.data.count(b"\xff\xda") if upload.data.startswith(b"\xff\xd8") else 0
-        if scans > MOST_SCANS:
-            raise InputError(
-                f"{upload.name}: a JPEG of {scans} scans, more than {MOST_SCANS}; save it again, "
-                f"not progressive"
-            )
-
-
-def _checked(sample: Sample, extent: Extent) -> Sample:
-    """A sample whose decoded size is allowed too, for a header may say something else."""
-    extent.check(sample.name, sample.size)
-    return sample
+        if upload is not None:
+            extent.check(upload.name, image_size(upload, extent.pixels))

@@ -27,7 +27,7 @@ from sartm.app.encoding import (
 )
 from sartm.app.fields import refuse_unknown_fields
 from sartm.app.guard import Limits
-from sartm.app.reading import View, read_correction, read_ids, read_images, read_uploads, read_view
+from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_uploads, read_view
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
@@ -360,7 +360,7 @@ async def annotation_image(
     annotation = _annotation(service, index)
 
     sample = await service.worker.read(
-        request, read_images, annotation.pairs[index], annotation.camera, service.limits.extent
+        request, read_inputs, annotation.pairs[index], annotation.camera, service.limits.extent
     )
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
