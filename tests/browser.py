@@ -147,9 +147,23 @@ class Browser:
         self._do("POST", "/actions", {"actions": actions})
 
     def dismiss(self) -> str:
-        """Say no to the question that is open; returns it."""
-        text = str(self._do("GET", "/alert/text"))
-        self._do("POST", "/alert/dismiss", {})
+        """Say no to the question that is open, or is about to be; returns it."""
+        return self._decide("dismiss")
+
+    def accept(self) -> str:
+        """Say yes to it; returns it."""
+        return self._decide("accept")
+
+    def _decide(self, how: str) -> str:
+        for _ in range(200):
+            try:
+                text = str(self._do("GET", "/alert/text"))
+                break
+            except AssertionError:  # no such alert
+                time.sleep(0.05)
+        else:
+            raise AssertionError("no question is asked")
+        self._do("POST", f"/alert/{how}", {})
         return text
 
     def cdp(self, command: str, **parameters: Any) -> Any:

@@ -48,7 +48,7 @@ model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.prediction inference.frames
+inference.stopping inference.prediction inference.frames
 inference.predictor inference.streams
 inference.pipeline inference.film
 inference.record
@@ -77,7 +77,9 @@ datatools.stats datatools.sheet datatools.writing
 datatools.check datatools.convert datatools.align
 export demo
 benchmark
-app.worker app.masks
+app.problems app.fields app.connections app.reading app.masks
+app.bodies app.decoding
+app.worker
 app.schema app.guard app.annotation
 app.encoding
 app.routes

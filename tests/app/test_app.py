@@ -625,9 +625,10 @@ def test_a_data_set_keeps_its_classes_and_its_layout(predictor, folder, tmp_path
         assert client.put("/v1/annotation/0/label", content=png(label)).status_code == 200
         assert (folder / "truth" / "a-ids.png").is_file()
     with annotating(predictor, folder, tmp_path / "elsewhere") as client:
-        started = client.get("/v1/annotation/0/label").json()["segments"]
-        assert [one["name"] for one in started] == ["dog"]
-        client.put("/v1/annotation/0/label", content=png(0 * label))
+        label_there = client.get("/v1/annotation/0/label")
+        assert [one["name"] for one in label_there.json()["segments"]] == ["dog"]
+        seen = {"if-match": label_there.headers["etag"]}
+        client.put("/v1/annotation/0/label", content=png(0 * label), headers=seen)
     assert (tmp_path / "elsewhere" / "a.png").is_file()
     assert read_label(folder / "truth" / "a-ids.png").max() == 1
 
@@ -645,6 +646,34 @@ def test_two_pairs_never_share_a_file(tmp_path, files):
             (tmp_path / kind / name).write_bytes(files[kind])
     with pytest.raises(InputError, match="rename"):
         open_annotation(tmp_path, None, Classes(("a", "b")))
+
+
+def test_no_label_is_saved_over_what_is_read(folder, tmp_path):
+    classes = Classes(("a", "b"))
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    for images in (folder / "thermal", folder / "rgb", folder / "rgb" / ".." / "thermal"):
+        with pytest.raises(InputError, match="--annotations"):
+            open_annotation(folder, images, classes)
+    (tmp_path / "link").symlink_to(folder / "thermal")
+    with pytest.raises(InputError, match="replace the image"):
+        open_annotation(folder, tmp_path / "link", classes)
+    (folder / "labels").mkdir()
+    (folder / "labels" / "a.png").symlink_to(folder / "rgb" / "a.png")
+    with pytest.raises(InputError, match="replace the image"):
+        open_annotation(folder, None, classes)
+    open_annotation(folder, tmp_path / "labels", classes)
+    assert before.items() <= {path: path.read_bytes() for path in folder.rglob("*.png")}.items()
+
+
+def test_a_label_stays_in_the_folder_that_was_named(folder, tmp_path):
+    text = 'name = "mine"\nclasses = ["rest", "dog"]\n[files]\nlabel = "../out/{name}.png"\n'
+    text += 'thermal = "thermal/{name}.png"\n[splits]\ntrain = "*"\n'
+    (folder / "dataset.toml").write_text(text)
+    with pytest.raises(InputError):
+        open_annotation(folder, None, Classes(("a", "b")))
+    shared = 'label = "thermal/{name}-x.png"'
+    (folder / "dataset.toml").write_text(text.replace('label = "../out/{name}.png"', shared))
+    open_annotation(folder, None, Classes(("a", "b")))
 
 
 # --- the description -----------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from sartm.app.annotation import open_annotation
 from sartm.app.server import create_app, load_predictors
 from sartm.cli.main import main
 from sartm.inference.predictor import Predictor
-from sartm.io.labels import read_label
+from sartm.io.labels import read_label, write_label
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.scenes.dataset import SceneOptions, draw_scene
@@ -519,6 +519,56 @@ def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors
         window.wait("return !document.getElementById('saved').hidden")
         np.testing.assert_array_equal(read_label(tmp_path / "labels" / "two.png"), before)
         assert window.complaints() == []
+
+
+def test_a_label_that_somebody_else_saved_is_not_replaced(window, predictors, work, tmp_path):
+    for kind in ("rgb", "thermal"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "one.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
+    classes = predictors["tiny"].classes
+    app = create_app(predictors, annotation=open_annotation(tmp_path, None, classes))
+    ready = "return document.getElementById('busy').hidden"
+    ready += " && !document.getElementById('save').disabled"
+    said = "return document.getElementById('toasts').textContent"
+    size = read_label(predicted(work)).shape
+    path = tmp_path / "labels" / "one.png"
+
+    def correct(row: int) -> None:
+        paint(window, 7)
+        window.drag(place(window, size, 100, row), place(window, size, 160, row))
+
+    with serving(app) as address:
+        window.resize(1280, 860)
+        window.go(address)
+        window.wait(ready)
+        correct(80)
+        window.click("#save")
+        window.wait("return !document.getElementById('saved').hidden")
+        correct(100)  # once more, on what was saved: the page knows its new version
+        window.click("#save")
+        window.wait("return !document.getElementById('saved').hidden")
+        mine = read_label(path)
+        assert (mine[95:105, 100:160] == 7).all()
+
+        theirs = np.full(size, 2, np.uint8)
+        write_label(path, theirs)
+        correct(120)
+        window.click("#save")
+        assert "Load what they saved" in window.dismiss()
+        window.wait(ready)
+        assert "somebody else" in window.js(said)
+        np.testing.assert_array_equal(read_label(path), theirs)
+        assert (labels_of(window)[115:125, 100:160] == 7).all()  # nothing was lost by asking
+
+        window.click("#save")
+        window.accept()
+        window.wait(f"{ready} && !document.getElementById('saved').hidden")
+        np.testing.assert_array_equal(labels_of(window), theirs)
+        correct(80)
+        window.click("#save")
+        window.wait("return !document.getElementById('saved').hidden")
+        assert (read_label(path)[75:85, 100:160] == 7).all()
+        assert all("412" in complaint for complaint in window.complaints())
 
 
 def test_the_description_of_the_api_can_be_read(window, address):

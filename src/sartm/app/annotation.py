@@ -1,21 +1,20 @@
 """The folder named on the command line: its pairs to correct, and where their labels are saved."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
 from sartm.data.finding import find_pairs
 from sartm.data.layouts import Layout, Pair, open_layout
-from sartm.data.pairs import Sample, check_ids, read_pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
-from sartm.io.decode import Upload
-from sartm.io.labels import read_label, write_label
+from sartm.io.labels import write_label
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +46,8 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
         classes: used where the folder is no data set, which would have its own.
 
     Raises:
-        InputError: no pairs are found, or two would be saved to one file.
+        InputError: no pairs are found, two would be saved to one file, or a label would replace an
+            image or another pair's label, or lie outside the folder that was named.
     """
     if not folder.is_dir():
         raise InputError(f"--annotate {folder}: no such folder; name one with images")
@@ -63,7 +63,39 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
     if len(set(targets)) < len(targets):
         double = next(path for path in targets if targets.count(path) > 1)
         raise InputError(f"two pairs would be saved as {double}; rename one or annotate them apart")
+    _check_targets(found, targets, out or folder)
     return Annotation(folder.resolve().name, classes, found, targets, camera)
+
+
+def _check_targets(pairs: Sequence[Pair], targets: Sequence[Path], folder: Path) -> None:
+    """Refuse to save over what is read, or elsewhere than in the folder."""
+    images = {
+        path.resolve(): path
+        for pair in pairs
+        for path in (pair.rgb, pair.thermal, pair.four_channel)
+        if path is not None
+    }
+    labels = {pair.label.resolve(): index for index, pair in enumerate(pairs) if pair.label}
+    named = [folder.resolve(), Path(os.path.normpath(folder.absolute()))]
+    for index, target in enumerate(targets):
+        resolved = target.resolve()
+        if resolved in images:
+            raise InputError(
+                f"the label of {pairs[index].name} would replace the image {target}; name another "
+                f"folder with --annotations"
+            )
+        if labels.get(resolved, index) != index:
+            raise InputError(
+                f"the label of {pairs[index].name} would replace that of another pair, {target}; "
+                f"name another folder with --annotations"
+            )
+        # By its name: a link to a folder elsewhere is the choice of whoever made it.
+        where = Path(os.path.normpath(target.absolute()))
+        if not any(where.is_relative_to(folder) for folder in named):
+            raise InputError(
+                f"the label of {pairs[index].name} would be saved as {target}, outside {folder}; "
+                f"name a folder with --annotations"
+            )
 
 
 def _layout(folder: Path) -> Layout | None:
@@ -96,49 +128,36 @@ def _target(pair: Pair, folder: Path, out: Path | None) -> Path:
     return (out or folder / "labels") / f"{pair.name}.png"
 
 
-def read_images(annotation: Annotation, index: int, max_pixels: int) -> Sample:
-    """RGB and thermal of a pair, white-hot; InputError as `read_pair`."""
-    pair = replace(annotation.pairs[index], label=None)
-    return read_pair(pair, four_channel="auto", camera=annotation.camera, max_pixels=max_pixels)
-
-
 def label_file(annotation: Annotation, index: int) -> Path | None:
     """The label of a pair as saved last, else as the data set has it, else None."""
     pair, target = annotation.pairs[index], annotation.targets[index]
     return next((path for path in (target, pair.label) if path and path.is_file()), None)
 
 
-def read_saved(annotation: Annotation, index: int, max_pixels: int) -> Array | None:
-    """(H, W) ids of `label_file`; None where there is none."""
-    pair, classes = annotation.pairs[index], annotation.classes
+def is_coloured(annotation: Annotation, index: int, path: Path) -> bool:
+    """Whether a label file of a pair holds colours: what is saved holds ids."""
+    return annotation.pairs[index].coloured_label and path != annotation.targets[index]
+
+
+def label_tag(annotation: Annotation, index: int) -> str:
+    """The entity tag of a pair's label: of the bytes of its file; empty where there is none."""
     path = label_file(annotation, index)
     if path is None:
-        return None
-    coloured = pair.coloured_label and path != annotation.targets[index]
-    colours = classes.palette if coloured else ()
-    labels = read_label(path, classes.ignore, colours, max_pixels)
-    check_ids(labels, classes, path.name)
-    return labels
+        return ""
+    return f'"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"'
 
 
-def save_label(annotation: Annotation, index: int, upload: Upload, max_pixels: int) -> None:
-    """Check a label of the pair's size and with its class table's ids, and write it. Atomic.
+def save_label(annotation: Annotation, index: int, labels: Array) -> str:
+    """Write (H, W) checked class ids; the entity tag of the file. Atomic.
 
     Raises:
-        InputError: no readable label, another size, unknown ids, or it cannot be written.
+        InputError: it cannot be written.
     """
-    labels = read_label(upload, annotation.classes.ignore, max_pixels=max_pixels)
-    size = read_images(annotation, index, max_pixels).size
-    if labels.shape != size:
-        raise InputError(
-            f"the label is {labels.shape[0]}x{labels.shape[1]} but the pair is "
-            f"{size[0]}x{size[1]}; send one of its size"
-        )
-    check_ids(labels, annotation.classes, upload.name)
     target = annotation.targets[index]
     try:
-        write_label(target, np.ascontiguousarray(labels))
+        write_label(target, labels)
     except OSError as error:
         raise InputError(
             f"cannot write {target.name}: {error.strerror}; check the folder of the labels"
         ) from None
+    return label_tag(annotation, index)

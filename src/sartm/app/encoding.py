@@ -1,4 +1,4 @@
-"""Arrays to what answers hold and uploads to arrays: PNG, JPEG, NumPy, masks."""
+"""Arrays to what answers hold: PNG, JPEG, NumPy, masks."""
 
 from io import BytesIO
 from typing import Any
@@ -10,45 +10,10 @@ import numpy.typing as npt
 from sartm.app.masks import encode_masks
 from sartm.app.schema import Mask, Segment
 from sartm.classes import Classes
-from sartm.data.pairs import Sample, fit_thermal
 from sartm.errors import InputError
-from sartm.io.decode import FourChannel, Upload, read_rgb, read_rgb_alone, read_thermal
 from sartm.io.labels import encode_label
 
 Array = npt.NDArray[Any]
-
-
-def read_uploads(
-    rgb: Upload | None,
-    thermal: Upload | None,
-    resize_thermal: bool,
-    four_channel: FourChannel,
-    max_pixels: int,
-) -> Sample:
-    """The pair in two uploads, read as `sartm predict` reads two files.
-
-    Raises:
-        InputError: neither is given, one cannot be read or is too large, or the sizes differ.
-    """
-    if rgb is None and thermal is None:
-        raise InputError("no image; send rgb, thermal or both as files of a multipart form")
-    if thermal is None:
-        assert rgb is not None
-        seen, found, note = read_rgb_alone(rgb, four_channel, max_pixels)
-        return Sample("upload", seen, found, note=note)
-    heat = read_thermal(thermal, max_pixels)
-    if rgb is None:
-        return Sample("upload", None, heat)
-    colour = read_rgb(rgb, max_pixels)
-    if colour.shape[:2] != heat.shape:
-        if not resize_thermal:
-            raise InputError(
-                f"rgb is {colour.shape[0]}x{colour.shape[1]} but thermal is "
-                f"{heat.shape[0]}x{heat.shape[1]} (height x width). If both show the same view "
-                f"set resize_thermal; if not, register the cameras first: sartm data align"
-            )
-        heat = fit_thermal(heat, colour.shape[:2])
-    return Sample("upload", colour, heat)
 
 
 def list_segments(labels: Array, classes: Classes) -> list[Segment]:

@@ -1,18 +1,19 @@
 """What every request passes before anything reads it: who asks, from where, how much, how many."""
 
-import asyncio
 import hmac
-import json
 import time
 from dataclasses import dataclass
-from http import HTTPStatus
+from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sartm.app.bodies import Bodies, too_large
+from sartm.app.problems import problem
+from sartm.app.reading import Extent
 from sartm.app.worker import DEADLINE, Worker
+from sartm.errors import InputError
 
 SECURITY = {
     "content-security-policy": (
@@ -35,21 +36,18 @@ class Limits:
     upload: int = 32 * 2**20
     """Bytes of a request's body."""
     pixels: int = 16_000_000
-    """Height x width of an image: a 12-megapixel photograph passes."""
+    """Height x width of an image, a side counting 32 at least: 12-megapixel photographs pass."""
     waiting: int = 32
     """Requests that wait while one is computed; further ones get 429."""
     seconds: float = 60.0
     """From a request's first byte to its answer."""
+    side: int = 16_384
+    """Longer side of an image in pixels."""
 
-
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as application/problem+json (RFC 9457)."""
-    try:
-        title = HTTPStatus(status).phrase
-    except ValueError:
-        title = "Error"
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return Response(json.dumps(content), status, headers, "application/problem+json")
+    @property
+    def extent(self) -> Extent:
+        """How large an image may be."""
+        return Extent(self.pixels, self.side)
 
 
 class Guard:
@@ -67,6 +65,7 @@ class Guard:
         self.app, self.worker, self.limits = app, worker, limits
         self.token = token.encode()
         self.hosts = hosts
+        self.bodies = Bodies(limits.upload)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is refused; hand the rest on."""
@@ -81,21 +80,44 @@ class Guard:
         if not _takes_place(scope["path"]):
             await self.app(scope, receive, send)
             return
-        if not self.worker.enter(scope):
-            busy = f"{self.limits.waiting} requests are waiting already; try again in a moment"
+        scope[DEADLINE] = time.monotonic() + self.limits.seconds
+        busy = f"{self.limits.waiting} requests are waiting already; try again in a moment"
+        if self.worker.is_full():  # before all of its bytes are taken in
             await problem(429, busy, {"retry-after": "1"})(scope, receive, send)
             return
+        with self.bodies.taking() as taken:
+            body = await taken.receive(receive, scope[DEADLINE])
+            if body is None:  # the client went away
+                return
+            if isinstance(body, Response):
+                await body(scope, receive, send)
+                return
+            if not self.worker.enter():
+                await problem(429, busy, {"retry-after": "1"})(scope, receive, send)
+                return
+            await self._answer(scope, _replay(body, receive), send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a request answered; its place is free before its client has read the answer."""
+        present = True
+
+        async def send_and_leave(message: Message) -> None:
+            nonlocal present
+            if present:
+                present = False
+                self.worker.leave()
+            await send(message)
+
         try:
-            limited = _limited(receive, self.limits.upload, scope[DEADLINE])
-            await self.app(scope, limited, send)
+            await self.app(scope, receive, send_and_leave)
         finally:
-            self.worker.leave()
+            if present:
+                self.worker.leave()
 
     def _refuse(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        # A foreign name for this address is how a web page elsewhere would read it (rebinding).
-        if self.hosts and _host_name(host) not in self.hosts:
+        if self.hosts and not _is_served(_host_name(host), self.hosts):
             return problem(
                 421, "this host name is not served; open the page by the address it was started "
                 "with, or name the host with --allow-host",
@@ -111,7 +133,7 @@ class Guard:
             )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.upload:
-            return _too_large(self.limits.upload)
+            return too_large(self.limits.upload)
         return None
 
     def _is_authorized(self, headers: Headers) -> bool:
@@ -121,6 +143,26 @@ class Guard:
         return kind.lower() == "bearer" and hmac.compare_digest(
             token.strip().encode("latin-1"), self.token
         )
+
+
+def check_token(token: str) -> str:
+    """A token without the blanks around it, which no header keeps.
+
+    Raises:
+        InputError: nothing is left of it, or no header can carry it.
+    """
+    token = token.strip()
+    if not token:
+        raise InputError(
+            "the token (--token, SARTM_TOKEN) is empty; set one, or unset SARTM_TOKEN to serve "
+            "without"
+        )
+    if not token.isprintable():
+        raise InputError(
+            "the token (--token, SARTM_TOKEN) holds a line break or a control character, which no "
+            "header can carry; make one of letters and digits"
+        )
+    return token
 
 
 def _takes_place(path: str) -> bool:
@@ -133,28 +175,29 @@ def _host_name(host: str) -> str:
     return name.lower()
 
 
-def _too_large(limit: int) -> Response:
-    return problem(413, f"the request has more than {limit / 2**20:g} MiB; send smaller images")
+def _is_served(name: str, hosts: tuple[str, ...]) -> bool:
+    """Whether a Host header is for this service.
+
+    A foreign name for this address is how a web page elsewhere would read it (DNS rebinding); an
+    address itself cannot be made to mean another.
+    """
+    if name in hosts:
+        return True
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
-def _limited(receive: Receive, limit: int, deadline: float) -> Receive:
-    """`receive` that counts the body's bytes and waits for them no longer than allowed."""
-    taken = 0
-    complete = False
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` that gives a body at once, and then what happens to the connection."""
+    waiting = [body]
 
     async def next_message() -> Message:
-        nonlocal taken, complete
-        if complete:
-            return await receive()
-        try:
-            message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.01))
-        except TimeoutError:
-            raise HTTPException(408, "the request did not arrive in time; send it again") from None
-        taken += len(message.get("body", b""))
-        complete = not message.get("more_body", False)
-        if taken > limit:
-            raise HTTPException(413, f"the request has more than {limit / 2**20:g} MiB")
-        return message
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
 
     return next_message
 

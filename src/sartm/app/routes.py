@@ -9,36 +9,36 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Header, Request, UploadFile
 from fastapi import Path as PathParameter
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from sartm import __version__
 from sartm.app import schema
-from sartm.app.annotation import Annotation, label_file, read_images, read_saved, save_label
+from sartm.app.annotation import Annotation, is_coloured, label_file, label_tag, save_label
 from sartm.app.encoding import (
     encode_array,
     encode_confidence,
     encode_jpeg,
     encode_png,
     list_segments,
-    read_uploads,
     stretch,
 )
+from sartm.app.fields import refuse_unknown_fields
 from sartm.app.guard import Limits
+from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_uploads, read_view
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import FourChannel, Upload, read_rgb, read_rgb_alone, read_thermal
+from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
-View = Literal["rgb", "thermal", "fourth"]
 
 PNG, JPEG = "image/png", "image/jpeg"
 JSON, ARRAY = "application/json", "application/octet-stream"
@@ -73,11 +73,13 @@ def _responses(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
     reasons = {
         400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
         404: "There is no such thing.", 408: "The body came too slowly.",
-        413: "Too many bytes.", 421: "A host name that is not served.",
+        412: "Somebody else saved it in between.", 413: "Too many bytes.",
+        421: "A host name that is not served.",
         422: "The input cannot be used; the detail says why and what to do.",
-        429: "Too many requests wait.", 503: "Not done in time.",
+        428: "There is a label; If-Match is missing.", 429: "Too many requests wait.",
+        503: "Not done in time.",
     }  # fmt: skip
-    everywhere = (401, 403, 408, 413, 421, 429, 503)
+    everywhere = (401, 403, 408, 413, 421, 422, 429, 503)
     problems: dict[int | str, dict[str, Any]] = {
         code: {"description": reasons[code], "content": schema.PROBLEM}
         for code in sorted({*everywhere, *codes})
@@ -90,7 +92,10 @@ def _binary(*kinds: str) -> dict[str, Any]:
     return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
 
 
-router = APIRouter()
+TAG = {"ETag": {"schema": {"type": "string"}, "description": "Of the label, for If-Match."}}
+"""Documentation of the header that tells one version of a label from another."""
+
+router = APIRouter(dependencies=[Depends(refuse_unknown_fields)])
 
 
 @router.get("/healthz", responses=_responses(), tags=["service"])
@@ -108,6 +113,7 @@ async def models(service: ServiceDep) -> schema.Models:
         limits=schema.Limits(
             upload_bytes=limits.upload,
             pixels=limits.pixels,
+            side=limits.side,
             waiting=limits.waiting,
             seconds=limits.seconds,
         ),
@@ -132,7 +138,6 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
     response_model=schema.Segmentation,
     responses=_responses(
         400,
-        422,
         description="The label PNG (as `sartm predict` writes it), the overlay, the confidence as "
         "8-bit PNG, or JSON: what `output` says.",
         content=_binary(PNG, JPEG),
@@ -155,10 +160,12 @@ async def segment(
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
+    begun = time.perf_counter()
+    sample = await service.worker.read(
+        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent
+    )
 
     def job() -> Response:
-        begun = time.perf_counter()
-        sample = read_uploads(*sources, resize_thermal, four_channel, service.limits.pixels)
         prediction = predictor.predict(sample, modality)
         if output == "json":
             seen = [
@@ -221,7 +228,6 @@ def _as_image(prediction: Prediction, output: Output, opacity: float) -> Respons
     response_class=Response,
     responses=_responses(
         400,
-        422,
         description="What browsers can show of any image that is readable.",
         content=_binary(JPEG),
     ),
@@ -235,20 +241,13 @@ async def display(
 ) -> Response:
     """An RGB or thermal image as JPEG, upright; raw thermal values are stretched."""
     upload = Upload(view, await image.read())
-    job = partial(_show, upload, view, service.limits.pixels)
-    return await service.worker.run(request, job)
+    shown = await service.worker.read(request, read_view, upload, view, service.limits.extent)
+    return await service.worker.run(request, partial(_show, shown))
 
 
-def _show(upload: Upload, view: View, max_pixels: int) -> Response:
-    if view == "rgb":
-        return Response(encode_jpeg(read_rgb(upload, max_pixels), 92), media_type=JPEG)
-    if view == "thermal":
-        heat: Array | None = read_thermal(upload, max_pixels)
-    else:
-        _, heat, _ = read_rgb_alone(upload, max_pixels=max_pixels)
-    if heat is None:
-        raise InputError("the image has no thermal channel; send the thermal image by itself")
-    return Response(encode_jpeg(stretch(heat), 92), media_type=JPEG)
+def _show(shown: Array) -> Response:
+    picture = stretch(shown) if shown.ndim == 2 else shown
+    return Response(encode_jpeg(picture, 92), media_type=JPEG)
 
 
 @router.get("/v1/examples", responses=_responses(), tags=["examples"])
@@ -260,7 +259,7 @@ async def examples() -> list[schema.Example]:
 @router.get(
     "/v1/examples/{name}/{kind}",
     response_class=Response,
-    responses=_responses(404, 422, description="An image.", content=_binary(PNG)),
+    responses=_responses(404, description="An image.", content=_binary(PNG)),
     tags=["examples"],
 )
 async def example(
@@ -317,25 +316,31 @@ async def annotation_info(request: Request, service: ServiceDep) -> schema.Annot
     return await service.worker.run(request, look)
 
 
-@router.get("/v1/annotation/{index}/label", responses=_responses(404, 422), tags=["annotation"])
+@router.get(
+    "/v1/annotation/{index}/label",
+    responses=_responses(
+        404,
+        description="The label's masks.",
+        headers=TAG,
+    ),
+    tags=["annotation"],
+)
 async def annotation_label(
-    request: Request, service: ServiceDep, index: PairIndex
+    request: Request, response: Response, service: ServiceDep, index: PairIndex
 ) -> schema.SavedLabel:
     """The label of a pair as it was saved, or as the data set has it."""
-    annotation = _annotation(service, index)
-
-    def read() -> schema.SavedLabel | None:
-        labels = read_saved(annotation, index, service.limits.pixels)
-        if labels is None:
-            return None
-        return schema.SavedLabel(
-            size=labels.shape, segments=list_segments(labels, annotation.classes)
-        )
-
-    saved = await service.worker.run(request, read)
-    if saved is None:
+    annotation, worker = _annotation(service, index), service.worker
+    path = label_file(annotation, index)
+    if path is None:
         raise HTTPException(404, "this pair has no label yet")
-    return saved
+    tag = await worker.run(request, partial(label_tag, annotation, index))
+    coloured = is_coloured(annotation, index, path)
+    extent = service.limits.extent
+    labels = await worker.read(request, read_ids, path, annotation.classes, coloured, extent)
+    segments = await worker.run(request, partial(list_segments, labels, annotation.classes))
+    # Of before it was read: where it was saved in between, the next save is refused, not lost.
+    response.headers["etag"] = tag
+    return schema.SavedLabel(size=labels.shape, segments=segments)
 
 
 @router.get(
@@ -343,7 +348,6 @@ async def annotation_label(
     response_class=Response,
     responses=_responses(
         404,
-        422,
         description="PNG; thermal values that are no whole numbers as NumPy array.",
         content=_binary(PNG, ARRAY),
     ),
@@ -355,15 +359,13 @@ async def annotation_image(
     """One image of a pair, as `/v1/segment` takes it."""
     annotation = _annotation(service, index)
 
-    def read() -> Response | None:
-        sample = read_images(annotation, index, service.limits.pixels)
-        image = sample.rgb if kind == "rgb" else sample.thermal
-        return None if image is None else _encode_image(image)
-
-    answer = await service.worker.run(request, read)
-    if answer is None:
+    sample = await service.worker.read(
+        request, read_inputs, annotation.pairs[index], annotation.camera, service.limits.extent
+    )
+    image = sample.rgb if kind == "rgb" else sample.thermal
+    if image is None:
         raise HTTPException(404, f"this pair has no {kind} image")
-    return answer
+    return await service.worker.run(request, partial(_encode_image, image))
 
 
 def _encode_image(image: Array) -> Response:
@@ -374,17 +376,46 @@ def _encode_image(image: Array) -> Response:
 
 @router.put(
     "/v1/annotation/{index}/label",
-    responses=_responses(404, 422),
+    responses=_responses(404, 412, 428, description="It is saved.", headers=TAG),
     openapi_extra={"requestBody": {"required": True, "content": _binary(PNG)}},
     tags=["annotation"],
 )
-async def annotation_save(request: Request, service: ServiceDep, index: PairIndex) -> schema.Saved:
+async def annotation_save(
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    index: PairIndex,
+    if_match: Annotated[
+        str, Header(description="ETag of the label that this replaces; none if there is none.")
+    ] = "",
+) -> schema.Saved:
     """Save a pair's label: a PNG of class ids, of the pair's size."""
-    annotation = _annotation(service, index)
+    annotation, worker = _annotation(service, index), service.worker
+    pair, classes = annotation.pairs[index], annotation.classes
     upload = Upload("label", await request.body())
+    labels = await worker.read(
+        request, read_correction, upload, pair, annotation.camera, classes, service.limits.extent
+    )
 
-    def save() -> None:
-        save_label(annotation, index, upload, service.limits.pixels)
+    def save() -> str:  # by the one thread that saves, so that nobody comes between
+        _refuse_lost_update(if_match, label_tag(annotation, index))
+        return save_label(annotation, index, labels)
 
-    await service.worker.run(request, save)
-    return schema.Saved(name=annotation.pairs[index].name)
+    response.headers["etag"] = await worker.run(request, save)
+    return schema.Saved(name=pair.name)
+
+
+def _refuse_lost_update(expected: str, found: str) -> None:
+    """Refuse to replace a label that the sender has not seen."""
+    if found and not expected:
+        raise HTTPException(
+            428,
+            "this pair has a label already; load it, and send its ETag as If-Match to replace it",
+        )
+    known = {tag.strip() for tag in expected.split(",")} - {""}
+    if known and found not in known and not (found and "*" in known):
+        raise HTTPException(
+            412,
+            "somebody else saved this label after you loaded it; load it again and repeat your "
+            "corrections on it",
+        )

@@ -48,7 +48,8 @@ class Limits(BaseModel):
     """What a request may take."""
 
     upload_bytes: int
-    pixels: int
+    pixels: int = Field(description="Height x width of an image, a side counting 32 at least.")
+    side: int = Field(description="The longer of height and width.")
     waiting: int
     seconds: float
 

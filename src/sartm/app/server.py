@@ -14,22 +14,28 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sartm import __version__
 from sartm.app.annotation import Annotation
-from sartm.app.guard import Guard, Limits, problem
+from sartm.app.decoding import Decoder
+from sartm.app.guard import Guard, Limits, check_token
+from sartm.app.problems import problem
 from sartm.app.routes import Service, router
 from sartm.app.schema import Problem
 from sartm.app.worker import Worker
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
 from sartm.inference.predictor import Predictor
+from sartm.inference.stopping import check_stop
 from sartm.model.hub import bundled_models
 from sartm.model.loading import load
 
 log = logging.getLogger("sartm")
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+DECODE_BYTES, DECODE_BYTES_PER_PIXEL = 2**28, 64
+"""Memory for decoding: 16-bit colour with transparency takes 8 bytes a pixel, a few times over."""
 PAGES = {"/": "index.html", "/docs": "docs.html"}
 PARTS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Content types of what the pages load, which is served under its file's name."""
@@ -82,20 +88,24 @@ def create_app(
         predictors: by the names that requests use; the first is the default.
         limits: of uploads, pixels, waiting requests and time.
         token: needed for everything below /v1; empty: nobody needs one.
-        hosts: names that the Host header may have, without port; empty: any.
+        hosts: names that the Host header may have, without port, beside bare addresses; empty: any.
         annotation: the folder to annotate, if any.
 
     Raises:
-        InputError: there are no predictors.
+        InputError: there are no predictors, or no header can carry the token.
     """
     if not predictors:
         raise InputError("no model to serve; name one with --model")
-    worker = Worker(limits.waiting, limits.seconds)
+    token = check_token(token) if token else ""
+    decoder = Decoder(DECODE_BYTES + DECODE_BYTES_PER_PIXEL * limits.pixels)
+    worker = Worker(limits.waiting, limits.seconds, decoder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stops = register_module_forward_pre_hook(lambda *_: check_stop())
         yield
         worker.close()
+        stops.remove()
 
     app = FastAPI(
         title="SARTM",
@@ -176,9 +186,11 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     """
     import uvicorn
 
+    from sartm.app.connections import Connection
+
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=5, http=Connection, ws="none",
     )  # fmt: skip
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

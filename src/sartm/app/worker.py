@@ -1,4 +1,4 @@
-"""One thread that computes, a bounded number of requests that wait for it, and their time limit."""
+"""One thread that computes, one that has images decoded, the requests that wait, their time."""
 
 import asyncio
 import threading
@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Scope
+
+from sartm.app.decoding import Decoder
+from sartm.inference.stopping import stopping
 
 Result = TypeVar("Result")
 
@@ -20,47 +22,74 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 class Worker:
-    """Runs one job at a time, in order of arrival.
+    """Runs one job at a time, in order of arrival, while the images of the next are decoded.
 
     A job that nobody waits for any longer (time is up, client gone) is dropped if it has not begun;
-    one that runs is left to finish, since a thread cannot be stopped.
+    one that runs stops before the next layer of the network, decoding when its process is killed.
     """
 
-    def __init__(self, waiting: int, seconds: float) -> None:
+    def __init__(self, waiting: int, seconds: float, decoder: Decoder) -> None:
         self.room = waiting + 1  # the one that is computed does not wait
         self.seconds = seconds
+        self.decoder = decoder
         self.present = 0
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sartm-worker")
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="sartm-worker")
+        self._decode = ThreadPoolExecutor(1, thread_name_prefix="sartm-decoder")
 
-    def enter(self, scope: Scope) -> bool:
-        """Take a place, before the body is read; False if all are taken."""
-        with self._lock:
-            if self.present >= self.room:
-                return False
-            self.present += 1
-        scope[DEADLINE] = time.monotonic() + self.seconds
+    def is_full(self) -> bool:
+        """Whether all places are taken."""
+        return self.present >= self.room
+
+    def enter(self) -> bool:
+        """Take a place; False if all are taken."""
+        if self.is_full():
+            return False
+        self.present += 1
         return True
 
     def leave(self) -> None:
         """Give the place back."""
-        with self._lock:
-            self.present -= 1
+        self.present -= 1
 
     async def run(self, request: Request, job: Callable[[], Result]) -> Result:
         """The job's result or exception; HTTPException 503 when the request's time is up."""
-        future = asyncio.wrap_future(self._pool.submit(job))
+        abandoned = threading.Event()
+
+        def work() -> Result:
+            with stopping(abandoned.is_set):
+                return job()
+
+        return await self._await(request, self._compute, work, abandoned)
+
+    async def read(
+        self, request: Request, function: Callable[..., Result], *arguments: Any
+    ) -> Result:
+        """What a function of `reading` returns or raises in the decoding process; 503 as `run`."""
+
+        def work() -> Result:
+            return self.decoder.call(_time_left(request), function, *arguments)
+
+        return await self._await(request, self._decode, work, threading.Event())
+
+    async def _await(
+        self,
+        request: Request,
+        pool: ThreadPoolExecutor,
+        work: Callable[[], Result],
+        abandoned: threading.Event,
+    ) -> Result:
+        future = asyncio.wrap_future(pool.submit(work))
         gone = asyncio.ensure_future(_disconnected(request))
         either: set[asyncio.Future[Any]] = {future, gone}
-        left = request.scope[DEADLINE] - time.monotonic()
         try:
             done, _ = await asyncio.wait(
-                either, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED
+                either, timeout=_time_left(request), return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             gone.cancel()
             if not future.done():
                 future.cancel()
+                abandoned.set()
         if future in done:
             return future.result()
         if gone in done:
@@ -73,8 +102,15 @@ class Worker:
         )
 
     def close(self) -> None:
-        """Drop what waits and let the running job finish."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Drop what waits, end the decoding process and let the running job finish."""
+        self._compute.shutdown(wait=False, cancel_futures=True)
+        self._decode.shutdown(wait=False, cancel_futures=True)
+        self.decoder.close()
+
+
+def _time_left(request: Request) -> float:
+    deadline: float = request.scope[DEADLINE]
+    return max(deadline - time.monotonic(), 0.0)
 
 
 async def _disconnected(request: Request) -> None:

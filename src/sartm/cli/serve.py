@@ -1,5 +1,6 @@
 """`app`: the page and the REST API, with their limits."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +20,8 @@ def serve_app(
         list[str] | None, typer.Option("--model", help="Repeatable; all bundled ones if left out.")
     ] = None,
     token: Annotated[
-        str, typer.Option(envvar="SARTM_TOKEN", help="Requests must bring it (bearer token).")
-    ] = "",
+        str | None, typer.Option(help="Requests must bring it (bearer token). [env: SARTM_TOKEN]")
+    ] = None,
     annotate: Annotated[
         Path | None, typer.Option(help="Folder of pairs to correct labels for.")
     ] = None,
@@ -28,7 +29,7 @@ def serve_app(
         Path | None, typer.Option(help="Folder for those labels, if not the data set's own.")
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Repeatable: a name behind which a proxy serves it.")
+        list[str] | None, typer.Option(help="Repeatable: a name under which it is reached.")
     ] = None,
     max_upload: Annotated[float, typer.Option(min=0.001, help="MiB of one request.")] = 32,
     max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
@@ -39,7 +40,7 @@ def serve_app(
 ) -> int:
     """Serve the web page, the REST API and annotation in one process."""
     try:
-        from sartm.app.guard import Limits
+        from sartm.app.guard import Limits, check_token
         from sartm.app.server import LOOPBACK, create_app, load_predictors, serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sartm"):
@@ -49,14 +50,19 @@ def serve_app(
         ) from None
     from sartm.app.annotation import open_annotation
 
+    if token is None:  # set but empty is a secret that was not found, no wish to serve without
+        token = os.environ.get("SARTM_TOKEN")
+    secret = "" if token is None else check_token(token)
     limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
     predictors = load_predictors(models or [], device=device, precision=precision)
     classes = next(iter(predictors.values())).classes
     folder = open_annotation(annotate, annotations, classes) if annotate else None
     local = host in {"127.0.0.1", "localhost", "::1"}
-    hosts = (*LOOPBACK, *(allow_host or ())) if local or allow_host else ()
-    if not local and not token:
+    # Without a token a name that anybody can point here would open it to every web page.
+    named = local or allow_host or not secret
+    hosts = (*LOOPBACK, *(allow_host or ())) if named else ()
+    if not local and not secret:
         print(f"sartm: everybody who reaches {host} may use this; --token T", file=sys.stderr)
-    service = create_app(predictors, limits=limits, token=token, hosts=hosts, annotation=folder)
+    service = create_app(predictors, limits=limits, token=secret, hosts=hosts, annotation=folder)
     serve(service, host, port)
     return 0

@@ -21,6 +21,7 @@ from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.devices import Precision, choose_device, fast_precision
 from sartm.inference.prediction import ROWS, Prediction, confidence_of, draw_grey
 from sartm.inference.schedule import prepare_network
+from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
 from sartm.io.opened import Opened, take_rgb, take_thermal
 from sartm.io.thermal import apply_thermal_rule, scale_thermal, thermal_levels
@@ -255,6 +256,7 @@ class Predictor:
             alike.setdefault(kind, []).append(index)
         found: dict[int, Tensor] = {}
         for indices in alike.values():
+            check_stop()
             batch = [pairs[index] for index in indices]
             if isinstance(self.model, ExportedModel):
                 logits = torch.from_numpy(self.model.batch_logits(batch))

@@ -34,7 +34,7 @@ function askToken() {
 }
 
 export async function request(path, options = {}) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   let answer;
   try {
     answer = await fetch(path, { ...options, headers });

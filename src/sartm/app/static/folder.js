@@ -1,6 +1,6 @@
 // The folder to annotate: stepping through its pairs and saving their labels.
 
-import { request, requestFile, requestJson } from "./api.js";
+import { Refusal, request, requestFile, requestJson } from "./api.js";
 import { encodePng } from "./codec.js";
 import { $, onClick } from "./dom.js";
 import { label } from "./labelling.js";
@@ -34,9 +34,9 @@ async function step(state, index) {
       if (pair[kind]) files[kind] = await requestFile(`/v1/annotation/${index}/${kind}`, pair.name);
     }
     const inputs = await showFiles(files);
-    const saved = pair.labelled ? await savedResult(state, index) : null;
+    const { saved, tag } = pair.labelled ? await savedResult(state, index) : { saved: null, tag: "" };
     if (run !== state.run) return;
-    Object.assign(state, { pairIndex: index, lastPairIndex: index, inputs, saved, wantsEditing: true, mode: "both" });
+    Object.assign(state, { pairIndex: index, lastPairIndex: index, inputs, saved, labelTag: tag, wantsEditing: true, mode: "both" });
     state.results.clear();
     state.changed("inputs");
     await label(state);
@@ -52,25 +52,47 @@ export function goBack(state) {
   if (state.pair) step(state, state.pairIndex - 1);
 }
 
+/** The label on disk, and the tag that says which version of it this is. */
 async function savedResult(state, index) {
-  const json = await requestJson(`/v1/annotation/${index}/label`);
-  return new Result({ ...json, note: "", modalities: [] }, state.annotation, state.highlighted);
+  const answer = await request(`/v1/annotation/${index}/label`);
+  const json = { ...(await answer.json()), note: "", modalities: [] };
+  const saved = new Result(json, state.annotation, state.highlighted);
+  return { saved, tag: answer.headers.get("etag") ?? "" };
 }
 
 export async function save(state) {
-  const { annotation, current, pair, pairIndex } = state;
+  const { current, labelTag, pair, pairIndex } = state;
   if (!pair || !current) return;
-  const done = await attempt(state, async () => {
+  const outcome = await attempt(state, async () => {
     const body = await encodePng(current.map.labels, current.map.size);
-    await request(`/v1/annotation/${pairIndex}/label`, { method: "PUT", body });
-    return true;
+    const headers = labelTag ? { "If-Match": labelTag } : {};
+    try {
+      const answer = await request(`/v1/annotation/${pairIndex}/label`, { method: "PUT", body, headers });
+      if (state.pairIndex === pairIndex) state.labelTag = answer.headers.get("etag") ?? "";
+    } catch (error) {
+      if (error instanceof Refusal && [412, 428].includes(error.status)) return "theirs";
+      throw error;
+    }
+    return "saved";
   });
-  if (!done) return;
+  if (outcome === "theirs") await offerTheirs(state);
+  if (outcome !== "saved") return;
   current.unsaved = false;
   Object.assign(pair, { saved: true, labelled: true });
   say(`Saved ${pair.name}`, true);
   drawFolder(state);
   await step(state, pairIndex + 1);
+}
+
+/** Somebody else saved this label first: nothing is lost unless the user wants to load it. */
+async function offerTheirs(state) {
+  const { current, pair, pairIndex } = state;
+  say(`Not saved: somebody else saved ${pair.name} meanwhile.`);
+  pair.labelled = true;
+  const question = `Somebody else saved ${pair.name} while you corrected it. Load what they saved, and lose your corrections? (To keep yours, cancel and download the label.)`;
+  if (!window.confirm(question)) return;
+  current.unsaved = false;
+  await step(state, pairIndex);
 }
 
 function drawFolder({ annotation, comparing, current, pair, pairIndex }) {

@@ -19,6 +19,7 @@ export class State {
   mode = "both"; // a key of MODES, or "compare"
   results = new Map(); // mode -> Result
   saved = null; // label of the folder's pair: shown instead of a prediction
+  labelTag = ""; // version of that label on disk, empty where there is none: a save replaces no other
   annotation = null; // the folder to annotate, as the service describes it
   pairIndex = null; // pair of the folder that is shown; null: other pictures are
   lastPairIndex = 0;
