@@ -16,7 +16,7 @@ errors progress
 classes files
 outputs
 config
-io.jpeg
+io.streams
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened

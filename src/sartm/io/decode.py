@@ -19,7 +19,8 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.errors import InputError
-from sartm.io import jpeg, tiff
+from sartm.io import tiff
+from sartm.io.streams import check_stream
 
 Array = npt.NDArray[Any]
 FourChannel = Literal["auto", "yes", "no"]
@@ -294,18 +295,15 @@ def load_pixels(path: File, header: Header) -> Array:
     data = path.read_bytes()
     if header.kind == "tiff":
         return upright(tiff.read(data, str(path)), header.orientation)
-    _refuse_cut_off(path, data, header.kind)
+    check_stream(data, header.kind, str(path))
     if header.mode == _BMP_16:  # OpenCV makes 248 of white
-        colours = np.asarray(_load_by_pillow(path, header))
-        return upright(colours, header.orientation)
+        return np.array(_load_by_pillow(path, header))
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
-    if pixels is None:
-        raise _damaged(path, header)
-    if pixels.shape[:2] != (header.height, header.width):
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise _damaged(path, header)
     if pixels.ndim == 3:
         four = pixels.shape[2] == 4
@@ -456,29 +454,6 @@ def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
     if dtype.kind not in "buif":  # a text type of a gigabyte per value would be allocated
         raise InputError(f"{path}: an array of {dtype} holds no pixels; save it as numbers")
     return tuple(int(side) for side in shape)
-
-
-def _refuse_cut_off(path: File, data: bytes, kind: str) -> None:
-    """Some decoders fill what is missing with grey: look for the end marker instead."""
-    stream = jpeg.describe(data) if kind == "jpeg" else jpeg.Jpeg(ends=True)
-    if not stream.ends or (kind == "png" and not _ends(data)):
-        raise InputError(f"{path}: the file is cut off ({len(data)} bytes); copy it again")
-    if stream.scans > jpeg.MAX_SCANS:
-        raise InputError(
-            f"{path}: a JPEG of {stream.scans} scans, where {jpeg.MAX_SCANS} are plenty; "
-            f"save it again"
-        )
-
-
-def _ends(png: bytes) -> bool:
-    """Whether every chunk up to IEND fits into the file; decoders make room for what one claims."""
-    place = 8
-    while place + 12 <= len(png):
-        length, kind = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
-        place += 12 + length
-        if kind == b"IEND":
-            return place <= len(png)
-    return False
 
 
 def _damaged(path: File, header: Header) -> InputError:

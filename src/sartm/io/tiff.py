@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tifffile import COMPRESSION, PHOTOMETRIC, TIFF, TiffFile, TiffPage
 
 from sartm.errors import InputError
-from sartm.io import jpeg
+from sartm.io.streams import MAX_SCANS, describe_jpeg
 
 Array = npt.NDArray[Any]
 
@@ -358,7 +358,9 @@ def _samples(page: TiffPage, data: bytes, name: str) -> Array:
     except InputError:
         raise
     except Exception:  # codecs fail in many ways, and say nothing of use
-        raise _damaged(name, "its pixels cannot be decoded") from None
+        compression = _name(COMPRESSION, page.compression)
+        what = f"its pixels cannot be decoded (compression {compression})"
+        raise _damaged(name, what) from None
     pixels = np.moveaxis(stored[:, 0, :, :, 0], 0, -1) if page.planarconfig == 2 else stored[0, 0]
     pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels
     pixels = pixels.astype(np.uint8) if pixels.dtype == np.bool_ else pixels
@@ -414,13 +416,13 @@ def _decode_picture(page: TiffPage, segment: bytes, shape: tuple[int, int, int])
 
 def _check_jpeg(page: TiffPage, segment: bytes, rows: int, tallest: int) -> None:
     """The frame is the strip or tile; the last one may be padded to the height of the others."""
-    found = jpeg.describe(segment)
+    found = describe_jpeg(segment)
     frame = (found.width, found.bits, found.bands)
     bands = page.samplesperpixel if page.planarconfig == 1 else 1
     fits = frame == (_segment_size(page)[1], page.bitspersample, bands)
     if not fits or not rows <= found.height <= tallest:
         raise ValueError("a strip or tile of another size")
-    if not found.ends or found.scans > jpeg.MAX_SCANS:
+    if not found.ends or found.scans > MAX_SCANS:
         raise ValueError("a strip or tile cut off")
 
 

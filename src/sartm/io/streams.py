@@ -1,7 +1,9 @@
-"""What a JPEG stream says before it is decoded: its size, its scans, and whether it ends."""
+"""What JPEG and PNG say before they are decoded: their size, their scans, whether they end."""
 
 import re
 from dataclasses import dataclass
+
+from sartm.errors import InputError
 
 MAX_SCANS = 100
 """Scans that are decoded: encoders make 10, and each costs the time of a whole picture."""
@@ -24,7 +26,7 @@ class Jpeg:
     """Whether an end marker follows the pixels; decoders fill what is missing with grey."""
 
 
-def describe(data: bytes) -> Jpeg:
+def describe_jpeg(data: bytes) -> Jpeg:
     """Walk over the markers of the first picture in `data`, those of its thumbnails left out."""
     found, place = Jpeg(), 2
     while marker := _MARKER.search(data, place):
@@ -41,3 +43,25 @@ def describe(data: bytes) -> Jpeg:
             found.bands = int.from_bytes(data[place + 7 : place + 8])
         place += int.from_bytes(data[place : place + 2])
     return found
+
+
+def check_stream(data: bytes, kind: str, name: str) -> None:
+    """Refuse what is cut off: decoders fill it with grey. And a JPEG of endless scans."""
+    jpeg = describe_jpeg(data) if kind == "jpeg" else Jpeg(ends=True)
+    if not jpeg.ends or (kind == "png" and not _ends(data)):
+        raise InputError(f"{name}: the file is cut off ({len(data)} bytes); copy it again")
+    if jpeg.scans > MAX_SCANS:
+        raise InputError(
+            f"{name}: a JPEG of {jpeg.scans} scans, where {MAX_SCANS} are plenty; save it again"
+        )
+
+
+def _ends(png: bytes) -> bool:
+    """Whether every chunk up to IEND fits into the file; decoders make room for what one claims."""
+    place = 8
+    while place + 12 <= len(png):
+        length, kind = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
+        place += 12 + length
+        if kind == b"IEND":
+            return place <= len(png)
+    return False
