@@ -142,7 +142,8 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
             continue
         if sample.thermal.dtype != np.uint8 and rule.rule == "uint8" and config.thermal == "auto":
             wide, rule = True, replace(rule, rule="percentile", low=1.0, high=99.0)
-        values = apply_thermal_rule(sample.thermal, rule, sample.name)
+        values = apply_thermal_rule(sample.thermal, rule, sample.name, sample.unseen)
+        values = values if sample.unseen is None else values[~sample.unseen]
         sums += (values.sum(), np.square(values, dtype=np.float64).sum(), values.size)
     mean, square = sums[:2] / max(sums[2], 1)
     deviation = max(float(np.sqrt(max(square - mean**2, 0))), 1e-3)
