@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -146,18 +145,20 @@ def test_the_tables_hold_every_row_and_use_and_leave_the_page_around_them(ablati
     assert set(early["scores"]) == {"decoder"}
 
 
-def test_what_is_done_is_not_repeated_and_what_is_missing_is_added(ablation, made, monkeypatch):
-    runs, train = [], ablation.train
+def test_what_is_done_is_not_repeated_and_what_is_missing_is_added(ablation, made):
     out = shutil.copytree(made, made.parent / "copy")
     shutil.rmtree(out / "out" / "no-cmkd" / "1")
 
-    def counted(config: Any, run: Path, **options: Any) -> Any:
-        runs.append((run.parent.parent.name, run.parent.name))
-        return train(config, run, **options)
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob("out/*/*/run/config.json")}
 
-    monkeypatch.setattr(ablation, "train", counted)
+    before = times()
+    assert len(before) == 5
     assert ablation.main(arguments(out)) == 0
-    assert runs == [("no-cmkd", "1")]
+    added = out / "out" / "no-cmkd" / "1" / "run" / "config.json"
+    after = times()
+    assert after.pop(added) > max(before.values())
+    assert after == before
     assert (out / "page.md").read_text() == (made / "page.md").read_text()
     wrong = arguments(out)
     wrong[wrong.index("--steps") + 1] = "3"

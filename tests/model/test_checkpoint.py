@@ -250,10 +250,11 @@ def test_a_save_that_runs_out_of_room_leaves_the_old_model(folder):
 
 
 def test_a_swap_that_fails_brings_the_old_model_back(folder, monkeypatch):
-    before, rename = load(folder), Path.rename
+    before, rename, refused = load(folder), Path.rename, []
 
     def refuse(self, target):
-        if self.name.endswith(".tmp"):
+        if target == folder and not refused:  # the new one on its way; the way back is open
+            refused.append(self)
             raise OSError(5, "Input/output error")
         return rename(self, target)
 

@@ -51,13 +51,13 @@ def blocks(rows: list[list[int]], cell: int = 16) -> Tensor:
 
 
 LABEL = blocks([[1, 1, 2, 2], [3, 3, 255, 0]])  # 4 and 5 are absent
-SPEAKS = torch.tensor([False, True, True, True, True, True])
+NAMED = torch.tensor([False, True, True, True, True, True])
 COSINES = F.normalize(torch.randn(K, 8, generator=torch.Generator().manual_seed(3)), dim=1)
 COSINES = COSINES @ COSINES.T
 
 
-def criterion(config: LossConfig = LossConfig(), speaks: Tensor = SPEAKS) -> Criterion:
-    return Criterion(config, D, speaks, COSINES)
+def criterion(config: LossConfig = LossConfig(), named: Tensor = NAMED) -> Criterion:
+    return Criterion(config, D, named, COSINES)
 
 
 # Cross-entropy
@@ -264,7 +264,7 @@ def test_class_weights_have_mean_1_over_the_pixels_and_favour_the_rare(kind):
 
 def test_weights_of_classes_reach_both_cross_entropies():
     shares = torch.tensor([0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
-    loss = Criterion(LossConfig(class_weights="sqrt"), D, SPEAKS, None, shares)
+    loss = Criterion(LossConfig(class_weights="sqrt"), D, NAMED, None, shares)
     output = draw(LABEL)
     terms = loss(output, LABEL)
     weights = class_weights("sqrt", shares)
@@ -277,7 +277,7 @@ def test_padding_never_counts():
     """A label smaller than the padded maps: the same with whatever the maps hold beyond it."""
     label = LABEL[:, :24, :40]
     everything = torch.ones(K, dtype=torch.bool)
-    output, loss = draw(LABEL), criterion(speaks=everything)
+    output, loss = draw(LABEL), criterion(named=everything)
     first = loss(output, label)
     changed = [m.detach().clone() for m in vars(output).values()]
     for map_ in changed[:2]:
@@ -285,7 +285,7 @@ def test_padding_never_counts():
         map_[..., 40 // 4 + 1 :] = 50.0
     for map_ in changed[2:]:
         map_[..., 3:] = 50.0  # cells from 48; the one from 32 to 48 is half inside
-    for name, value in criterion(speaks=everything)(Output(*changed), label).items():
+    for name, value in criterion(named=everything)(Output(*changed), label).items():
         close(value, first[name], msg=name)
 
 
@@ -497,7 +497,7 @@ def test_absent_classes_change_nothing():
         cosines = COSINES.clone()
         if words:
             cosines[4:, :4], cosines[:4, 4:] = 0.9, 0.9
-        loss = Criterion(LossConfig(centre=False), D, SPEAKS, cosines)
+        loss = Criterion(LossConfig(centre=False), D, NAMED, cosines)
         torch.manual_seed(1)
         terms[words] = loss(draw(LABEL), LABEL)
         loss.remember()
@@ -573,7 +573,7 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 def test_options_switch_terms_off():
     output = draw(LABEL)
-    assert "cmkd" not in Criterion(LossConfig(), D, SPEAKS, None)(output, LABEL)
+    assert "cmkd" not in Criterion(LossConfig(), D, NAMED, None)(output, LABEL)
     assert "cmkd" not in criterion(LossConfig(language=0.0))(output, LABEL)
     assert "prototype" not in criterion(LossConfig(memory=False))(output, LABEL)
     without = replace(output, auxiliary=None)

@@ -65,18 +65,12 @@ class Batch:
     given_thermal: Tensor
     """(B,) bool"""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+    def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        return Batch(*(t.to(device, non_blocking=non_blocking) for t in self._tensors()))
+        return Batch(*(tensor.to(device) for tensor in vars(self).values()))
 
     def __len__(self) -> int:
         return len(self.label)
-
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return (
-            self.rgb, self.thermal, self.label, self.has_rgb, self.has_thermal, self.given_rgb,
-            self.given_thermal,
-        )  # fmt: skip
 
 
 class TrainingSet(Dataset[TrainingItem]):
@@ -166,7 +160,7 @@ def augment(
 
     Args:
         sample: raw arrays of one size; RGB, thermal or label may be None.
-        levels: the raw thermal values that become 0 and 1 (`images.thermal_levels`).
+        levels: the raw thermal values that become 0 and 1 (`io.thermal.thermal_levels`).
         thermal_mean: what stands for thermal where there is none, in [0, 1].
         options: what may happen.
         rng: the only source of randomness.
@@ -184,8 +178,8 @@ def augment(
     if sample.thermal is not None:
         # Alone, thermal is what the label describes, so only a pair can be out of register.
         shake = options.misregister > 0 and has_rgb
-        own = _misregister(options, rng) @ _square(matrix) if shake else matrix
-        crop = scale_thermal(_warp(sample.thermal, own[:2], options.crop), levels)
+        shifted = _misregister(options, rng) @ _square(matrix) if shake else matrix
+        crop = scale_thermal(_warp(sample.thermal, shifted[:2], options.crop), levels)
         np.copyto(thermal, vary_thermal(crop, options, rng), where=inside)
     label = np.full(options.crop, ignore, np.int64)
     if sample.label is not None:

@@ -247,10 +247,10 @@ class _Joined(Dataset[TrainingItem]):
 
     def __getitem__(self, key: tuple[int, int]) -> TrainingItem:
         epoch, index = key
-        for one in self.sets[:-1]:
-            if index < len(one):
-                return one[epoch, index]
-            index -= len(one)
+        for part in self.sets[:-1]:
+            if index < len(part):
+                return part[epoch, index]
+            index -= len(part)
         return self.sets[-1][epoch, index]
 
 
@@ -262,7 +262,7 @@ def make_loader(
     augmentation = replace(config.augmentation, scale=(low, high))
     rule, seed = config.model.thermal, config.seed
     return DataLoader(
-        _Joined([TrainingSet(one, rule, augmentation, seed) for one in splits.seen()]),
+        _Joined([TrainingSet(part, rule, augmentation, seed) for part in splits.seen()]),
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=config.workers,

@@ -42,14 +42,14 @@ class Criterion(nn.Module):
 
     memory: Tensor
     seen: Tensor
-    speaks: Tensor
+    named: Tensor
     relations: Tensor
 
     def __init__(
         self,
         config: LossConfig,
         width: int,
-        speaks: Tensor,
+        named: Tensor,
         cosines: Tensor | None,
         class_shares: Tensor | None = None,
         reduce: Reduce = lambda tensor: tensor,
@@ -60,27 +60,27 @@ class Criterion(nn.Module):
         Args:
             config: weights and options.
             width: D.
-            speaks: (K,) bool, the classes whose names take part in language.
-            cosines: (K, K) of the names (rows of silent classes unused); None turns CMKD off.
+            named: (K,) bool, the classes whose names take part in language.
+            cosines: (K, K) of the names (rows of the others unused); None turns CMKD off.
             class_shares: (K,) share of each class in the training pixels, for class weights.
             reduce: sum over ranks, with gradient.
             ignore: label id that counts for nothing.
         """
         super().__init__()
         self.ignore = ignore
-        classes = len(speaks)
+        classes = len(named)
         self.config, self.reduce = config, reduce
         self.register_buffer("memory", torch.zeros(classes, width))
         self.register_buffer("seen", torch.zeros(classes, dtype=torch.int64))
-        self.register_buffer("speaks", speaks, persistent=False)
+        self.register_buffer("named", named, persistent=False)
         relations = torch.zeros(classes, classes)
         self.language = cosines is not None and config.language > 0
         if cosines is not None:
-            chosen = cosines[speaks][:, speaks].float()
+            chosen = cosines[named][:, named].float()
             if config.target == "random":
                 vectors = torch.randn(len(chosen), 384, generator=torch.Generator().manual_seed(0))
                 chosen = F.normalize(vectors, dim=1) @ F.normalize(vectors, dim=1).T
-            where = speaks.nonzero()[:, 0]
+            where = named.nonzero()[:, 0]
             relations[where[:, None], where[None]] = name_relations(chosen, config.centre)
         self.register_buffer("relations", relations, persistent=False)
         weights = class_weights(config.class_weights, class_shares)
@@ -122,20 +122,20 @@ class Criterion(nn.Module):
             if small is None:
                 continue
             logits, seen = _at_pixels(small, label, config.every)
-            own = terms[head or "ce"] = share * cross_entropy(
+            head_loss = terms[head or "ce"] = share * cross_entropy(
                 logits, seen, self.reduce, self._weights(), config.ohem, self.ignore
             )
             if config.lovasz > 0:
                 name = f"{head}_lovasz".strip("_")
                 terms[name] = lovasz(logits, seen, self.reduce, self.ignore)
-                own = own + config.lovasz * terms[name]
+                head_loss = head_loss + config.lovasz * terms[name]
             if taught is not None and config.distil > 0:
                 name = f"{head}_distil".strip("_")
                 # the logits' padding below and to the right is not the teacher's
                 height, width = (-(-side // 4) for side in size)
                 terms[name] = imitation(small[..., :height, :width], taught, self.reduce)
-                own = own + config.distil * terms[name]
-            total = total + weight * own
+                head_loss = head_loss + config.distil * terms[name]
+            total = total + weight * head_loss
         below, right = -size[0] % 32, -size[1] % 32
         padded = F.pad(label, (0, right, 0, below), value=self.ignore)
         prototypes, present = self._prototypes(output.fused, padded, remember=True)
@@ -143,12 +143,14 @@ class Criterion(nn.Module):
             terms["prototype"] = self._prototype_term(prototypes, present)
             total = total + language * config.prototype * terms["prototype"]
         if self.language:
-            terms["cmkd"] = self._language_term(prototypes, present, own_centre=False)
+            terms["cmkd"] = self._language_term(prototypes, present, batch_centre=False)
             if config.per_modality:
                 for features, has in ((output.rgb, has_rgb), (output.thermal, has_thermal)):
                     rows = padded if has is None else padded.where(has.view(-1, 1, 1), self.ignore)
-                    own, there = self._prototypes(features, rows, remember=False)
-                    terms["cmkd"] = terms["cmkd"] + self._language_term(own, there, own_centre=True)
+                    means, there = self._prototypes(features, rows, remember=False)
+                    terms["cmkd"] = terms["cmkd"] + self._language_term(
+                        means, there, batch_centre=True
+                    )
             total = total + language * config.language * terms["cmkd"]
         return {"total": total} | terms
 
@@ -161,14 +163,14 @@ class Criterion(nn.Module):
         return self.weights if isinstance(self.weights, Tensor) else None
 
     def _prototypes(self, features: Tensor, label: Tensor, remember: bool) -> tuple[Tensor, Tensor]:
-        """(K, D) global masked means and which (K,) of them are present and speak."""
-        sums, cells = class_sums(features, label, len(self.speaks), self.ignore)
+        """(K, D) global masked means and which (K,) of them are present and named."""
+        sums, cells = class_sums(features, label, len(self.named), self.ignore)
         sums, cells = self.reduce(sums), self.reduce(cells)
         if remember:
             kept = (sums.detach(), cells.detach())
             before = self.pending
             self.pending = kept if before is None else (before[0] + kept[0], before[1] + kept[1])
-        return sums / cells.clamp(min=1e-6)[:, None], (cells >= PRESENT) & self.speaks
+        return sums / cells.clamp(min=1e-6)[:, None], (cells >= PRESENT) & self.named
 
     def _prototype_term(self, prototypes: Tensor, present: Tensor) -> Tensor:
         known = present & (self.seen > 0)
@@ -177,13 +179,13 @@ class Criterion(nn.Module):
         remembered = self.corrected_memory()[known]
         return (1 - F.cosine_similarity(prototypes[known], remembered, dim=1)).mean()
 
-    def _language_term(self, prototypes: Tensor, present: Tensor, own_centre: bool) -> Tensor:
+    def _language_term(self, prototypes: Tensor, present: Tensor, batch_centre: bool) -> Tensor:
         config = self.config
         chosen = prototypes[present]
         centre = torch.zeros_like(prototypes[0])
         if config.centre and present.any():
-            known = (self.seen > 0) & self.speaks
-            from_memory = bool(known.any()) and config.memory and not own_centre
+            known = (self.seen > 0) & self.named
+            from_memory = bool(known.any()) and config.memory and not batch_centre
             source = self.corrected_memory()[known] if from_memory else chosen.detach()
             centre = source.mean(0)
         names = self.relations[present][:, present]
@@ -196,7 +198,7 @@ class Criterion(nn.Module):
             return
         sums, cells = self.pending
         self.pending = None
-        present = (cells >= PRESENT) & self.speaks
+        present = (cells >= PRESENT) & self.named
         prototypes = sums / cells.clamp(min=1e-6)[:, None]
         updated = 0.9 * self.memory + 0.1 * prototypes
         self.memory.copy_(torch.where(present[:, None], updated, self.memory))

@@ -239,13 +239,13 @@ def train_step(
 ) -> dict[str, float]:
     """One optimizer step over `config.accumulate` batches; returns the mean of every loss term.
 
-    `language` is the factor on prototypes and CMKD, see `losses.language_ramp`.
+    `language` is the factor on prototypes and CMKD, see `criterion.language_ramp`.
     """
     sums: dict[str, float] = {}
     chosen = [next(batches) for _ in range(config.accumulate)]
     shares = _pixel_shares(criterion, chosen, accelerator.device)
-    for index, (given, share) in enumerate(zip(chosen, shares, strict=True)):
-        batch = given.to(accelerator.device)
+    for index, (read, share) in enumerate(zip(chosen, shares, strict=True)):
+        batch = read.to(accelerator.device)
         more = index < config.accumulate - 1
         with accelerator.no_sync(model) if more else nullcontext():
             with accelerator.autocast():

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sartm.errors import InputError
-from sartm.files import replacing_folder, write_atomic
+from sartm.files import remove_leftovers, replacing_folder, write_atomic
 
 log = logging.getLogger("sartm")
 
@@ -56,9 +56,9 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     with writing(f"checkpoint {target}"), replacing_folder(target) as unfinished:
         write_atomic(unfinished / "training.safetensors", data)
         write_atomic(unfinished / "state.json", json.dumps(state, indent=1).encode())
-    # older ones, and what a killed process left half-written: only this one writes here
-    for old in (*sorted(folder.glob("step-*"))[:-keep], *folder.glob(".step-*")):
+    for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+    remove_leftovers(folder)  # of killed processes: only this one writes here
     return target
 
 

@@ -216,7 +216,6 @@ def claim_folder(out: Path, config: TrainConfig, resume: bool) -> None:
             f"with --out"
         )
     try:
-        out.mkdir(parents=True, exist_ok=True)
         write_atomic(written, json.dumps(to_dict(config), indent=1).encode(), durable=True)
     except OSError as error:
         raise InputError(
@@ -224,18 +223,20 @@ def claim_folder(out: Path, config: TrainConfig, resume: bool) -> None:
         ) from None
 
 
-def open_start(config: TrainConfig, splits: Splits, says: bool) -> tuple[SARTM | None, TrainConfig]:
+def open_start(
+    config: TrainConfig, splits: Splits, warns: bool
+) -> tuple[SARTM | None, TrainConfig]:
     """The model that `init` names, and the configuration with what it decides."""
     if not config.init:
         return None, config
     source = load_for_training(config.init, classes=config.model.classes)
-    if says and config.encoder:
+    if warns and config.encoder:
         log.warning(
             "starting from %s, with its encoder: %s is not read; for that one: --set init=",
             config.init,
             config.encoder,
         )
-    if says and source.facts is not None:
+    if warns and source.facts is not None:
         _warn_of_seen(splits.val, source.facts, config.init)
     return source, _take_over(config, source)
 

@@ -1,0 +1,96 @@
+"""Batches follow from the seed alone; splits and statistics are those of the data."""
+
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from draw_training import draw_dataset
+
+from sartm.classes import MFNET
+from sartm.data.pairs import PairDataset
+from sartm.errors import InputError
+from sartm.model.loading import load
+from sartm.training.batches import StepBatches, measure, open_splits
+from sartm.training.loop import train
+from sartm.training.settings import OptimConfig
+from training.runs import short
+
+
+def test_batches_of_a_step_are_the_same_pairs_for_any_number_of_ranks():
+    def steps(batch: int, accumulate: int, ranks: int, start: int = 0) -> list[list[Any]]:
+        config = OptimConfig(epochs=3, batch_size=batch, accumulate=accumulate)
+        batches = list(StepBatches(17, config, ranks, 5, start))
+        assert len(batches) == len(StepBatches(17, config, ranks, 5, start))
+        many = accumulate * ranks
+        return [list(chain(*batches[i : i + many])) for i in range(0, len(batches), many)]
+
+    whole = steps(4, 1, 1)
+    assert len(whole) == 3 * 4
+    assert whole == steps(2, 2, 1) == steps(2, 1, 2) == steps(1, 2, 2)
+    assert steps(4, 1, 1, start=5) == whole[5:]
+    for epoch in range(3):
+        seen = list(chain(*whole[4 * epoch : 4 * epoch + 4]))
+        assert {e for e, _ in seen} == {epoch}
+        assert len({index for _, index in seen}) == 16
+    assert len({str(step) for step in whole}) == 12
+    other = StepBatches(17, OptimConfig(epochs=3, batch_size=4), 1, 6, 0)
+    assert [set(step) for step in whole] != [set(step) for step in other]
+    few = list(StepBatches(3, OptimConfig(epochs=2, batch_size=4), 1, 0, 0))
+    assert [len(batch) for batch in few] == [4, 4]
+
+
+def test_thermal_and_class_statistics_are_those_of_the_training_pixels(six):
+    dataset = PairDataset.open(six, "train")
+    found = measure(dataset, short(six))
+    thermal = np.stack([sample.thermal for sample in dataset]) / 255
+    labels = np.stack([sample.label for sample in dataset])
+    assert found.thermal_mean == pytest.approx(thermal.mean(), abs=1e-5)
+    assert found.thermal_std == pytest.approx(thermal.std(), abs=1e-5)
+    assert not found.wide
+    shares = np.bincount(labels.ravel(), minlength=len(MFNET)) / labels.size
+    np.testing.assert_allclose(found.class_shares, shares, atol=1e-6)
+
+
+def test_16_bit_thermal_gets_the_percentile_rule(tmp_path):
+    data = draw_dataset(tmp_path / "data", 2, 1)
+    for path in (data / "thermal").iterdir():
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 40 + 5000
+        cv2.imwrite(str(path), raw)
+    config = short(data, optim=OptimConfig(epochs=1, batch_size=2))
+    train(config, tmp_path / "run", device="cpu")
+    rule = load(tmp_path / "run" / "best").config.thermal
+    assert (rule.rule, rule.low, rule.high) == ("percentile", 1.0, 99.0)
+    assert 0.2 < rule.mean < 0.8
+    assert 0.1 < rule.std < 0.5
+
+
+@pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (20, 2), (40, 4), (250, 25)])
+def test_without_a_val_split_a_tenth_of_train_is_held_out(tmp_path, pairs, held):
+    """Only the lists matter: every pair is a copy of one scene's entry."""
+    data = draw_dataset(tmp_path / "data", 1, val=0)
+    for kind in ("rgb", "thermal", "label"):
+        for index in range(1, pairs):
+            (data / kind / f"{index:03d}.png").hardlink_to(data / kind / "000.png")
+    (data / "train.txt").write_text("".join(f"{index:03d}\n" for index in range(pairs)))
+    splits = open_splits(short(data))
+    assert splits.val is not None
+    own, val = ({pair.name for pair in part.pairs} for part in (splits.train, splits.val))
+    assert len(val) == held
+    assert len(own) == pairs - held
+    assert not own & val
+
+
+def test_unlabelled_pairs_end_every_batch_and_all_have_their_turn():
+    config = OptimConfig(epochs=4, batch_size=4)
+    batches = list(StepBatches(6, config, 1, 0, 0, unlabelled=5, share=0.5))
+    assert len(batches) == 4 * 3
+    assert all([i < 6 for _, i in batch] == [True, True, False, False] for batch in batches)
+    others = [key for batch in batches for key in batch[2:]]
+    assert [epoch for epoch, _ in others] == [place // 5 for place in range(24)]
+    assert {i for _, i in others[:5]} == {i for _, i in others[5:10]} == set(range(6, 11))
+    assert list(StepBatches(6, config, 1, 0, 7, unlabelled=5, share=0.5)) == batches[7:]
+    with pytest.raises(InputError, match=r"batch of 1 cannot be 0\.5 unlabelled"):
+        StepBatches(6, replace(config, batch_size=1), 1, 0, 0, unlabelled=5, share=0.5)

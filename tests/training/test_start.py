@@ -1,0 +1,146 @@
+"""Starting from a model: what it gives, and what is said of it."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, build
+from draw_training import SIZE, draw_scene
+from safetensors.torch import load_file
+from small_weights import meta_weights, small_released
+
+from sartm.classes import MFNET
+from sartm.cli.main import main
+from sartm.config import FusionConfig
+from sartm.errors import InputError
+from sartm.inference.predictor import Predictor
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.model.loading import load
+from sartm.model.lora import AdaptedQKV
+from sartm.model.released import Released
+from sartm.model.sartm import SARTM
+from sartm.training.loop import Limits, train
+from sartm.training.runs import latest_checkpoint
+from sartm.training.start import start_from
+from training.runs import short
+
+
+def test_a_model_is_started_from_and_heads_of_other_classes_are_new(tiny_model):
+    same = SARTM(tiny_model.config)
+    start_from(same, tiny_model)
+    assert all(torch.equal(t, same.state_dict()[n]) for n, t in tiny_model.state_dict().items())
+    classes = replace(MFNET, names=("road", *MFNET.names[1:]))
+    other = SARTM(replace(tiny_model.config, classes=classes))
+    fresh = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    start_from(other, tiny_model)
+    for name, tensor in other.state_dict().items():
+        head = any(p in name for p in ("mask_tokens", "hypernetworks", "auxiliary_head.predict"))
+        source = fresh if head else tiny_model.state_dict()
+        assert torch.equal(tensor, source[name]), name
+    wider = SARTM(replace(tiny_model.config, width=64))
+    with pytest.raises(InputError, match="cannot start from this model"):
+        start_from(wider, tiny_model)
+
+
+def test_heads_of_another_number_are_refused_though_their_shapes_are_the_same(tiny_model):
+    other = SARTM(replace(tiny_model.config, decoder=replace(TINY.decoder, heads=8)))
+    with pytest.raises(InputError, match=r"4 heads.*--set model\.decoder\.heads=4"):
+        start_from(other, tiny_model)
+
+
+def test_training_goes_on_from_released_weights(six, tmp_path):
+    file, lr = tmp_path / "released.pth", 1e-3
+    torch.save({"model_state_dict": small_released(len(MFNET))}, file)
+    model = replace(
+        TINY, decoder=replace(TINY.decoder, heads=8), fusion=FusionConfig(crop=(32, 64))
+    )
+    optim = replace(short(six).optim, lr=lr, warmup_epochs=0, ema=0.0)
+    train(
+        short(six, init=str(file), model=model, optim=optim),
+        tmp_path / "run",
+        limits=Limits(steps=2),
+        device="cpu",
+    )
+    before, after = load(file, classes=MFNET, canvas=128), load(tmp_path / "run" / "best")
+    assert isinstance(before, Released)
+    assert not isinstance(after, Released)
+    assert after.config.classes.names == MFNET.names
+    assert (after.config.thermal.mean, after.config.thermal.std) == (0, 1)  # as it was trained
+    file.unlink()  # the encoder is in the model
+    theirs, ours = before.state_dict(), load(tmp_path / "run" / "best").state_dict()
+    for name, module in before.named_modules():
+        if isinstance(module, AdaptedQKV):  # adapters are folded into an encoder that is frozen
+            theirs[f"{name}.weight"] = module.merged().weight[0]
+    learned = 0
+    for name, value in theirs.items():
+        if ".lora_" in name or name not in ours:
+            continue
+        if "mask_tokens" in name or "output_hypernetworks" in name:
+            value = value[1:]  # token 0 means no class
+        if name.startswith(("image_encoder.", "sam_prompt_encoder.")) or "running_" in name:
+            assert torch.equal(ours[name], value), name
+        else:  # two steps of AdamW from there
+            assert (ours[name] - value).abs().max() < 3 * lr, name
+            learned += int(not torch.equal(ours[name], value))
+    assert learned > 50
+    scene = draw_scene(0)
+    labels = Predictor(after, device="cpu")(scene["rgb"], scene["thermal"]).labels
+    assert labels.shape == SIZE
+
+
+def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(six, tmp_path):
+    file = tmp_path / "sam2.pt"
+    torch.save({"model": meta_weights()}, file)
+    model = replace(TINY, fusion=FusionConfig(crop=(32, 64)))
+    run = tmp_path / "run"
+    train(short(six, model=model, encoder=str(file)), run, limits=Limits(steps=9), device="cpu")
+    stored = load_file(run / "best" / "model.safetensors")
+    assert any(".lora_up" in name and value.any() for name, value in stored.items())
+    assert not [n for n in stored if n.startswith("image_encoder.") and ".lora_" not in n]
+    best, whole = load(run / "best"), latest_checkpoint(run)
+    assert whole is not None
+    average = "average/module."  # what was kept, with every weight of its encoder
+    averaged = {n.removeprefix(average): t for n, t in whole.tensors.items() if average in n}
+    in_training = SARTM(best.config)
+    in_training.load_state_dict(averaged)
+    trained, loaded = (
+        Predictor(each.eval(), device="cpu", precision="fp32") for each in (in_training, best)
+    )
+    expected = {}
+    for index in range(3):
+        scene = draw_scene(index)
+        expected[index] = trained(scene["rgb"], scene["thermal"]).labels
+        assert np.array_equal(loaded(scene["rgb"], scene["thermal"]).labels, expected[index])
+        assert np.array_equal(loaded(scene["rgb"], None).labels, trained(scene["rgb"], None).labels)
+    assert len(np.unique(expected[0])) > 1
+    moved = file.rename(tmp_path / "moved.pt")
+    inputs = ["--rgb", str(six / "rgb"), "--thermal", str(six / "thermal"), "--device", "cpu"]
+    words = ["predict", *inputs, "--model", str(run / "best"), "--precision", "fp32"]
+    assert main([*words, "--out", str(tmp_path / "lost")]) == 2
+    assert main([*words, "--out", str(tmp_path / "out"), "--encoder", str(moved)]) == 0
+    for index, labels in expected.items():
+        found = read_label(tmp_path / "out" / "labels" / f"{index:03d}.png", MFNET.ignore)
+        assert np.array_equal(found, labels)
+
+
+def test_a_start_that_has_seen_the_validation_pairs_is_named(six, undisturbed, tmp_path, caplog):
+    config = short(six, init=str(undisturbed / "best"), encoder="unread.pt")
+    with caplog.at_level(logging.WARNING, "sartm"):
+        train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    assert "was trained on 3 of the 3 validation pairs" in caplog.text
+    assert "unread.pt is not read" in caplog.text
+
+
+def test_a_licence_is_passed_on_with_the_data_that_came_after(six, tmp_path):
+    licence = "Drawn; free."
+    save(build(short(six).model), tmp_path / "start", ModelFacts(name="start", licence=licence))
+    config = short(six, init=str(tmp_path / "start"))
+    train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    facts = load(tmp_path / "run" / "best").facts
+    assert facts is not None
+    assert licence in facts.licence
+    assert "drawn" in facts.licence
