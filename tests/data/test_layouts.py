@@ -116,6 +116,9 @@ unit = "counts"\n"""
     assert PairDataset.open(path)[0].thermal.min() == 0
     path.write_text(text + "holes = 0\n")
     assert PairDataset.open(path)[0].thermal.min() >= 20000
+    path.write_text(text + "holes = nan\n")
+    with pytest.raises(InputError, match=r"dataset\.toml: thermal\.holes is nan.*-9999"):
+        open_layout(path)
 
 
 def test_msrs_as_published_has_day_and_night(tmp_path):

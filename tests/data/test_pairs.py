@@ -11,8 +11,18 @@ from PIL import Image
 from sartm.classes import MFNET, Classes
 from sartm.data.finding import find_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import PairDataset, Sample, fit_thermal, pixel_hash, read_pair
+from sartm.data.pairs import (
+    PairDataset,
+    Sample,
+    describe_mixed_types,
+    fit_thermal,
+    pixel_hash,
+    read_images,
+    read_pair,
+)
 from sartm.errors import InputError
+from sartm.io.cameras import Camera
+from sartm.io.decode import Upload
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(
@@ -49,6 +59,61 @@ def test_a_pair_of_two_sizes_is_refused_with_both_remedies_or_fitted(tmp_path):
     assert thermal.shape == (8, 12)
     assert thermal.dtype == np.uint16
     assert abs(thermal.astype(float).mean() - half.mean()) < 100
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_a_pair_of_which_one_is_turned_is_not_squeezed(resize, tmp_path):
+    """RGB of a phone that was held upright says so in EXIF; the thermal file beside it does not."""
+    rgb, exif = tmp_path / "rgb.jpg", Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(rgb, exif=exif)
+    for height, width in ((48, 64), (24, 32), (18, 32), (40, 50)):
+        pair = Pair("yard", rgb, image(tmp_path / "thermal.png", height, width, 1))
+        with pytest.raises(InputError, match=rf"64x48.*{height}x{width}.*turned by a quarter") as e:
+            read_pair(pair, resize_thermal=resize)
+        assert "--resize-thermal" not in str(e.value)
+    upright = Pair("yard", rgb, image(tmp_path / "thermal.png", 32, 24, 1))
+    assert read_pair(upright, resize_thermal=True).thermal.shape == (64, 48)
+
+
+def test_nearly_square_images_are_not_taken_for_turned(tmp_path):
+    pair = Pair("x", image(tmp_path / "rgb.png", 50, 52), image(tmp_path / "t.png", 27, 25, 1))
+    assert read_pair(pair, resize_thermal=True).thermal.shape == (50, 52)
+
+
+def test_what_is_unseen_is_resized_with_its_image(tmp_path):
+    raw = np.arange(1, 49, dtype=np.uint16).reshape(6, 8)
+    raw[2:4, 2:4] = 0
+    draw_layouts.save(tmp_path / "t.png", raw)
+    pair = Pair("x", image(tmp_path / "rgb.png", 12, 16), tmp_path / "t.png")
+    sample = read_pair(pair, resize_thermal=True, camera=Camera(holes=0))
+    assert sample.unseen.dtype == bool
+    assert sample.unseen[4:8, 4:8].all()
+    assert not sample.unseen[:3].any()
+    assert read_pair(pair, resize_thermal=True).unseen is None
+
+
+def test_images_that_differ_in_size_are_read_apart_and_as_stored(tmp_path):
+    raw = np.array([[0, 5], [7, 9]], np.uint16)
+    draw_layouts.save(tmp_path / "t.png", raw)
+    camera = Camera(black_hot=True, holes=0)
+    files = image(tmp_path / "rgb.png", 12, 16), tmp_path / "t.png"
+    images = read_images(*files, camera=camera)
+    assert images.rgb.shape == (12, 16, 3)
+    assert images.thermal.min() == 65535 - 9
+    assert images.unseen.tolist() == [[True, False], [False, False]]
+    stored = read_images(*files, camera=camera.as_stored())
+    assert np.array_equal(stored.thermal, raw)
+    assert stored.unseen is None
+    uploads = [Upload(file.name, file.read_bytes()) for file in files]
+    assert np.array_equal(read_images(*uploads, camera=camera).thermal, images.thermal)
+
+
+def test_several_number_types_in_one_set_are_named():
+    assert describe_mixed_types([]) == ""
+    assert describe_mixed_types([("a", "uint8"), ("b", "uint8")]) == ""
+    said = describe_mixed_types([("a", "uint16"), ("b", "uint8"), ("c", "uint16")])
+    assert "uint16 in 2 (such as 'a'), uint8 in 1 (such as 'b')" in said
 
 
 def test_a_label_of_another_size_is_refused_even_when_thermal_may_be_resized(tmp_path):

@@ -124,12 +124,44 @@ def saturated(root: Path) -> None:
     draw_layouts.save(root / "thermal" / "a1D.png", heat)
 
 
+def deepen(root: Path) -> None:
+    """All thermal images as counts of 16 bits."""
+    for file in (root / "thermal").iterdir():
+        draw_layouts.save(file, 7000 + 9 * np.asarray(Image.open(file)).astype(np.uint16))
+
+
 def narrow(root: Path) -> None:
+    deepen(root)
     draw_layouts.save(root / "thermal" / "a1D.png", smooth("a1D").astype(np.uint16))
 
 
 def stretched(root: Path) -> None:
+    deepen(root)
     draw_layouts.save(root / "thermal" / "a1D.png", smooth("a1D").astype(np.uint16) * 257)
+
+
+def test_thermal_of_several_number_types_is_an_error(tmp_path):
+    root = street(tmp_path)
+    draw_layouts.save(root / "thermal" / "a1D.png", 7000 + 9 * smooth("a1D").astype(np.uint16))
+    check = check_dataset(root)
+    assert kinds(check) == {"types"}
+    assert not check.usable
+    assert "uint16 in 1 (such as 'a1D'), uint8 in 3" in finding(check, "types").message
+
+
+def test_holes_are_no_part_of_what_is_said_of_thermal(tmp_path):
+    root = street(tmp_path)
+    deepen(root)
+    for file in (root / "thermal").iterdir():
+        heat = np.array(Image.open(file))
+        heat[:30] = 0  # more than half of the image
+        draw_layouts.save(file, heat)
+    assert kinds(check_dataset(root)) == {"saturated"}
+    toml = root / "dataset.toml"
+    toml.write_text(toml.read_text() + "[thermal]\nholes = 0\n")
+    assert kinds(check_dataset(root)) == set()
+    low, mean, high = stats_dataset(root).groups[0].thermal
+    assert 7000 <= low < mean < high
 
 
 def lower_byte(root: Path) -> None:

@@ -236,6 +236,28 @@ def test_16_bit_video_keeps_its_counts_to_the_label(tmp_path):
     assert np.array_equal(found, fine(None, counts[2]).labels)
 
 
+def test_holes_of_a_film_are_filled_and_known(tmp_path):
+    counts = 30000 + 7 * thermal_frame(0).astype(np.uint16)
+    counts[:, :20] = 0
+    opened = open_stream(
+        write_video(tmp_path / "t.mkv", [counts]), "thermal", camera=Camera(holes=0)
+    )
+    images = next(iter(opened.frames)).load()
+    opened.frames.close()
+    assert np.array_equal(images.unseen, counts == 0)
+    assert images.thermal.min() > 30000
+
+
+def test_a_film_that_is_turned_by_a_quarter_is_not_squeezed(predictor, videos, tmp_path):
+    lying = [np.ascontiguousarray(thermal_frame(i).T) for i in range(12)]
+    turned = write_video(tmp_path / "s.mkv", lying)
+    with pytest.raises(InputError, match="turned by a quarter"):
+        predict_video(
+            predictor, videos[0], turned, tmp_path / "a.webm", model="m",
+            options=VideoOptions(resize_thermal=True),
+        )  # fmt: skip
+
+
 def test_one_video_can_hold_both(tmp_path):
     rgb, thermal = rgb_frame(3), thermal_frame(3)
     grey = np.repeat(thermal[..., None], 3, axis=2)

@@ -388,6 +388,20 @@ def test_folders_missing_files_and_the_pixel_limit_are_refused_by_name(tmp_path)
         read_rgb(tmp_path / "x.png", max_pixels=599)
 
 
+def test_limits_count_what_the_network_makes_of_an_image(tmp_path):
+    """It pads both sides to multiples of 32, so a line of pixels costs as much as a strip."""
+    for height, width, padded in ((33, 50_000, 3.201), (1, 65_500, 2.096), (50_000, 33, 3.201)):
+        array = np.zeros((height, width), np.uint8)
+        for path in (tmp_path / "x.png", tmp_path / "x.npy"):
+            np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+            with pytest.raises(InputError, match=rf"{height}x{width} is {padded} million.*padded"):
+                read_thermal(path, max_pixels=2_000_000)
+            assert read_thermal(path, max_pixels=3_300_000).shape == (height, width)
+    Image.fromarray(np.zeros((1, 65_501), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="a side of more than 65500"):
+        read_thermal(tmp_path / "x.png")
+
+
 def test_an_array_file_that_would_run_code_is_not_loaded(tmp_path):
     np.save(tmp_path / "x.npy", np.full((4, 4), None, dtype=object))
     with pytest.raises(InputError, match=r"x\.npy"):

@@ -485,3 +485,13 @@ def test_a_file_that_is_not_whole_is_refused(change, words, tmp_path):
 def test_a_canvas_must_fit_the_strides(file, canvas):
     with pytest.raises(InputError, match=r"multiple of 32|must be 1 to"):
         load(file, canvas=canvas)
+
+
+def test_a_released_model_runs_without_an_auxiliary_head_and_says_that_it_has_none(golden_model):
+    rgb, thermal = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        output = golden_model(rgb, thermal)
+        assert output.auxiliary is None
+        assert output.logits.shape[:2] == (1, len(golden_model.config.classes))
+        with pytest.raises(InputError, match="to_default_model"):
+            golden_model(rgb, thermal, auxiliary=True)

@@ -204,6 +204,19 @@ def test_positional_codes_are_kept_per_size_where_there_is_a_place_for_them():
         close(ask(3, 5), fresh, atol=0, rtol=0)
 
 
+def test_positional_codes_of_many_sizes_do_not_pile_up():
+    layer, trunk = PositionCode(8), Trunk(ENCODERS["test"], PLAIN)
+    randomise(trunk)
+    for module, ask in ((layer, layer), (trunk, trunk.position_code)):
+        module.codes = {}
+        first = ask(3, 2)
+        for width in range(3, 40):
+            ask(3, width)
+            assert ask(3, width) is ask(3, width)
+            assert len(module.codes) <= 8
+        close(ask(3, 2), first, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("side", [4, 7])
 @pytest.mark.parametrize("size", [(8, 8), (14, 21), (5, 9)])
 def test_windows_hold_every_token_once_and_come_back(side, size):

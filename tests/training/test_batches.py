@@ -54,6 +54,34 @@ def test_thermal_and_class_statistics_are_those_of_the_training_pixels(six):
     np.testing.assert_allclose(found.class_shares, shares, atol=1e-6)
 
 
+def test_thermal_of_several_number_types_is_refused(tmp_path):
+    data = draw_dataset(tmp_path / "data", 4, 1)
+    path = sorted((data / "thermal").iterdir())[1]
+    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 40 + 5000
+    cv2.imwrite(str(path), raw)
+    with pytest.raises(InputError, match=rf"uint16 in 1 \(such as '{path.stem}'\), uint8 in"):
+        measure(PairDataset.open(data, "train"), short(data))
+
+
+def test_holes_count_neither_for_the_mean_nor_for_the_levels(tmp_path):
+    data = draw_dataset(tmp_path / "data", 2, 1)
+    for path in (data / "thermal").iterdir():
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.uint16) * 40 + 5000
+        cv2.imwrite(str(path), raw)
+    whole = measure(PairDataset.open(data, "train"), short(data))
+    for path in (data / "thermal").iterdir():
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        raw[::2] = 0
+        cv2.imwrite(str(path), raw)
+    toml = data / "dataset.toml"
+    text = toml.read_text()
+    toml.write_text(text.replace("[thermal]\n", "[thermal]\nholes = 0\n") if "[thermal]" in text
+                    else text + "[thermal]\nholes = 0\n")  # fmt: skip
+    holed = measure(PairDataset.open(data, "train"), short(data))
+    assert holed.thermal_mean == pytest.approx(whole.thermal_mean, abs=0.03)
+    assert holed.thermal_std == pytest.approx(whole.thermal_std, abs=0.03)
+
+
 def test_16_bit_thermal_gets_the_percentile_rule(tmp_path):
     data = draw_dataset(tmp_path / "data", 2, 1)
     for path in (data / "thermal").iterdir():

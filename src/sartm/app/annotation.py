@@ -32,8 +32,8 @@ class Annotation:
     """`label` is what is there before anybody corrects it; it may be missing."""
     targets: tuple[Path, ...]
     """PNG that a pair's label is saved to, one per pair."""
-    camera: Camera
-    """How thermal is read."""
+    cameras: tuple[Camera, ...]
+    """How the thermal image of each pair is read."""
 
 
 def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotation:
@@ -54,17 +54,18 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
     layout = _layout(folder)
     if layout is not None:
         pairs: Iterable[Pair] = (pair for split in layout.splits.values() for pair in split)
-        classes, camera = layout.classes, Camera(black_hot=layout.black_hot, holes=layout.holes)
+        classes = layout.classes
     else:
-        pairs, camera = _unlabelled_pairs(folder), Camera()
+        pairs = _unlabelled_pairs(folder)
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())
+    cameras = tuple(Camera() if layout is None else layout.camera_of(pair) for pair in found)
     targets = tuple(_target(pair, folder, out) for pair in found)
     if len(set(targets)) < len(targets):
         double = next(path for path in targets if targets.count(path) > 1)
         raise InputError(f"two pairs would be saved as {double}; rename one or annotate them apart")
     _check_targets(found, targets, out or folder)
-    return Annotation(folder.resolve().name, classes, found, targets, camera)
+    return Annotation(folder.resolve().name, classes, found, targets, cameras)
 
 
 def _check_targets(pairs: Sequence[Pair], targets: Sequence[Path], folder: Path) -> None:

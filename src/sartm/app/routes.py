@@ -360,7 +360,11 @@ async def annotation_image(
     annotation = _annotation(service, index)
 
     sample = await service.worker.read(
-        request, read_inputs, annotation.pairs[index], annotation.camera, service.limits.extent
+        request,
+        read_inputs,
+        annotation.pairs[index],
+        annotation.cameras[index],
+        service.limits.extent,
     )
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
@@ -394,7 +398,13 @@ async def annotation_save(
     pair, classes = annotation.pairs[index], annotation.classes
     upload = Upload("label", await request.body())
     labels = await worker.read(
-        request, read_correction, upload, pair, annotation.camera, classes, service.limits.extent
+        request,
+        read_correction,
+        upload,
+        pair,
+        annotation.cameras[index],
+        classes,
+        service.limits.extent,
     )
 
     def save() -> str:  # by the one thread that saves, so that nobody comes between

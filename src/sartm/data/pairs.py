@@ -4,7 +4,7 @@ import copy
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -320,6 +320,22 @@ def fit_thermal(thermal: Array, size: tuple[int, int]) -> Array:
     smaller = size[0] * size[1] < thermal.size
     how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(thermal, (size[1], size[0]), interpolation=how))
+
+
+def describe_mixed_types(types: Iterable[tuple[str, str]]) -> str:
+    """What is wrong with the thermal images of one set, by (name, number type); "" if nothing.
+
+    The same value means something else in 8 and in 16 bits, and so does a rule's range.
+    """
+    names: dict[str, list[str]] = {}
+    for name, kind in types:
+        names.setdefault(kind, []).append(name)
+    if len(names) < 2:
+        return ""
+    found = ", ".join(
+        f"{kind} in {len(names[kind])} (such as {names[kind][0]!r})" for kind in sorted(names)
+    )
+    return f"thermal images are of several number types: {found}; write all of them in one"
 
 
 def pixel_hash(sample: Sample) -> str:

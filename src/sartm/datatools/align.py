@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sartm.config import to_dict
 from sartm.data.layouts import open_layout
-from sartm.data.pairs import check_ids
+from sartm.data.pairs import read_label_of
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import (
     Place,
@@ -18,14 +18,15 @@ from sartm.datatools.writing import (
     copy_or_write,
     finished_folder,
     place_pairs,
-    read_both,
+    read_stored,
     toml_files,
     write_description,
     write_image,
 )
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.io.labels import read_label, write_label
+from sartm.io.holes import UsedValues, fill_holes, find_holes, mark_holes
+from sartm.io.labels import write_label
 from sartm.registration.calibration import (
     apply_alignment,
     read_calibration,
@@ -48,7 +49,7 @@ class AlignedPair:
     quality: float | None
     """0 to 1; None with a calibration, which is taken as it is."""
     seen: float
-    """Percent of the RGB image that the thermal camera sees; the rest is 0."""
+    """Percent of the RGB image that the thermal camera sees; the rest are holes."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def align_dataset(
     One homography for all pairs, of the calibration file or found from the pairs; or one of each
     pair's own, and pairs for which none is reliable are left out and named. RGB files and labels
     stay as they are; the result is a dataset.toml layout, with `comparison/` pictures,
-    `alignment.json`, and `calibration.json` where one homography holds for all.
+    `alignment.json`, and `calibration.json` where one homography holds for all. What thermal does
+    not see holds the value that dataset.toml names as `holes`.
 
     Raises:
         InputError: `out` is not empty, a pair lacks RGB or thermal or cannot be read, nothing
@@ -93,7 +95,7 @@ def align_dataset(
     shown = _spread(places, _COMPARISONS)
     with finished_folder(Path(out)) as root:
         files, copied = toml_files(places, layout, thermal_copied=False)
-        plan = Plan(root, files, layout.classes, copied)
+        plan = Plan(root, files, layout.classes, copied, mark=_free_value(places, layout.name))
         results = over_all(
             places,
             lambda place: _align_pair(place, plan, found, place in shown),
@@ -114,7 +116,8 @@ def align_dataset(
             split: tuple(pair for pair in pairs if pair in kept)
             for split, pairs in layout.splits.items()
         }
-        write_description(layout, {split: pairs for split, pairs in splits.items() if pairs}, plan)
+        described = replace(layout, holes=plan.mark)
+        write_description(described, {split: some for split, some in splits.items() if some}, plan)
         if found is not None:
             write_calibration(root / "calibration.json", found[0])
         pictures = tuple(
@@ -145,7 +148,27 @@ class _Images(Sequence[tuple[Array, Array]]):
     def __getitem__(self, index: int | slice) -> "tuple[Array, Array] | _Images":
         if isinstance(index, slice):
             return _Images(self.places[index])
-        return read_both(self.places[index].pair)
+        return _read_both(self.places[index])
+
+
+def _read_both(place: Place) -> tuple[Array, Array]:
+    images = read_stored(place)
+    if images.rgb is None or images.thermal is None:
+        raise InputError(f"pair {place.pair.name!r} lacks RGB or thermal; nothing to align")
+    return images.rgb, images.thermal
+
+
+def _free_value(places: Sequence[Place], name: str) -> float:
+    """A value for what is not seen that no thermal image of the set holds."""
+    used = UsedValues()
+
+    def take_in(place: Place) -> None:
+        thermal = read_stored(place).thermal
+        if thermal is not None:
+            used.add(thermal, find_holes(thermal, place.camera.holes))
+
+    over_all(places, take_in, f"survey {name}")
+    return used.free()
 
 
 def _one_homography(
@@ -167,7 +190,7 @@ def _align_pair(
 ) -> AlignedPair | str:
     """Write a pair with its thermal image moved; or why it is left out."""
     pair = place.pair
-    rgb, thermal = read_both(pair)
+    rgb, thermal = _read_both(place)
     if given is None:
         found = estimate_alignment(rgb, thermal)
         if not found.accepted:
@@ -175,18 +198,20 @@ def _align_pair(
         given = found.homography, found.quality
     homography, quality = given
     size = (rgb.shape[0], rgb.shape[1])
-    moved, valid = apply_alignment(thermal, homography, size)
+    holes, filled = find_holes(thermal, place.camera.holes), thermal
+    if place.camera.holes is not None:
+        filled = fill_holes(thermal, place.camera.holes)
+    moved, valid = apply_alignment(filled, homography, size, unseen=holes)
     copy_or_write(pair.rgb if "rgb" in plan.copied else None, plan.path("rgb", place), rgb)
-    write_image(plan.path("thermal", place), moved)
+    assert plan.mark is not None
+    write_image(plan.path("thermal", place), mark_holes(moved, ~valid, plan.mark))
     if pair.label and "label" in plan.files:
-        colours = plan.classes.palette if pair.coloured_label else ()
-        label = read_label(pair.label, plan.classes.ignore, colours)
+        label = read_label_of(pair, plan.classes)
         if label.shape != size:
             raise InputError(
                 f"{pair.label}: the label is {label.shape[0]}x{label.shape[1]} but its RGB image "
                 f"{size[0]}x{size[1]}; labels belong to the RGB image"
             )
-        check_ids(label, plan.classes, pair.label)
         write_label(plan.path("label", place), label)
     if shown:
         picture = plan.root / "comparison" / f"{_title(place, plan.files)}.jpg"

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sartm.data.gaps import open_what_is_there
 from sartm.data.layouts import Layout, Pair
+from sartm.data.pairs import describe_mixed_types
 from sartm.datatools.sheet import draw_contact_sheet
 from sartm.datatools.survey import _WRAPPED_SHARE, Facts, inspect_pair, over_all, splits_of_pairs
 
@@ -153,13 +154,15 @@ def check_dataset(path: str | Path, out: str | Path | None = None, offsets: int 
     sample = {pairs[index * len(pairs) // count] for index in range(count)}
     facts = over_all(
         pairs,
-        lambda pair: inspect_pair(pair, layout.classes, pair in sample),
+        lambda pair: inspect_pair(pair, layout, pair in sample),
         f"check {layout.name}",
     )
     counts = tuple(_count(layout, split) for split in layout.splits)
     offset = _median_offset(facts)
     found = _by_kind([("missing", gap) for gap in gaps])
     found += _by_kind([problem for one in facts for problem in one.problems])
+    mixed = describe_mixed_types((one.pair.name, one.heat.kind) for one in facts if one.heat)
+    found += [Finding("error", "types", mixed)] if mixed else []
     found += _repeated(facts, splits) + _oddities(facts)
     found += _wrong_counts(counts) + _shifted(offset, facts)
     sheet = None

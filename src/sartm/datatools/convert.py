@@ -1,15 +1,14 @@
 """A data set written again: in another layout without loss, or with its thermal images aligned."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
 from sartm.data.pairs import read_pair
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import (
@@ -25,6 +24,9 @@ from sartm.datatools.writing import (
     write_image,
 )
 from sartm.errors import InputError
+from sartm.io.cameras import Camera
+from sartm.io.decode import has_deep_channels
+from sartm.io.holes import fill_holes, find_holes, mark_holes
 from sartm.io.labels import write_label
 from sartm.io.thermal import scale_thermal
 
@@ -81,7 +83,8 @@ def convert_dataset(
     with finished_folder(Path(out)) as root:
         plan, changed = _plan(layout, places, to, root, lossy)
         over_all(places, lambda place: _write_pair(place, plan), f"convert {layout.name}")
-        write_description(layout, splits, plan, plain=to != "dataset.toml")
+        described = _describe_thermal(layout, plan, to)
+        write_description(described, splits, plan, plain=to != "dataset.toml")
     counts = {split: len(pairs) for split, pairs in splits.items()}
     return Conversion(str(out), to, len(places), counts, (*lost, *changed))
 
@@ -132,6 +135,8 @@ def _plan(
             "JPEG changes the pixels of RGB and thermal images; convert to flat, or give --lossy"
         )
     lost = ["exact pixels of RGB and thermal images (JPEG)"] if to == "flat-jpeg" else []
+    if to == "flat-jpeg" and layout.holes is not None:
+        lost.append("which thermal pixels are no measurements; they are filled")
     levels = None
     if lossy:
         ranges = over_all(places, thermal_range, f"survey {layout.name}")
@@ -142,40 +147,43 @@ def _plan(
                 f"exact thermal values ({kinds}): {levels[0]:g} to {levels[1]:g} became 0 to "
                 f"{2**bits - 1}"
             )
-        deep = sum(has_deep_rgb(place.pair) for place in places)
+        deep = sum(_has_deep_rgb(place.pair) for place in places)
         lost += [f"16 bits of {deep} RGB images, now 8"] if deep else []
+    scaled = levels is not None and layout.holes is not None and to != "flat-jpeg"
     return Plan(
-        root, _PATTERNS[to], layout.classes, levels=levels, thermal_bits=bits, lossy=lossy
-    ), lost
+        root, _PATTERNS[to], layout.classes, levels=levels, thermal_bits=bits,
+        mark=0.0 if scaled else None, lossy=lossy,
+    ), lost  # fmt: skip
 
 
-def has_deep_rgb(pair: Pair) -> bool:
+def _describe_thermal(layout: Layout, plan: Plan, to: Target) -> Layout:
+    """What dataset.toml says of thermal images that are not what they were."""
+    if plan.levels is not None:
+        unit: ThermalUnit = "display" if plan.thermal_bits == 8 else "counts"
+        return replace(layout, thermal_unit=unit, holes=plan.mark)
+    if to == "flat-jpeg":  # of degrees, JPEG would be read as radiometric
+        unit = "display" if layout.thermal_unit == "celsius" else layout.thermal_unit
+        return replace(layout, thermal_unit=unit, holes=None)
+    return layout
+
+
+def _has_deep_rgb(pair: Pair) -> bool:
     """Whether the RGB image has 16 bits per channel, of which the reader keeps 8."""
     path = pair.rgb or pair.four_channel
-    if path is None:
-        return False
-    with path.open("rb") as file:
-        start = file.read(32)
-    if start.startswith(b"\x89PNG"):
-        return len(start) > 24 and start[24] == 16
-    if start.startswith(b"\xff\xd8") or start.startswith(b"BM") or start[8:12] == b"WEBP":
-        return False
-    if start.startswith(b"\x93NUMPY"):
-        return bool(np.load(path, mmap_mode="r", allow_pickle=False).dtype == np.uint16)
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return image is not None and image.dtype == np.uint16
+    return path is not None and has_deep_channels(path)
 
 
 def _write_pair(place: Place, plan: Plan) -> None:
     """Write a pair, read it back and compare."""
     pair = place.pair
-    sample = read_pair(pair, plan.classes)
-    if not plan.lossy and "rgb" not in plan.copied and has_deep_rgb(pair):
+    stored = place.camera.as_stored()
+    sample = read_pair(pair, plan.classes, camera=stored)
+    if not plan.lossy and "rgb" not in plan.copied and _has_deep_rgb(pair):
         raise InputError(
             f"{pair.rgb or pair.four_channel}: 16 bits per channel would become 8; "
             f"convert to dataset.toml, or give --lossy"
         )
-    thermal = None if sample.thermal is None else _fit_numbers(sample.thermal, plan, pair)
+    thermal = None if sample.thermal is None else _fit_numbers(sample.thermal, plan, place)
     to = {kind: plan.path(kind, place) for kind in plan.files}
     written = Pair(
         pair.name, to.get("rgb"), to.get("thermal"), to.get("label"), to.get("four_channel")
@@ -189,7 +197,8 @@ def _write_pair(place: Place, plan: Plan) -> None:
         copy_or_write(original, written.thermal, thermal)
     if written.label and sample.label is not None:
         write_label(written.label, sample.label)
-    again = read_pair(written, plan.classes)
+    camera = stored if "thermal" in plan.copied else Camera()
+    again = read_pair(written, plan.classes, camera=camera)
     jpeg = ".jpg" in plan.files.get("rgb", "") and "rgb" not in plan.copied
     same = [(sample.label, again.label)]
     if not jpeg:
@@ -208,12 +217,21 @@ def _equal(before: Array | None, after: Array | None) -> bool:
     return before.dtype == after.dtype and np.array_equal(before, after)
 
 
-def _fit_numbers(thermal: Array, plan: Plan, pair: Pair) -> Array:
+def _fit_numbers(thermal: Array, plan: Plan, place: Place) -> Array:
     """Raw thermal values in a type that the target holds."""
+    pair, holes = place.pair, place.camera.holes
+    jpeg = ".jpg" in plan.files.get("thermal", "") and "thermal" not in plan.copied
+    unseen = find_holes(thermal, holes)
+    if holes is not None and (jpeg or plan.levels is not None):
+        thermal = fill_holes(thermal, holes)
     if plan.levels is not None:
         top = 2**plan.thermal_bits - 1
         scaled: Array = np.rint(top * scale_thermal(thermal, plan.levels).astype(np.float64))
-        return scaled.astype(np.uint8 if plan.thermal_bits == 8 else np.uint16)
+        scaled = scaled.astype(np.uint8 if plan.thermal_bits == 8 else np.uint16)
+        if plan.mark is None:
+            return scaled
+        return mark_holes(scaled, np.zeros(scaled.shape, bool) if unseen is None else unseen,
+                          plan.mark)  # fmt: skip
     if plan.files.get("thermal", "").endswith(".tiff") or "thermal" in plan.copied:
         return thermal
     if thermal.dtype.kind == "f" or thermal.dtype.itemsize * 8 > plan.thermal_bits:

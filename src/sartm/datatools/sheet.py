@@ -32,7 +32,7 @@ def draw_contact_sheet(
     count = min(_SHEET_PAIRS, len(facts))
     chosen = [facts[index * len(facts) // count] for index in range(count)]
     font = ImageFont.load_default(13)
-    rows = [_sheet_row(one, splits[one.pair], layout.classes, font) for one in chosen]
+    rows = [_sheet_row(one, splits[one.pair], layout, font) for one in chosen]
     legend = _legend(layout.classes, font, 2 * rows[0].width + _MARGIN)
     lines = [rows[index : index + 2] for index in range(0, len(rows), 2)]
     heights = [max(row.height for row in line) for line in lines]
@@ -48,7 +48,7 @@ def draw_contact_sheet(
     write_output(path, buffer.getvalue())
 
 
-def _sheet_row(one: Facts, splits: Sequence[str], classes: Classes, font: Any) -> Image.Image:
+def _sheet_row(one: Facts, splits: Sequence[str], layout: Layout, font: Any) -> Image.Image:
     pair = one.pair
     height, width = one.size or (3, 4)
     tile = (_TILE, max(1, min(round(_TILE * height / width), 2 * _TILE)))
@@ -56,7 +56,7 @@ def _sheet_row(one: Facts, splits: Sequence[str], classes: Classes, font: Any) -
     draw = ImageDraw.Draw(row)
     text = f"{pair.name}   {', '.join(splits)}   {height}x{width}"
     draw.text((2, 2), text, "black", font)
-    for column, image in enumerate(_pictures(pair, classes)):
+    for column, image in enumerate(_pictures(pair, layout)):
         x = column * _TILE
         if image is None:
             draw.rectangle((x, _NAME_LINE, x + _TILE - 2, _NAME_LINE + tile[1]), "#eee")
@@ -69,10 +69,9 @@ def _sheet_row(one: Facts, splits: Sequence[str], classes: Classes, font: Any) -
     return row
 
 
-def _pictures(pair: Pair, classes: Classes) -> tuple[Array | None, Array | None, Array | None]:
+def _pictures(pair: Pair, layout: Layout) -> tuple[Array | None, Array | None, Array | None]:
     """RGB, thermal and label as uint8 (H, W, 3); None for what is not there or not readable."""
-
-    read = read_parts(pair, classes)
+    read, classes = read_parts(pair, layout), layout.classes
     thermal, label = read.thermal, read.label
     shown = None
     if thermal is not None:

@@ -40,7 +40,7 @@ class GroupStats:
     ignored: int
     classes: tuple[ClassShare, ...]
     thermal: tuple[float, float, float] | None
-    """Smallest value, mean over all pixels, largest value; raw, as the files hold them."""
+    """Smallest value, mean over all measured pixels, largest value; raw, in the set's unit."""
 
     @property
     def title(self) -> str:
@@ -73,7 +73,7 @@ def stats_dataset(path: str | Path, out: str | Path | None = None) -> Stats:
     """
     layout = open_layout(path)
     pairs = list(splits_of_pairs(layout))
-    facts = over_all(pairs, lambda pair: inspect_pair(pair, layout.classes), f"count {layout.name}")
+    facts = over_all(pairs, lambda pair: inspect_pair(pair, layout), f"count {layout.name}")
     good = {one.pair: one for one in facts if not one.problems}
     groups = []
     for split, members in layout.splits.items():

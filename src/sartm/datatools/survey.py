@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.classes import Classes
 from sartm.data.layouts import Layout, Pair
+from sartm.data.pairs import RawImages, read_images
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+from sartm.io.holes import mark_holes
 from sartm.io.labels import read_label
 from sartm.progress import Meter
 from sartm.registration.estimate import estimate_offset
@@ -101,11 +101,14 @@ class Parts:
 
     rgb: Array | None
     thermal: Array | None
+    """In the unit of the data set, not inverted where black-hot, holes filled."""
+    unseen: npt.NDArray[np.bool_] | None
+    """(H, W) true where thermal was a hole."""
     label: Array | None
     messages: tuple[str, ...]
 
 
-def read_parts(pair: Pair, classes: Classes) -> Parts:
+def read_parts(pair: Pair, layout: Layout) -> Parts:
     """What can be read of a pair, and messages for what cannot."""
     messages: list[str] = []
 
@@ -116,22 +119,22 @@ def read_parts(pair: Pair, classes: Classes) -> Parts:
             messages.append(str(error))
             return None
 
-    rgb = thermal = None
-    four, visible, infrared, ids = pair.four_channel, pair.rgb, pair.thermal, pair.label
-    if four:
-        rgb, thermal = attempt(lambda: read_four_channel(four)) or (None, None)
-    if visible:
-        rgb = attempt(lambda: read_rgb(visible))
-    if infrared:
-        thermal = attempt(lambda: read_thermal(infrared))
+    classes, ids = layout.classes, pair.label
+    camera = replace(layout.camera_of(pair), black_hot=False)
+    nothing = RawImages(None, None)
+    both = attempt(lambda: read_images(None, None, pair.four_channel, camera=camera)) or nothing
+    visible = attempt(lambda: read_images(pair.rgb, None)) or nothing
+    infrared = attempt(lambda: read_images(None, pair.thermal, camera=camera)) or nothing
+    warm = infrared if pair.thermal else both
     colours = classes.palette if pair.coloured_label else ()
     label = attempt(lambda: read_label(ids, classes.ignore, colours)) if ids else None
-    return Parts(rgb, thermal, label, tuple(messages))
+    rgb = visible.rgb if pair.rgb else both.rgb
+    return Parts(rgb, warm.thermal, warm.unseen, label, tuple(messages))
 
 
-def inspect_pair(pair: Pair, classes: Classes, with_offset: bool = False) -> Facts:
+def inspect_pair(pair: Pair, layout: Layout, with_offset: bool = False) -> Facts:
     """Read a pair and keep the facts; `with_offset` estimates how far thermal is off RGB."""
-    read = read_parts(pair, classes)
+    read, classes = read_parts(pair, layout), layout.classes
     rgb, thermal, label = read.rgb, read.thermal, read.label
     problems = [("unreadable", message) for message in read.messages]
     named = (("RGB", rgb), ("thermal", thermal), ("label", label))
@@ -147,7 +150,10 @@ def inspect_pair(pair: Pair, classes: Classes, with_offset: bool = False) -> Fac
         problems.append(("ids", f"{pair.label}: {found}{more}; known are 0-{len(classes) - 1}"))
     offset = None
     if with_offset and rgb is not None and thermal is not None:
-        offset = estimate_offset(rgb, thermal)
+        marked = thermal
+        if read.unseen is not None and layout.holes is not None:  # which the estimate leaves out
+            marked = mark_holes(thermal, read.unseen, layout.holes)
+        offset = estimate_offset(rgb, marked)
     return Facts(
         pair,
         tuple(problems),
@@ -155,7 +161,7 @@ def inspect_pair(pair: Pair, classes: Classes, with_offset: bool = False) -> Fac
         _hash(rgb),
         _hash(thermal),
         counts,
-        None if thermal is None else _describe_heat(thermal),
+        None if thermal is None else _describe_heat(thermal, read.unseen),
         offset,
     )
 
@@ -178,15 +184,16 @@ def _count_ids(label: Array) -> dict[int, int]:
     return {int(id_): int(counts[id_]) for id_ in np.flatnonzero(counts)}
 
 
-def _describe_heat(thermal: Array) -> Heat:
-    """Range, mean and what is odd about raw thermal values (H, W)."""
-    kind, pixels = thermal.dtype, thermal.size
+def _describe_heat(thermal: Array, unseen: npt.NDArray[np.bool_] | None) -> Heat:
+    """Range, mean and what is odd about the measured of raw thermal values (H, W)."""
+    measured = thermal.ravel() if unseen is None else thermal[~unseen]
+    kind, pixels = thermal.dtype, measured.size
     if kind.kind == "f":
-        low, high = float(thermal.min()), float(thermal.max())
-        mean = float(thermal.mean(dtype=np.float64))
+        low, high = float(measured.min()), float(measured.max())
+        mean = float(measured.mean(dtype=np.float64))
         odd = ("constant",) if low == high else ()
         return Heat(kind.name, low, high, mean, pixels, odd)
-    counts = np.bincount(thermal.ravel(), minlength=256)
+    counts = np.bincount(measured, minlength=256)
     present = np.flatnonzero(counts)
     low, high = int(present[0]), int(present[-1])
     mean = float(counts @ np.arange(counts.size)) / pixels

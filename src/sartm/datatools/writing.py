@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
 from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.pairs import RawImages, read_images
 from sartm.datatools.survey import over_all
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+from sartm.io.cameras import Camera
+from sartm.io.holes import find_holes
 
 Array = npt.NDArray[Any]
 
@@ -37,10 +38,11 @@ _JPEG = [
 
 @dataclass(frozen=True)
 class Place:
-    """A pair and the folder that {split} stands for."""
+    """A pair, the folder that {split} stands for, and how the source is read."""
 
     pair: Pair
     folder: str
+    camera: Camera
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Plan:
     levels: tuple[float, float] | None = None
     """Raw thermal values that become the ends of the 8 or 16 bits of the target; None: kept."""
     thermal_bits: int = 16
+    mark: float | None = None
+    """Value of pixels without a measurement, where it differs from the source's."""
     lossy: bool = False
 
     def path(self, kind: str, place: Place) -> Path:
@@ -75,7 +79,7 @@ def place_pairs(layout: Layout, splits: dict[str, tuple[Pair, ...]], to: Target)
         names[pair.name].append(pair)
     double = [pairs for pairs in names.values() if len(pairs) > 1]
     if not double:
-        return [Place(pair, "") for pair in first]
+        return [Place(pair, "", layout.camera_of(pair)) for pair in first]
     held = {(split, pair) for split, pairs in splits.items() for pair in pairs}
     if to != "dataset.toml" or len(held) > len(first):
         name = double[0][0].name
@@ -87,7 +91,7 @@ def place_pairs(layout: Layout, splits: dict[str, tuple[Pair, ...]], to: Target)
     for split in splits:
         if _file_name(split) != split:
             raise InputError(f"split {split!r} of {layout.root} cannot name a folder; rename it")
-    return [Place(pair, split) for pair, split in first.items()]
+    return [Place(pair, split, layout.camera_of(pair)) for pair, split in first.items()]
 
 
 def toml_files(
@@ -121,22 +125,11 @@ def toml_files(
     return files, frozenset(copied)
 
 
-def read_thermal_of(pair: Pair) -> Array:
-    """Thermal as stored, from a file of its own or a fourth channel."""
-    if pair.four_channel:
-        return read_four_channel(pair.four_channel)[1]
-    if pair.thermal is None:
-        raise InputError(f"pair {pair.name!r} has no thermal image")
-    return read_thermal(pair.thermal)
-
-
-def read_both(pair: Pair) -> tuple[npt.NDArray[np.uint8], Array]:
-    """RGB and thermal, whose sizes may differ."""
-    if pair.four_channel:
-        return read_four_channel(pair.four_channel)
-    if pair.rgb is None:
-        raise InputError(f"pair {pair.name!r} has no RGB image")
-    return read_rgb(pair.rgb), read_thermal_of(pair)
+def read_stored(place: Place) -> RawImages:
+    """The images of a pair, whose sizes may differ, with thermal as the file holds it."""
+    pair = place.pair
+    camera = place.camera.as_stored()
+    return read_images(pair.rgb, pair.thermal, pair.four_channel, camera=camera)
 
 
 def copy_or_write(original: Path | None, path: Path, image: Array) -> None:
@@ -215,7 +208,7 @@ def _toml(layout: Layout, splits: dict[str, tuple[Pair, ...]], files: dict[str, 
         "[thermal]",
         f"unit = {_quoted(layout.thermal_unit)}",
         f"black_hot = {str(layout.black_hot).lower()}",
-        *([] if layout.holes is None else [f"holes = {layout.holes:g}"]),
+        *([] if layout.holes is None else [f"holes = {float(layout.holes)!r}"]),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -245,20 +238,26 @@ def finished_folder(out: Path) -> Iterator[Path]:
 
 
 def any_float(places: Sequence[Place], layout: Layout) -> bool:
-    """Whether thermal of any pair is stored as floating-point numbers."""
-    asked = [
+    """Whether thermal of any pair is read as floating-point numbers."""
+    if any(place.camera.radiometric for place in places):
+        return True
+    unsure = [
         place
         for place in places
         for file in (place.pair.thermal or place.pair.four_channel,)
         if file is not None and file.suffix.lower() not in _INTEGER_FORMATS
     ]
-    if not asked:
+    if not unsure:
         return False
-    ranges = over_all(asked, thermal_range, f"survey {layout.name}")
+    ranges = over_all(unsure, thermal_range, f"survey {layout.name}")
     return any(kind.startswith("float") for kind, _, _ in ranges)
 
 
 def thermal_range(place: Place) -> tuple[str, float, float]:
-    """Number type, smallest and largest value."""
-    thermal = read_thermal_of(place.pair)
-    return thermal.dtype.name, float(thermal.min()), float(thermal.max())
+    """Number type, smallest and largest value of what was measured."""
+    thermal = read_stored(place).thermal
+    if thermal is None:
+        raise InputError(f"pair {place.pair.name!r} has no thermal image")
+    holes = find_holes(thermal, place.camera.holes)
+    measured = thermal if holes is None else thermal[~holes]
+    return thermal.dtype.name, float(measured.min()), float(measured.max())

@@ -280,7 +280,7 @@ class Predictor:
 
     def _stack(self, images: Sequence[Array | None]) -> Tensor | None:
         """On the device; None where there are none."""
-        stack = [torch.from_numpy(np.ascontiguousarray(image)) for image in images
+        stack = [torch.from_numpy(np.require(image, None, ("C", "W"))) for image in images
                  if image is not None]  # fmt: skip
         if not stack:
             return None

@@ -205,6 +205,17 @@ def image_size(path: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     return (header.width, header.height) if swapped else (header.height, header.width)
 
 
+def has_deep_channels(path: Source, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether an image is stored with 16 bits per channel, of which `read_rgb` keeps 8."""
+    path = as_file(path)
+    header = probe(path, max_pixels)
+    if header.kind == "png":
+        with path.open("rb") as file:
+            return file.read(25)[24] == 16
+    deep = header.kind in ("tiff", "npy", "ppm")
+    return deep and load_pixels(path, header).dtype == np.uint16
+
+
 def as_file(source: Source) -> File:
     """A path, or the upload itself."""
     return Path(source) if isinstance(source, str) else source
@@ -297,8 +308,7 @@ def load_pixels(path: File, header: Header) -> Array:
         return upright(tiff.read(data, str(path)), header.orientation)
     check_stream(data, header.kind, str(path))
     if header.mode == _BMP_16:  # OpenCV makes 248 of white
-        colours = np.asarray(_load_by_pillow(path, header))
-        return upright(colours, header.orientation)
+        return np.array(_load_by_pillow(path, header))
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

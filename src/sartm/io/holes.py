@@ -1,5 +1,6 @@
 """Thermal pixels without a measurement: how a file marks them, and what stands in for them."""
 
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -43,27 +44,32 @@ def fill_holes(raw: Array, value: float) -> Array:
 
 
 class UsedValues:
-    """The raw values that occur in a set of thermal images, to find one that does not."""
+    """The raw values that occur in a set of thermal images, to find one that does not.
+
+    Images may be added from several threads.
+    """
 
     def __init__(self) -> None:
         self.kind: np.dtype[Any] | None = None
         self._counts = np.zeros(65536, bool)
         self._lowest = 0.0
+        self._lock = Lock()
 
     def add(self, raw: Array, unseen: Mask | None = None) -> None:
         """Take in an image (H, W); pixels that are `unseen` hold nothing.
 
         InputError for another number type than that of the images before.
         """
-        if self.kind not in (None, raw.dtype):
-            raise InputError(
-                f"thermal images are {self.kind} and {raw.dtype}; write all in one number type"
-            )
-        self.kind = raw.dtype
         measured = raw.ravel() if unseen is None else raw[~unseen]
-        if raw.dtype.kind == "u":
-            self._counts[measured] = True
-        self._lowest = min(self._lowest, float(measured.min(initial=0)))
+        with self._lock:
+            if self.kind not in (None, raw.dtype):
+                raise InputError(
+                    f"thermal images are {self.kind} and {raw.dtype}; write all in one number type"
+                )
+            self.kind = raw.dtype
+            if raw.dtype.kind == "u":
+                self._counts[measured] = True
+            self._lowest = min(self._lowest, float(measured.min(initial=0)))
 
     def free(self) -> float:
         """A value for pixels without a measurement.

@@ -102,7 +102,8 @@ class TrainingSet(Dataset[TrainingItem]):
         sample = self.dataset[index]
         levels = self._levels.get(index, (0.0, 1.0))
         if sample.thermal is not None and index not in self._levels:
-            levels = thermal_levels(sample.thermal, self.thermal, f"pair {sample.name!r}")
+            name = f"pair {sample.name!r}"
+            levels = thermal_levels(sample.thermal, self.thermal, name, sample.unseen)
             self._levels[index] = levels
         ignore = self.dataset.classes.ignore
         return augment(sample, levels, self.thermal.mean, self.options, rng, ignore)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sartm.data.layouts import open_layout
-from sartm.data.pairs import PairDataset, pixel_hash
+from sartm.data.pairs import PairDataset, describe_mixed_types, pixel_hash
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
 from sartm.training.augmentation import TrainingItem, TrainingSet, collate
@@ -134,16 +134,22 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
     counts = np.zeros(65536, np.int64)
     sums = np.zeros(3)  # of values, of squares, their number
     rule, wide = config.model.thermal, False
+    kinds: list[tuple[str, str]] = []
     for index in range(0, len(dataset), max(1, math.ceil(len(dataset) / most))):
         sample = dataset[index]
         if sample.label is not None:
             counts += np.bincount(sample.label.ravel(), minlength=65536)
         if sample.thermal is None:
             continue
+        kinds.append((sample.name, sample.thermal.dtype.name))
         if sample.thermal.dtype != np.uint8 and rule.rule == "uint8" and config.thermal == "auto":
             wide, rule = True, replace(rule, rule="percentile", low=1.0, high=99.0)
-        values = apply_thermal_rule(sample.thermal, rule, sample.name)
+        values = apply_thermal_rule(sample.thermal, rule, sample.name, sample.unseen)
+        values = values if sample.unseen is None else values[~sample.unseen]
         sums += (values.sum(), np.square(values, dtype=np.float64).sum(), values.size)
+    mixed = describe_mixed_types(kinds)
+    if mixed:
+        raise InputError(f"{dataset.name}: {mixed}")
     mean, square = sums[:2] / max(sums[2], 1)
     deviation = max(float(np.sqrt(max(square - mean**2, 0))), 1e-3)
     labelled = counts[: len(dataset.classes)]

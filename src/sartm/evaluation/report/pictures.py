@@ -114,7 +114,8 @@ def draw_sample(
     """Pictures of a labelled sample and its label map (H, W), thermal as the model sees it."""
     thermal = None
     if sample.thermal is not None:
-        thermal = (255 * apply_thermal_rule(sample.thermal, rule, sample.name)).astype(np.uint8)
+        scaled = apply_thermal_rule(sample.thermal, rule, sample.name, sample.unseen)
+        thermal = (255 * scaled).astype(np.uint8)
     assert sample.label is not None
     return draw_pair(sample.name, group, sample.label, labels, classes, sample.rgb, thermal)
 
