@@ -1,12 +1,12 @@
 """`app`: the page and the REST API, with their limits."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sartm.cli import options
+from sartm.cli.printing import complain
 from sartm.errors import InputError
 
 
@@ -56,7 +56,7 @@ def serve_app(
     local = host in {"127.0.0.1", "localhost", "::1"}
     hosts = (*LOOPBACK, *(allow_host or ())) if local or allow_host else ()
     if not local and not token:
-        print(f"sartm: everybody who reaches {host} may use this; --token T", file=sys.stderr)
+        complain(f"everybody who reaches {host} may use this; --token T")
     service = create_app(predictors, limits=limits, token=token, hosts=hosts, annotation=folder)
     serve(service, host, port)
     return 0

@@ -1,12 +1,13 @@
 """`train`: a recipe and what the command line changes in it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, print_json
+from sartm.cli.printing import say
 
 
 def train(
@@ -58,8 +59,21 @@ def train(
     )
     print_json(json_file, result)
     if json_file != "-":
-        best = result["best"]
-        found = f"{best['present']:.2f} at step {best['step']}"
-        print(f"{result['step']} steps; best `present` mIoU on validation: {found}")
-        print(f"model: {out / 'best'}, curves: {out / 'report' / 'report.html'}")
+        for line in _describe(result, out):
+            say(line)
     return 130 if result["interrupted"] else 0
+
+
+def _describe(result: dict[str, Any], out: Path) -> list[str]:
+    """What a run came to: only what was measured, and only files that are there."""
+    best, steps = result["best"], f"{result['step']} steps"
+    lines = [f"{steps}; nothing was validated"]
+    if best["present"] >= 0:
+        found = f"{best['present']:.2f} at step {best['step']}"
+        lines = [f"{steps}; best `present` mIoU on validation: {found}"]
+    model, page = out / "best", out / "report" / "report.html"
+    if (model / "config.json").is_file():
+        lines.append(f"model: {model}")
+    else:
+        lines.append("no model was kept: the run has not come to a validation")
+    return [*lines, f"curves: {page}"] if page.is_file() else lines

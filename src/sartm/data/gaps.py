@@ -1,7 +1,6 @@
 """What is there of a data set from which files are missing, and what is missing."""
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,10 +21,10 @@ from sartm.data.layouts import (
     pairs_in,
     plain_layout,
     read_list,
-    read_text,
     toml_split,
 )
 from sartm.errors import InputError
+from sartm.files import read_toml
 
 
 def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
@@ -41,11 +40,7 @@ def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
 
 
 def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
-    try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError:
-        return None, []
-    toml = from_dict(DatasetFile, values, str(path))
+    toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
     files, root = toml.files, path.parent
     images = FilePatterns(rgb=files.rgb or files.four_channel or files.thermal)

@@ -2,7 +2,6 @@
 
 import fnmatch
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import Literal
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.errors import InputError
+from sartm.files import read_text, read_toml
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
 
@@ -152,7 +152,6 @@ _DAY_NIGHT = {"day": r"D(_flip)?$", "night": r"N(_flip)?$"}
 _DAY_NIGHT_NAME = re.compile(r"(^|[/_])\d{5}[DN](_flip)?$")
 _SIZES = {(720, 1280): "pst900", (600, 800): "fmb"}
 _CLASSES = {"mfnet": MFNET, "msrs": MFNET, "pst900": PST900, "fmb": FMB}
-_LARGEST_TEXT = 64 * 2**20  # bytes of a list or a dataset.toml
 
 
 def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
@@ -182,11 +181,7 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
 
 
 def _open_toml(path: Path, labels: bool) -> Layout:
-    try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
-    toml = from_dict(DatasetFile, values, str(path))
+    toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
     classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
     splits = {split: toml_split(path, toml, split, labels) for split in toml.splits}
@@ -422,18 +417,6 @@ def read_list(path: Path, root: Path) -> list[str]:
         plain = parts.with_suffix("") if parts.suffix.lower() in SUFFIXES else parts
         names.append(plain.as_posix())
     return names
-
-
-def read_text(path: Path) -> str:
-    """A list or dataset.toml as text, of a size that one would write."""
-    try:
-        if path.stat().st_size > _LARGEST_TEXT:
-            raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a text file")
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a split names it") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{path}: not a text file in UTF-8") from None
 
 
 def _unrecognised(root: Path) -> str:

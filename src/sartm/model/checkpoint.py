@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import replacing_folder
+from sartm.files import read_json, replacing_folder
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile
 from sartm.model.filling import build, fill
@@ -33,7 +33,6 @@ from sartm.model.tensors import read_safetensors
 
 log = logging.getLogger("sartm")
 
-LARGEST_CONFIG = 64 * 2**20
 """Bytes; 100,000 hashes of training images need a sixth of it."""
 
 
@@ -139,7 +138,7 @@ def refuse_options(
 
 def is_model_folder(folder: Path) -> bool:
     """Whether a folder is one of ours, whole or not; the hub's own models have a `model_type`."""
-    return (folder / CONFIG).is_file() and "model_type" not in _read_json(folder / CONFIG)
+    return (folder / CONFIG).is_file() and "model_type" not in read_json(folder / CONFIG)
 
 
 def load_folder(
@@ -223,7 +222,7 @@ def _ways_to_encoder(content: ModelFile) -> str:
 def read_config(folder: Path) -> ModelFile:
     """config.json of a model folder, checked key by key."""
     path = folder / CONFIG
-    values = _read_json(path)
+    values = read_json(path)
     version = values.get("format")
     if type(version) is not int:
         raise InputError(f"{path} is not a sartm model's: it has no format number")
@@ -232,19 +231,3 @@ def read_config(folder: Path) -> ModelFile:
             f"{path} has format {version}, this sartm reads up to {FORMAT}; upgrade sartm"
         )
     return from_dict(ModelFile, values, str(path))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise InputError(f"{path} has more than {LARGEST_CONFIG >> 20} MB; it is no model's")
-        values = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is no valid JSON ({error}); copy the model again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no table of settings; copy the model again")
-    return values

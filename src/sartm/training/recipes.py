@@ -8,6 +8,7 @@ from typing import Any
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import DecoderConfig, FusionConfig, LoRAConfig, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
+from sartm.files import read_json
 from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 
 MAY_CHANGE = frozenset(
@@ -132,8 +133,4 @@ def load_recipe(name: str) -> TrainConfig:
         raise InputError(
             f"no recipe {name!r}; choose one of {', '.join(RECIPES)}, or give a run's config.json"
         )
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the run's configuration {path}: {error}") from None
-    return from_dict(TrainConfig, values, "config")
+    return from_dict(TrainConfig, read_json(path), "config")
