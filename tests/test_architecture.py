@@ -26,7 +26,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate
-data.listing
+data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
 scenes.canvas

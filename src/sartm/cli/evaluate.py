@@ -8,11 +8,12 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, make_predictor, print_json, read_size
-from sartm.cli.printing import print_table, say
+from sartm.cli.printing import complain, print_table, say
 from sartm.config import Modality
 from sartm.errors import InputError
 
 if TYPE_CHECKING:
+    from sartm.classes import Classes
     from sartm.data.pairs import PairDataset
     from sartm.evaluation.report.scores import Report
     from sartm.evaluation.views import Views
@@ -74,9 +75,12 @@ def evaluate(
         predictor, dataset, modality=modality, protocol=protocol or None, views=views,
         robustness=rows, model=model, command=command_line(),
     )  # fmt: skip
+    poor = _describe_poor_labels(report, dataset.classes)
     comparison = compare_published(report, load_published()) if compare else None
     write_report(report, out, pictures, comparison, dataset.classes.palette)
     _print_report(report, out, json_file)
+    if poor:
+        complain(poor)
     return 0
 
 
@@ -119,9 +123,25 @@ def score(
 
     dataset = PairDataset.open(data, split)
     report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
+    poor = _describe_poor_labels(report, dataset.classes)
     write_report(report, out, palette=dataset.classes.palette)
     _print_report(report, out, json_file)
+    if poor:
+        complain(poor)
     return 0
+
+
+def _describe_poor_labels(report: "Report", classes: "Classes") -> str:
+    """What makes the scores worthless, if anything; refused where there are none."""
+    from sartm.data.coverage import describe_poor_labels
+
+    pixels = {row.id: row.pixels for row in report.classes}
+    if not any(pixels.values()):
+        raise InputError(
+            f"split {report.split}: {describe_poor_labels({classes.ignore: 1}, classes)}"
+        )
+    poor = describe_poor_labels(pixels, classes)
+    return f"split {report.split}: {poor}" if poor else ""
 
 
 def _print_report(report: "Report", out: Path, json_file: str) -> None:

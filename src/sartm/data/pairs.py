@@ -261,8 +261,7 @@ def read_images(
 def read_label_of(pair: Pair, classes: Classes, max_pixels: int = MAX_PIXELS) -> Array:
     """The label (H, W) of a pair that has one, its ids checked."""
     assert pair.label is not None
-    colours = classes.palette if pair.coloured_label else ()
-    label = read_label(pair.label, classes.ignore, colours, max_pixels)
+    label = read_label(pair.label, classes.ignore, classes.palette, max_pixels, pair.coloured_label)
     check_ids(label, classes, pair.label)
     return label
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sartm.config import to_dict
 from sartm.data.layouts import open_layout
-from sartm.data.pairs import check_ids
+from sartm.data.pairs import read_label_of
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import (
     Place,
@@ -25,7 +25,7 @@ from sartm.datatools.writing import (
 )
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.io.labels import read_label, write_label
+from sartm.io.labels import write_label
 from sartm.registration.calibration import (
     apply_alignment,
     read_calibration,
@@ -179,14 +179,12 @@ def _align_pair(
     copy_or_write(pair.rgb if "rgb" in plan.copied else None, plan.path("rgb", place), rgb)
     write_image(plan.path("thermal", place), moved)
     if pair.label and "label" in plan.files:
-        colours = plan.classes.palette if pair.coloured_label else ()
-        label = read_label(pair.label, plan.classes.ignore, colours)
+        label = read_label_of(pair, plan.classes)
         if label.shape != size:
             raise InputError(
                 f"{pair.label}: the label is {label.shape[0]}x{label.shape[1]} but its RGB image "
                 f"{size[0]}x{size[1]}; labels belong to the RGB image"
             )
-        check_ids(label, plan.classes, pair.label)
         write_label(plan.path("label", place), label)
     if shown:
         picture = plan.root / "comparison" / f"{_title(place, plan.files)}.jpg"

@@ -124,8 +124,10 @@ def read_parts(pair: Pair, classes: Classes) -> Parts:
         rgb = attempt(lambda: read_rgb(visible))
     if infrared:
         thermal = attempt(lambda: read_thermal(infrared))
-    colours = classes.palette if pair.coloured_label else ()
-    label = attempt(lambda: read_label(ids, classes.ignore, colours)) if ids else None
+    label = None
+    if ids:
+        how, colours = pair.coloured_label, classes.palette
+        label = attempt(lambda: read_label(ids, classes.ignore, colours, coloured=how))
     return Parts(rgb, thermal, label, tuple(messages))
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sartm.classes import MFNET, Classes
 from sartm.config import Modality, to_dict
 from sartm.data.layouts import Pair
-from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash
+from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
 from sartm.errors import InputError
 from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
@@ -208,7 +208,7 @@ def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tu
             f"{path} is {size[0]}x{size[1]} but its label is {truth.shape[0]}x{truth.shape[1]}; "
             f"write predictions at the label's size"
         )
-    labels = read_label(path)
+    labels = read_label(path, colours=dataset.classes.palette, coloured=None)
     try:
         return count_pixels(labels, truth, dataset.classes), size
     except InputError as error:
@@ -341,10 +341,7 @@ def _require_labels(pairs: Sequence[Pair], dataset: PairDataset) -> None:
 def _truth(pair: Pair, dataset: PairDataset) -> Array:
     """The label alone: scoring needs no images."""
     assert pair.label is not None
-    colours = dataset.classes.palette if pair.coloured_label else ()
-    label = read_label(pair.label, dataset.classes.ignore, colours)
-    check_ids(label, dataset.classes, pair.label)
-    return label
+    return read_label_of(pair, dataset.classes)
 
 
 def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:

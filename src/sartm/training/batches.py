@@ -4,6 +4,7 @@ Everything here follows from the data set, the configuration and the seed; no mo
 """
 
 import hashlib
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sartm.data.coverage import describe_poor_labels
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
 from sartm.training.augmentation import TrainingItem, TrainingSet, collate
 from sartm.training.settings import OptimConfig, TrainConfig
+
+log = logging.getLogger("sartm")
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,11 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
         sums += (values.sum(), np.square(values, dtype=np.float64).sum(), values.size)
     mean, square = sums[:2] / max(sums[2], 1)
     deviation = max(float(np.sqrt(max(square - mean**2, 0))), 1e-3)
+    poor = describe_poor_labels(dict(enumerate(counts.tolist())), dataset.classes)
+    if poor and len(dataset) <= most:
+        raise InputError(f"{dataset.name}, split {dataset.split!r}: {poor}")
+    if poor:
+        log.warning("%s, %d pairs of split %s: %s", dataset.name, most, dataset.split, poor)
     labelled = counts[: len(dataset.classes)]
     shares = torch.from_numpy(labelled / max(labelled.sum(), 1)).float()
     return TrainingStatistics(float(mean), deviation, wide, shares)
