@@ -139,7 +139,7 @@ def test_adapters_of_a_published_size_say_how_to_get_their_encoder(adapted, fold
     with pytest.raises(InputError) as error:
         load(tmp_path / "adapters")
     assert "`sartm weights get facebook/sam2.1-hiera-tiny`" in str(error.value)
-    assert "--encoder facebook/sam2.1-hiera-tiny" in str(error.value)
+    assert "`sartm weights get facebook/sam2.1-hiera-tiny`" in str(error.value)
 
     def hub(values):
         values["facts"]["encoder"] = "facebook/sam2-hiera-tiny"

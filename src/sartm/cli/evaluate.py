@@ -57,6 +57,8 @@ def evaluate(
     from sartm.evaluation.robustness import measure_robustness
     from sartm.evaluation.scoring import evaluate_with_pictures
 
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; give 0 or more")
     views = _views(window, stride, scales, flip)
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality) if robustness or names else []

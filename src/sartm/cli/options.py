@@ -133,7 +133,7 @@ def read_classes(name: str) -> "Classes | None":
 
 def read_size(text: str, option: str) -> tuple[int, int]:
     """HEIGHTxWIDTH as numbers."""
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    sides = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
     if not sides:
         raise InputError(f"{option} {text!r} is not HEIGHTxWIDTH; write e.g. 480x640")
     return int(sides[1]), int(sides[2])

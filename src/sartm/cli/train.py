@@ -8,6 +8,7 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import command_line, print_json
 from sartm.cli.printing import say
+from sartm.errors import InputError
 
 
 def train(
@@ -45,6 +46,10 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
+    if max_time is not None and not max_time > 0:
+        raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"--seed is {seed}; give 0 to {2**32 - 1}")
     config = load_recipe(str(out) if resume and (out / "config.json").exists() else recipe)
     values = {
         "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),

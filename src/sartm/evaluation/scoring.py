@@ -168,7 +168,9 @@ def score(
 ) -> Report:
     """Score a folder of label maps made by anyone: <name>.png per pair, at the label's size.
 
-    Maps are 8-bit, 16-bit or palette images of class ids, in `predictions` or its folder labels.
+    All may be called <name>_pred.png or <name>_prediction.png instead. Maps are 8-bit, 16-bit or
+    palette images of class ids, or show the colours of the classes; they lie in `predictions` or
+    its folder labels.
 
     Raises InputError for a missing, unreadable or wrongly sized map, naming it.
     """
@@ -177,8 +179,7 @@ def score(
         raise InputError(f"{predictions}: no such folder; --predictions is a folder of label maps")
     folder = predictions / "labels" if (predictions / "labels").is_dir() else predictions
     _require_labels(dataset.pairs, dataset)
-    names = (pair.name for pair in dataset.pairs)
-    missing = [name for name in names if not (folder / f"{name}.png").is_file()]
+    files, missing = _find_maps(folder, [pair.name for pair in dataset.pairs])
     if missing:
         raise InputError(
             f"{len(missing)} of {len(dataset)} label maps are missing in {folder}, the first is "
@@ -187,7 +188,7 @@ def score(
         )
 
     def count(pair: Pair) -> tuple[Counts, tuple[int, int]]:
-        return _score_map(folder / f"{pair.name}.png", pair, dataset)
+        return _score_map(files[pair.name], pair, dataset)
 
     tally = _Tally(dataset)
     with Meter("score", len(dataset)) as meter:
@@ -197,6 +198,19 @@ def score(
     return tally.report(
         dataset, modality="unknown", model=str(predictions), command=command, which=protocol
     )
+
+
+_ENDINGS = ("", "_pred", "_prediction")
+"""What tools put behind the names of label maps."""
+
+
+def _find_maps(folder: Path, names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Name -> label map, all with the ending under which most are there; and names without."""
+    ways = []
+    for ending in _ENDINGS:
+        files = {name: folder / f"{name}{ending}.png" for name in names}
+        ways.append((files, [name for name in names if not files[name].is_file()]))
+    return min(ways, key=lambda way: len(way[1]))
 
 
 def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tuple[int, int]]:

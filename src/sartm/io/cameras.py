@@ -143,7 +143,8 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
     if not data:
         raise InputError(
             f"{file}: not a FLIR radiometric JPEG, its raw data are missing (edited or sent by a "
-            f"messenger?); use the camera's original, or leave --radiometric out"
+            f"messenger?); use the camera's original, or take the picture's grey levels (predict "
+            f"without --radiometric; unit = 'display' in dataset.toml)"
         )
     try:
         records = _records(data)

@@ -192,9 +192,9 @@ def read_rgb_alone(
         return rgb, as_thermal(np.ascontiguousarray(thermal), path), ""
     found = f"{path}: the 4th channel has {distinct} distinct value{'s' * (distinct != 1)} and is"
     if distinct <= 16:
-        note = f"{found} dropped as transparency; --four-channel yes takes it as thermal"
+        note = f"{found} dropped as transparency; predict --four-channel yes takes it as thermal"
         return rgb, None, note
-    note = f"{found} taken as thermal; --four-channel no drops it"
+    note = f"{found} taken as thermal; predict --four-channel no drops it"
     return rgb, as_thermal(np.ascontiguousarray(thermal), path), note
 
 
@@ -277,7 +277,7 @@ def _one_channel(pixels: Array, path: str | File) -> Array:
         raise InputError(
             f"{path}: the thermal image is in false colour or is a visible image (channels differ "
             f"by up to {largest:g}, {mean:.1f} on average). Export it in grey, or as 16-bit or "
-            f"radiometric TIFF; RGB + thermal in one file is passed as --rgb alone"
+            f"radiometric TIFF; predict takes RGB + thermal in one file as --rgb alone"
         )
     return pixels[..., 1]
 

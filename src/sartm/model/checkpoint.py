@@ -192,7 +192,7 @@ def _read_encoder(
     except InputError as error:
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder}, which is not to be had: "
-            f"{error}\n{_ways_to_encoder(content)}"
+            f"{error}. {_ways_to_encoder(content, folder)}"
         ) from None
     found = {key: value for key, value in weights.tensors.items() if is_encoder(key)}
     digest = hash_encoder(found)
@@ -200,23 +200,26 @@ def _read_encoder(
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder} with SHA-256 "
             f"{facts.encoder_sha256[:16]}..., but that of {source} is {digest[:16]}...; give the "
-            f"file they were trained on with encoder= or --encoder"
+            f"file they were trained on: predict --encoder, or for good {_make_whole(folder)}"
         )
     return found
 
 
-def _ways_to_encoder(content: ModelFile) -> str:
+def _ways_to_encoder(content: ModelFile, folder: Path) -> str:
     """The commands that bring the encoder of adapters."""
     name, size = content.facts.encoder, content.model.size
+    give = f"give its file: predict --encoder, or for good {_make_whole(folder)}"
     if is_hub_id(name):
-        return f"Fetch it with `sartm weights get {name}`, or give its file with --encoder"
+        return f"Fetch it with `sartm weights get {name}`, or {give}"
     ids = [known for known, (_, of) in SAM2_NAMES.items() if of == size]
-    if not ids:
-        return "Give its file with --encoder"
-    return (
-        f"Give its file with --encoder, or if it is SAM 2.1's: `sartm weights get {ids[0]}` and "
-        f"--encoder {ids[0]} (SAM 2's: {ids[1]})"
-    )
+    if ids:
+        give += f". If it is SAM 2.1's, `sartm weights get {ids[0]}` has it (SAM 2's: {ids[1]})"
+    return give[0].upper() + give[1:]
+
+
+def _make_whole(folder: Path) -> str:
+    """The command after which every command can use a model, without an option."""
+    return f"`sartm weights convert {folder} --encoder FILE --full --out DIR`"
 
 
 def read_config(folder: Path) -> ModelFile:
