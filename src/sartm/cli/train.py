@@ -73,7 +73,7 @@ def _describe(result: dict[str, Any], out: Path) -> list[str]:
     """What a run came to: only what was measured, and only files that are there."""
     best, steps = result["best"], f"{result['step']} steps"
     lines = [f"{steps}; nothing was validated"]
-    if best["present"] >= 0:
+    if best is not None:
         found = f"{best['present']:.2f} at step {best['step']}"
         lines = [f"{steps}; best `present` mIoU on validation: {found}"]
     model, page = out / "best", out / "report" / "report.html"

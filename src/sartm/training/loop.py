@@ -71,7 +71,8 @@ def train(
         teacher: of another kind than `config.teacher` can be, which then is its name.
 
     Returns:
-        {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}.
+        {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}; `best` is
+        None where nothing was validated.
 
     Raises:
         InputError: a folder that already holds a run, one to resume that has other settings or
@@ -184,7 +185,7 @@ class _Run:
         accelerator.free_memory()
         return {
             "step": self.step,
-            "best": self.validator.best,
+            "best": self.validator.best if self.validator.best["step"] else None,
             "seconds": self.seconds,
             "finished": self.step >= batches.steps,
             "interrupted": stop.received,
