@@ -128,22 +128,46 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 def swap(new: Path, target: Path) -> None:
-    """Give `new` the name of `target` once it is on disk; at any moment one of both is whole."""
+    """Give `new` the name of `target` once it is on disk; at any moment one of both is whole.
+
+    A kill leaves `target` there, old or new. Where the system cannot let two names change places it
+    may leave the old one hidden: `recover_folder` brings it back.
+    """
     for path in (*new.iterdir(), new):
         _sync(path)
-    old = temporary_beside(target)
-    shutil.rmtree(old, ignore_errors=True)
-    replaces = target.exists()
-    if replaces:
-        target.rename(old)
+    if not target.exists():
+        new.rename(target)
+        _sync(target.parent)
+    elif exchange(new, target):
+        _sync(target.parent)
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        _replace(new, target)
+
+
+def _replace(new: Path, target: Path) -> None:
+    old = temporary_beside(target).with_suffix(_OLD)
+    target.rename(old)
     try:
         new.rename(target)
     except BaseException:  # an interrupt too
-        if replaces:
-            old.rename(target)
+        old.rename(target)
         raise
     _sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Bring back what `swap` had taken away when it was killed; its leftovers go.
+
+    Call it while holding the lock of the folder that `target` is in.
+    """
+    for old in sorted(target.parent.glob(f"{temporary_prefix(target)}*{_OLD}")):
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    remove_leftovers_of(target)
 
 
 def _sync(path: Path) -> None:
@@ -182,6 +206,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 _TEMPORARY = ".sartm-"
+_OLD = ".old"
 _NUMBERS = itertools.count()
 
 

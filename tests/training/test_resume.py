@@ -19,9 +19,11 @@ import torch
 from sartm.cli.main import main
 from sartm.config import to_dict
 from sartm.errors import InputError
+from sartm.files import temporary_beside
+from sartm.model.loading import load
 from sartm.training.loop import Limits, train
 from sartm.training.runs import Checkpoint, latest_checkpoint, write_checkpoint
-from sartm.training.settings import TrainConfig
+from sartm.training.settings import LossConfig, TrainConfig
 from training.runs import (
     assert_same_run,
     child,
@@ -223,11 +225,91 @@ def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(begun, undist
     assert losses(begun) == losses(undisturbed)
 
 
-def test_a_run_without_any_whole_checkpoint_starts_anew(begun, undisturbed, six):
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of a run."""
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("damage", ["no state", "no checkpoints", "only metrics"])
+def test_a_run_without_any_whole_checkpoint_is_not_resumed_over_its_results(begun, six, damage):
     for folder in (begun / "checkpoints").glob("step-*"):
         (folder / "state.json").write_text("[]")
-    train(short(six), begun, limits=Limits(steps=2), resume=True, device="cpu")
-    assert losses(begun) == losses(undisturbed)[:2]
+    if damage != "no state":
+        shutil.rmtree(begun / "checkpoints")
+    if damage == "only metrics":
+        shutil.rmtree(begun / "best")
+    before = contents(begun)
+    with pytest.raises(InputError, match=r"no checkpoint that can be read.*another --out"):
+        train(short(six), begun, limits=Limits(steps=2), resume=True, device="cpu")
+    assert contents(begun) == before
+
+
+def test_fresh_checkpoints_are_kept_whatever_damaged_ones_there_are(begun, undisturbed, six):
+    """The newest two are damaged, by names beyond those that the resumed run writes first."""
+    folder = begun / "checkpoints"
+    for step in (11, 13):
+        shutil.copytree(folder / "step-00000008", folder / f"step-{step:08d}")
+    for step in (8, 11, 13):
+        (folder / f"step-{step:08d}" / "training.safetensors").write_bytes(b"")
+    config = short(six, keep=1, checkpoint_every=3)
+    train(config, begun, resume=True, limits=Limits(steps=7), device="cpu")
+    found = latest_checkpoint(begun)
+    assert found is not None
+    assert found.step == 7
+    train(config, begun, resume=True, device="cpu")
+    assert [path.name for path in folder.iterdir()] == ["step-00000018"]
+    assert losses(begun) == losses(undisturbed)
+
+
+def test_a_start_that_is_refused_blocks_no_other(six, tmp_path):
+    """Refused before the first step, by its data or in it; what is wrong is then put right."""
+    out = tmp_path / "run"
+    with pytest.raises(InputError):
+        train(short(tmp_path / "nothing"), out, device="cpu")
+    assert not out.exists()
+    hot = replace(short(six).optim, lr=1e38, warmup_epochs=0, clip=0.0)
+    with pytest.raises(InputError, match=r"is (nan|inf) at step"):
+        train(short(six, optim=hot, loss=LossConfig(auxiliary=1e30)), out, device="cpu")
+    assert train(short(six), out, limits=Limits(steps=1), device="cpu")["step"] == 1
+    with pytest.raises(InputError, match="already holds a run"):
+        train(short(six), out, device="cpu")
+    (out / "config.json").unlink()
+    with pytest.raises(InputError, match=r"holds best of a run whose config\.json is gone"):
+        train(short(six), out, device="cpu")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_processes_do_not_train_in_one_folder(six, tmp_path, resume):
+    """With workers, who inherit what the first process has open and outlive it for a while."""
+    out = tmp_path / "run"
+    config = short(six, workers=1, optim=replace(short(six).optim, epochs=5000), validate_every=0)
+    process = start(config, out)
+    wait_for_steps(out, 2)
+    with pytest.raises(InputError, match=rf"in use by process {process.pid} "):
+        train(config, out, resume=resume, device="cpu")
+    process.kill()
+    process.join()
+    limits = Limits(steps=len(losses(out)) + 1)
+    train(config, out, resume=True, limits=limits, device="cpu")
+    steps = [line["step"] for line in lines(out)]
+    assert steps == list(range(1, limits.steps + 1))
+
+
+def test_what_a_killed_run_left_is_cleaned_and_a_hidden_model_comes_back(begun, undisturbed, six):
+    """As between the two renames of a system that cannot let names change places."""
+    (begun / "best").rename(temporary_beside(begun / "best").with_suffix(".old"))
+    for left in (begun / "best", begun / "checkpoints" / "step-00000008"):
+        unfinished = temporary_beside(left)
+        unfinished.mkdir()
+        (unfinished / "model.safetensors").write_bytes(b"half")
+    write = temporary_beside(begun / "metrics.jsonl")
+    write.write_bytes(b"half")
+    assert not (begun / "best").exists()
+    train(short(six), begun, resume=True, limits=Limits(steps=8), device="cpu")
+    assert not [path for path in begun.rglob(".sartm*")]
+    assert load(begun / "best").facts.steps == 8
+    train(short(six), begun, resume=True, device="cpu")
+    assert losses(begun) == losses(undisturbed)
 
 
 def test_an_occupied_folder_and_a_resume_of_nothing_are_refused(undisturbed, six, tmp_path):

@@ -25,16 +25,17 @@ from sartm.training.criterion import Criterion, language_ramp
 from sartm.training.failures import explained_failures, peak_memory, require_finite
 from sartm.training.journal import Journal
 from sartm.training.optimizer import learning_rate
-from sartm.training.processes import agree, precision_of
+from sartm.training.processes import agree, hold_run, precision_of
 from sartm.training.runs import (
     Checkpoint,
     latest_checkpoint,
+    set_aside_damaged,
     trim_metrics,
     write_checkpoint,
     writing,
 )
 from sartm.training.settings import OptimConfig, TrainConfig
-from sartm.training.start import Setup, prepare_run
+from sartm.training.start import Setup, prepare_run, write_config
 from sartm.training.teaching import Teacher
 from sartm.training.validation import Validator
 
@@ -75,17 +76,21 @@ def train(
         None where nothing was validated.
 
     Raises:
-        InputError: a folder that already holds a run, one to resume that has other settings or
-            other training pairs, no usable data, a loss that is not finite, a file that cannot be
-            written, a data worker that died, too little memory.
+        InputError: a folder that already holds a run, or in which another process trains; one to
+            resume that has other settings, other training pairs or no checkpoint to go on from; no
+            usable data, a loss that is not finite, a file that cannot be written, a data worker
+            that died, too little memory.
     """
-    with _StopSignal() as stop:
+    with _StopSignal() as stop, hold_run(out):
         checkpoint = latest_checkpoint(out) if resume else None
         setup = prepare_run(
             config, out, checkpoint,
             resume=resume, device=device, command=command, teacher=teacher,
         )  # fmt: skip
-        return _Run(setup, checkpoint).loop(limits, stop)
+        run = _Run(setup, checkpoint)
+        if checkpoint is None:
+            run.begin(config)
+        return run.loop(limits, stop)
 
 
 class _StopSignal:
@@ -131,6 +136,16 @@ class _Run:
         if main:
             with writing(f"metrics.jsonl of {setup.out}"):
                 trim_metrics(setup.out / "metrics.jsonl", self.step)
+                set_aside_damaged(setup.out, self.step)
+
+    def begin(self, config: TrainConfig) -> None:
+        """Save step 0 and then the configuration: a run that is there can always be resumed."""
+        main, out = self.setup.accelerator.is_main_process, self.setup.out
+        if main:
+            (out / "config.json").unlink(missing_ok=True)  # of a run that never took a step
+        self._save()
+        if main:
+            write_config(out, config)
 
     def loop(self, limits: Limits, stop: _StopSignal) -> dict[str, Any]:
         """All steps that are left, or up to a limit; the result of `train`."""

@@ -1,5 +1,10 @@
 """Device and number format of a run, and what its processes tell each other."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -7,6 +12,23 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
 from sartm.inference.devices import Precision, choose_device, fast_precision
+from sartm.outputs import lock_folder
+from sartm.training.runs import recover_run
+
+
+@contextmanager
+def hold_run(out: Path) -> Iterator[None]:
+    """Keep a run's folder to this training, cleaned of what a killed one left.
+
+    Of several processes the first one does so, before there is an accelerator that tells them
+    apart; `accelerate launch` and torchrun number them in the environment.
+    """
+    if int(os.environ.get("RANK", 0)):
+        yield
+        return
+    with lock_folder(out):
+        recover_run(out)
+        yield
 
 
 def make_accelerator(precision: str, device: str) -> Accelerator:
