@@ -29,15 +29,20 @@ class Checkpoint:
 
 
 @contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Turn an OSError of writing `what`, such as a full disk, into an InputError with a remedy."""
+def writing(what: str, begins: bool = False) -> Iterator[None]:
+    """Turn an OSError of writing `what`, such as a full disk, into an InputError with a remedy.
+
+    `begins`: nothing of the run is there yet.
+    """
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"cannot write {what}: {error.strerror}. The last good checkpoint is kept; make room "
-            f"and continue with --resume"
-        ) from None
+        remedy = (
+            "Make room, or choose another --out"
+            if begins
+            else "The last good checkpoint is kept; make room and continue with --resume"
+        )
+        raise InputError(f"cannot write {what}: {error.strerror}. {remedy}") from None
 
 
 def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -53,7 +58,10 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "step": checkpoint.step,
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    with writing(f"checkpoint {target}"), replacing_folder(target) as unfinished:
+    with (
+        writing(f"checkpoint {target}", not checkpoint.step),
+        replacing_folder(target) as unfinished,
+    ):
         write_atomic(unfinished / "training.safetensors", data)
         write_atomic(unfinished / "state.json", json.dumps(state, indent=1).encode())
     older = [path for path in sorted(folder.glob("step-*")) if path.name < target.name]

@@ -216,7 +216,7 @@ def check_folder(out: Path, config: TrainConfig, resume: bool, restored: bool) -
 
 def write_config(out: Path, config: TrainConfig) -> None:
     """Make a folder that of a run: from now on it can be resumed, and not begun again."""
-    with writing(f"config.json of {out}"):
+    with writing(f"config.json of {out}", begins=True):
         data = json.dumps(to_dict(config), indent=1).encode()
         write_atomic(out / "config.json", data, durable=True)
 
