@@ -68,6 +68,7 @@ evaluation.robustness
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
+training.workers
 training.teaching training.batches training.processes training.recompute
 training.failures
 training.start

@@ -6,7 +6,6 @@ Everything here follows from the data set, the configuration and the seed; no mo
 import hashlib
 import logging
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -20,8 +19,9 @@ from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
-from sartm.training.augmentation import TrainingItem, TrainingSet, collate
+from sartm.training.augmentation import TrainingItem, TrainingSet
 from sartm.training.settings import OptimConfig, TrainConfig
+from sartm.training.workers import leave_group, pack, usable_workers
 
 log = logging.getLogger("sartm")
 
@@ -272,17 +272,11 @@ def make_loader(
     return DataLoader(
         _Joined([TrainingSet(part, rule, augmentation, seed) for part in splits.seen()]),
         batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=config.workers,
-        worker_init_fn=_leave_group,
+        collate_fn=pack,
+        num_workers=usable_workers(config.workers),
+        worker_init_fn=leave_group,
         generator=torch.Generator().manual_seed(config.seed),  # not the model's
     )
-
-
-def _leave_group(worker: int) -> None:
-    """Ctrl-C or a scheduler's signal to the group must not end a data worker before the parent."""
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
 
 
 def fingerprint(splits: Splits) -> str:

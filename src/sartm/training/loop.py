@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from sartm.training.settings import OptimConfig, TrainConfig
 from sartm.training.start import Setup, prepare_run, write_config
 from sartm.training.teaching import Teacher
 from sartm.training.validation import Validator
+from sartm.training.workers import Stream
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,27 @@ def train(
             that died, too little memory.
     """
     with _StopSignal() as stop, hold_run(out):
-        checkpoint = latest_checkpoint(out) if resume else None
-        setup = prepare_run(
-            config, out, checkpoint,
-            resume=resume, device=device, command=command, teacher=teacher,
-        )  # fmt: skip
+        with stop.breaks_off():
+            checkpoint = latest_checkpoint(out) if resume else None
+            setup = prepare_run(
+                config, out, checkpoint,
+                resume=resume, device=device, command=command, teacher=teacher,
+            )  # fmt: skip
         run = _Run(setup, checkpoint)
         if checkpoint is None:
             run.begin(config)
         return run.loop(limits, stop)
 
 
+class _Stopped(KeyboardInterrupt):
+    """Told to stop where nothing is under way that could be lost."""
+
+
 class _StopSignal:
     """Notes SIGTERM and Ctrl-C, so that the step under way ends and is saved."""
 
     def __init__(self) -> None:
-        self.received = False
+        self.received = self.idle = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "_StopSignal":
@@ -112,10 +118,23 @@ class _StopSignal:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def breaks_off(self) -> Iterator[None]:
+        """What stands under it is broken off by the signal, or not begun after it."""
+        self.idle = True
+        try:
+            if self.received:
+                raise _Stopped
+            yield
+        finally:
+            self.idle = False
+
     def _note(self, *_: object) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = True
+        if self.idle:
+            raise _Stopped
 
 
 class _Run:
@@ -161,22 +180,21 @@ class _Run:
         end = min(batches.steps, limits.steps or batches.steps)
         stopped = self.pending and not self._validate(stop)
         model.train()
-        with Meter("train", end, "steps", done=self.step) as meter:
-            stream = iter(loader)
+        # of several processes one that breaks off alone would leave the others waiting for it
+        waiting = stop.breaks_off if accelerator.num_processes == 1 else nullcontext
+        with (
+            Meter("train", end, "steps", done=self.step) as meter,
+            Stream(loader, waiting) as stream,
+        ):
             while self.step < end and not stopped:
                 rate = learning_rate(self.step, per_epoch, optim)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
-                language = language_ramp(self.step / per_epoch, config.loss.language_start)
-                with explained_failures(self.step, config):
-                    terms = train_step(
-                        model, parts.criterion, stream, optimizer, accelerator, optim, language,
-                        setup.teacher,
-                    )  # fmt: skip
-                    require_finite(
-                        terms, self.step, accelerator.scaler is not None, setup.splits, config,
-                        accelerator.num_processes,
-                    )  # fmt: skip
+                try:
+                    terms = self._take_step(model, optimizer, stream)
+                except _Stopped:
+                    self._save()
+                    break
                 self.step += 1
                 self.seconds = before + time.monotonic() - begun
                 if parts.average is not None:
@@ -205,6 +223,23 @@ class _Run:
             "finished": self.step >= batches.steps,
             "interrupted": stop.received,
         }
+
+    def _take_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, stream: Iterator[Batch]
+    ) -> dict[str, float]:
+        setup, config = self.setup, self.setup.config
+        epoch = self.step / setup.batches.steps_per_epoch
+        language = language_ramp(epoch, config.loss.language_start)
+        with explained_failures(self.step, config):
+            terms = train_step(
+                model, setup.parts.criterion, stream, optimizer, setup.accelerator, config.optim,
+                language, setup.teacher,
+            )  # fmt: skip
+            require_finite(
+                terms, self.step, setup.accelerator.scaler is not None, setup.splits, config,
+                setup.accelerator.num_processes,
+            )  # fmt: skip
+        return terms
 
     def _validate(self, stop: _StopSignal) -> bool:
         return self.validator.validate(self.step, self.seconds, lambda: stop.received)
