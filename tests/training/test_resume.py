@@ -9,12 +9,17 @@ import random
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+import sartm.training.start
 
 from sartm.cli.main import main
 from sartm.config import to_dict
@@ -350,3 +355,47 @@ def test_resume_refuses_another_training_split(begun, six, tmp_path):
     (data / "train.txt").write_text("000\n001\n002\n003\n004\n")
     with pytest.raises(InputError, match=r"lists other pairs \(5 now\)"):
         train(short(data), begun, resume=True, device="cpu")
+
+
+def with_scaler(make: Callable[..., Accelerator], scale: float) -> Callable[..., Accelerator]:
+    """An accelerator on the CPU with the loss scaler that fp16 has on a GPU."""
+
+    def call(*arguments: Any) -> Accelerator:
+        accelerator = make(*arguments)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+        return accelerator
+
+    return call
+
+
+def test_the_scaler_is_restored_and_skipped_steps_leave_no_trace(six, tmp_path, monkeypatch):
+    """The first scale overflows: steps are skipped until it has been halved often enough."""
+    out, config, make = tmp_path / "run", short(six), sartm.training.start.make_accelerator
+    monkeypatch.setattr(sartm.training.start, "make_accelerator", with_scaler(make, 2.0**127))
+    train(config, out, limits=Limits(steps=2), device="cpu")
+    first, second = (checkpoint_at(out, step) for step in (0, 2))
+    assert first.state["scaler"]["scale"] == 2.0**127
+    assert second.state["scaler"]["scale"] == 2.0**125
+    for name, tensor in first.tensors.items():
+        if name != "rng":
+            assert torch.equal(tensor, second.tensors[name]), name
+    monkeypatch.setattr(sartm.training.start, "make_accelerator", with_scaler(make, 1.0))
+    train(config, out, limits=Limits(steps=4), resume=True, device="cpu")
+    assert checkpoint_at(out, 4).state["scaler"]["scale"] == 2.0**123
+
+
+def checkpoint_at(run: Path, step: int) -> Checkpoint:
+    """A checkpoint by its step."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    state = json.loads((folder / "state.json").read_text())
+    return Checkpoint(step, load_file(folder / "training.safetensors"), state)
+
+
+def test_another_recipe_is_not_resumed_in_silence(begun, six, capsys):
+    words = ["--data", str(six), "--out", str(begun), "--resume", "--device", "cpu"]
+    before = contents(begun)
+    assert main(["train", "mfnet", *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds a run of test, which mfnet cannot continue" in said
+    assert contents(begun) == before
+    assert main(["train", str(begun), *words, "--max-steps", "9"]) == 0

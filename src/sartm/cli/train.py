@@ -50,7 +50,14 @@ def train(
         raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
     if seed is not None and not 0 <= seed < 2**32:
         raise InputError(f"--seed is {seed}; give 0 to {2**32 - 1}")
-    config = load_recipe(str(out) if resume and (out / "config.json").exists() else recipe)
+    config = load_recipe(recipe)
+    if resume and (out / "config.json").exists():
+        named, config = config.recipe, load_recipe(str(out))
+        if named != config.recipe:
+            raise InputError(
+                f"{out} holds a run of {config.recipe}, which {named} cannot continue: sartm train "
+                f"{config.recipe} --resume, or choose another --out for {named}"
+            )
     values = {
         "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
         "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,

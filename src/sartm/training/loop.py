@@ -197,7 +197,7 @@ class _Run:
                     break
                 self.step += 1
                 self.seconds = before + time.monotonic() - begun
-                if parts.average is not None:
+                if parts.average is not None and not accelerator.optimizer_step_was_skipped:
                     parts.average.update_parameters(parts.model)
                 known = {"step": self.step, "epoch": self.step / per_epoch, "lr": rate}
                 self.journal.write(known | terms, self.seconds)
@@ -272,7 +272,10 @@ class _Run:
                 "pending": self.pending,
                 "taught": setup.teacher is not None,
                 "pairs": fingerprint(setup.splits),
+                "text": None if setup.table is None else to_dict(setup.table),
             }
+            if setup.accelerator.scaler is not None:
+                state["scaler"] = setup.accelerator.scaler.state_dict()
             checkpoint = Checkpoint(self.step, tensors, state)
             write_checkpoint(setup.out, checkpoint, setup.config.keep)
         setup.accelerator.wait_for_everyone()
@@ -313,7 +316,8 @@ def train_step(
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    criterion.remember()
+    # a gradient that overflows in fp16 takes its step back, and what was seen in it too
+    criterion.remember(skipped=accelerator.optimizer_step_was_skipped)
     return {name: value / config.accumulate for name, value in sums.items()} | {"norm": float(norm)}
 
 

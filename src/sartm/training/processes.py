@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
+from sartm.errors import InputError
 from sartm.inference.devices import Precision, choose_device, fast_precision
 from sartm.outputs import lock_folder
 from sartm.training.runs import recover_run
@@ -38,6 +39,8 @@ def make_accelerator(precision: str, device: str) -> Accelerator:
         torch.cuda.set_device(chosen)
     if precision == "auto":
         precision = fast_precision(chosen.type)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise InputError("fp16 is trained on a GPU only; use --precision bf16 or fp32 on a CPU")
     # its state outlives a run; a second one in this process may want another precision
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     return Accelerator(

@@ -90,15 +90,14 @@ def mini(classes: Classes = MFNET) -> TrainConfig:
 
 
 def _paper(name: str, classes: Classes, crop: int) -> TrainConfig:
-    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4; CMKD at the released
-    temperature, since a sharper one costs (docs/decisions/0009)."""
+    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4."""
     return TrainConfig(
         recipe=name,
         model=ModelConfig(
             classes=classes, size="base_plus", fusion=FusionConfig(crop=(crop, crop))
         ),
         optim=OptimConfig(),
-        loss=LossConfig(tau=1.0),
+        loss=LossConfig(),
         augmentation=AugmentationConfig(crop=(crop, crop)),
         encoder="facebook/sam2-hiera-base-plus",
     )

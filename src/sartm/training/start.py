@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from sartm.config import to_dict
+from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.scoring import was_seen
@@ -135,7 +137,8 @@ def prepare_run(
     statistics = measure(splits.train, config)
     config = resolve_config(config, splits.train, statistics)
     source, config = open_start(config, splits, accelerator.is_main_process)
-    table = text_similarity(config.model.classes, config.text_encoder or None)
+    known = list(_known_tables(state, source))
+    table = text_similarity(config.model.classes, config.text_encoder or None, known)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
     parts = build_parts(config, table, statistics, accelerator, source)
@@ -150,11 +153,21 @@ def prepare_run(
                 f"teacher"
             )
         restore(parts, checkpoint, out)
+        if accelerator.scaler is not None and "scaler" in state:
+            accelerator.scaler.load_state_dict(state["scaler"])
     step = 0 if checkpoint is None else checkpoint.step
     batches = make_batches(splits, config, accelerator.num_processes, step)
     return Setup(
         config, out, accelerator, parts, splits, table, batches, command, teacher, taught_by
     )
+
+
+def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextTable]:
+    """How alike words are by the checkpoint, then by the model that is started from."""
+    if state.get("text"):
+        yield from_dict(TextTable, state["text"], "the checkpoint's text table")
+    if source is not None and source.facts is not None and source.facts.text:
+        yield from_dict(TextTable, source.facts.text, "the text table of the model to start from")
 
 
 def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
