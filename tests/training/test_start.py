@@ -1,5 +1,6 @@
 """Starting from a model: what it gives, and what is said of it."""
 
+import json
 import logging
 import shutil
 from dataclasses import replace
@@ -162,10 +163,9 @@ TABLE = TextTable(
 def odd_names(six, tmp_path) -> Path:
     """Four classes with names that no table of the package holds."""
     data = shutil.copytree(six, tmp_path / "odd")
-    listed = ", ".join(f'"{name}"' for name in WORDS.names)
-    text = (data / "dataset.toml").read_text() if (data / "dataset.toml").exists() else ""
-    assert "names" not in text
-    (data / "dataset.toml").write_text(f"{text}\n[classes]\nnames = [{listed}]\n")
+    text = (data / "dataset.toml").read_text()
+    text = text.replace(json.dumps(MFNET.names), json.dumps(WORDS.names))
+    (data / "dataset.toml").write_text(text.replace(f"prompts = {json.dumps(MFNET.prompts)}\n", ""))
     for path in (data / "label").iterdir():
         label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(path), label % 4)

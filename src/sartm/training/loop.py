@@ -25,7 +25,7 @@ from sartm.training.criterion import Criterion, language_ramp
 from sartm.training.failures import explained_failures, peak_memory, require_finite
 from sartm.training.journal import Journal
 from sartm.training.optimizer import learning_rate
-from sartm.training.processes import agree, hold_run, precision_of
+from sartm.training.processes import agree, hold_run, loss_scale, precision_of
 from sartm.training.runs import (
     Checkpoint,
     latest_checkpoint,
@@ -197,8 +197,6 @@ class _Run:
                     break
                 self.step += 1
                 self.seconds = before + time.monotonic() - begun
-                if parts.average is not None and not accelerator.optimizer_step_was_skipped:
-                    parts.average.update_parameters(parts.model)
                 known = {"step": self.step, "epoch": self.step / per_epoch, "lr": rate}
                 self.journal.write(known | terms, self.seconds)
                 pairs = meter.rate() * batches.per_step * batches.batch_size
@@ -230,6 +228,7 @@ class _Run:
         setup, config = self.setup, self.setup.config
         epoch = self.step / setup.batches.steps_per_epoch
         language = language_ramp(epoch, config.loss.language_start)
+        scale, average = loss_scale(setup.accelerator), setup.parts.average
         with explained_failures(self.step, config):
             terms = train_step(
                 model, setup.parts.criterion, stream, optimizer, setup.accelerator, config.optim,
@@ -239,6 +238,8 @@ class _Run:
                 terms, self.step, setup.accelerator.scaler is not None, setup.splits, config,
                 setup.accelerator.num_processes,
             )  # fmt: skip
+        if average is not None and loss_scale(setup.accelerator) >= scale:  # no skipped step
+            average.update_parameters(setup.parts.model)
         return terms
 
     def _validate(self, stop: _StopSignal) -> bool:
@@ -314,10 +315,10 @@ def train_step(
             sums[name] = sums.get(name, 0.0) + value
     clip = config.clip or math.inf
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
+    scale = loss_scale(accelerator)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    # a gradient that overflows in fp16 takes its step back, and what was seen in it too
-    criterion.remember(skipped=accelerator.optimizer_step_was_skipped)
+    criterion.remember(skipped=loss_scale(accelerator) < scale)
     return {name: value / config.accumulate for name, value in sums.items()} | {"norm": float(norm)}
 
 

@@ -56,6 +56,14 @@ def precision_of(accelerator: Accelerator) -> Precision:
     return names[accelerator.mixed_precision]
 
 
+def loss_scale(accelerator: Accelerator) -> float:
+    """What fp16 multiplies the loss by; it falls exactly when a step was skipped.
+
+    accelerate's own flag stays False with a fused optimizer, which skips within its kernel.
+    """
+    return 1.0 if accelerator.scaler is None else float(accelerator.scaler.get_scale())
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Sum with gradient, so that a loss of global means has the global gradient."""
     summed: Tensor = all_reduce(tensor)
