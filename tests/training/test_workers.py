@@ -74,7 +74,7 @@ def test_without_semaphores_there_are_no_workers(monkeypatch, caplog):
     assert usable_workers(0) == 0
     assert not caplog.text
     assert usable_workers(3) == 0
-    assert "--shm-size" in caplog.text
+    assert "shm-size" in caplog.text
 
 
 def children(process: int) -> list[int]:

@@ -31,7 +31,7 @@ def usable_workers(wanted: int) -> int:
     except OSError as error:
         log.warning(
             "no data workers: there is no shared memory for them (%s). Batches are read by the "
-            "training process; in Docker give --shm-size=1g",
+            "training process; in Docker raise shm-size",
             error.strerror,
         )
         return 0
