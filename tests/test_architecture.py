@@ -12,7 +12,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 # From the ground up. A file imports only what stands on a line above its own: no circle can be.
 FLOORS = """
-errors progress
+terminal errors
+progress
 classes files
 outputs
 config
@@ -25,7 +26,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate
-data.listing
+data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
 scenes.canvas
@@ -67,6 +68,7 @@ evaluation.robustness
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
+training.workers
 training.teaching training.batches training.processes training.recompute
 training.failures
 training.start
@@ -84,6 +86,7 @@ app.schema app.guard app.annotation
 app.encoding
 app.routes
 app.server
+cli.printing
 cli.options
 cli.predict cli.train cli.evaluate cli.data cli.weights cli.serve
 cli.main

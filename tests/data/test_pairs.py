@@ -52,7 +52,7 @@ def test_a_pair_of_two_sizes_is_refused_with_both_remedies_or_fitted(tmp_path):
     draw_layouts.save(tmp_path / "thermal.png", half)
     pair = Pair("street", rgb, tmp_path / "thermal.png")
     with pytest.raises(
-        InputError, match=r"'street'.*8x12.*4x6.*--resize-thermal.*sartm data align"
+        InputError, match=r"'street'.*8x12.*4x6.*sartm data align.*--calibration FILE"
     ):
         read_pair(pair)
     thermal = read_pair(pair, resize_thermal=True).thermal
@@ -281,7 +281,7 @@ def test_no_input_and_nothing_found_are_refused(tmp_path):
     with pytest.raises(InputError, match="no input"):
         find_pairs(None, None)
     for source in (tmp_path, tmp_path / "*.png"):
-        with pytest.raises(InputError, match=re.escape(f"--rgb {source}: no images found")):
+        with pytest.raises(InputError, match=re.escape(f"RGB {source}: no images found")):
             find_pairs(source, None)
     with pytest.raises(InputError, match="no such file or folder"):
         find_pairs(None, tmp_path / "none")

@@ -61,7 +61,9 @@ def celsius(tmp_path: Path) -> Path:
     for name, warmer in (("a", 0.0), ("b", 6.0)):
         noise = np.random.default_rng(3).integers(0, 256, (48, 64, 3), np.uint8)
         cv2.imwrite(str(root / "rgb" / f"{name}.png"), noise)
-        cv2.imwrite(str(root / "labels" / f"{name}.png"), np.zeros((48, 64), np.uint8))
+        label = np.zeros((48, 64), np.uint8)
+        label[10:20, 10:20] = 1
+        cv2.imwrite(str(root / "labels" / f"{name}.png"), label)
         write_flir(root / "thermal" / f"{name}.jpg", counts_of(field() + warmer))
     (root / "train.txt").write_text("a\nb\n")
     (root / "dataset.toml").write_text(

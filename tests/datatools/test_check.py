@@ -280,7 +280,9 @@ def test_a_shift_between_the_cameras_is_measured_and_warned_about(tmp_path):
         moved = np.roll(thermal, (-4, 9), (0, 1))
         draw_layouts.save(tmp_path / "rgb" / f"{name}.png", rgb)
         draw_layouts.save(tmp_path / "thermal" / f"{name}.png", moved)
-        draw_layouts.save(tmp_path / "labels" / f"{name}.png", np.zeros(rgb.shape[:2], np.uint8))
+        label = np.zeros(rgb.shape[:2], np.uint8)
+        label[:9] = 1
+        draw_layouts.save(tmp_path / "labels" / f"{name}.png", label)
     check = check_dataset(tmp_path)
     assert check.offset is not None
     assert abs(check.offset.dx + 9) < 1.5

@@ -149,7 +149,7 @@ def test_memory_that_runs_out_is_said_with_the_remedy():
 
     predictor.network = too_many
     samples = [draw_sample(64, 96, seed=seed) for seed in range(3)]
-    with pytest.raises(InputError, match=r"3 pairs of 64x96; lower --batch-size"):
+    with pytest.raises(InputError, match=r"3 pairs of 64x96; lower the batch size"):
         predictor.predict_batch(samples)
     answers = label_ahead(predictor, samples, lambda sample: sample, predictor.predict_batch)
     assert [labelled()[1].labels.shape for _, labelled in answers] == 3 * [(64, 96)]

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sartm.errors import InputError
 from sartm.model.sartm import Output
@@ -567,7 +568,7 @@ def test_prototypes_and_language_come_in_after_their_start():
     "wrong", [{"ohem": 1.5}, {"lovasz": -1.0}, {"language_start": -2.0}, {"language": -0.1}]
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(InputError, match=f"loss.{next(iter(wrong))}"):
+    with pytest.raises(InputError, match=f"LossConfig.{next(iter(wrong))} is"):
         LossConfig(**wrong)
 
 
@@ -594,7 +595,7 @@ def test_per_modality_distillation_takes_each_modality_s_own_prototypes_where_it
     for features, has in ((output.rgb, has_rgb), (output.thermal, has_thermal)):
         p, _ = slow_prototypes(features[has], label[has], 255)
         p = p[there]
-        expected = expected + slow_cmkd(p, t[:3, :3], p.mean(0), 0.1, False)
+        expected = expected + slow_cmkd(p, t[:3, :3], p.mean(0), LossConfig().tau, False)
     close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -612,3 +613,60 @@ def test_cmkd_does_not_drown_the_rest_where_classes_are_not_told_apart() -> None
         assert gradient.abs().sum() > 0
         sizes[apart] = float(gradient.norm())
     assert sizes[1e-4] < 100 * sizes[1.0]
+
+
+@pytest.mark.parametrize("tau", [0.1, 1.0])
+def test_cmkd_is_the_same_under_autocast(tau):
+    """As training calls it in bf16: value and gradient of float32, to the last bit."""
+    draw_ = torch.Generator().manual_seed(3)
+    p, relations = torch.randn(6, 32, generator=draw_) + 2, torch.rand(6, 6, generator=draw_)
+    found = []
+    for enabled in (False, True):
+        leaf = p.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = cmkd(leaf, relations, leaf.detach().mean(0), tau, False)
+        value.backward()
+        found.append((value.detach(), leaf.grad))
+    assert found[1][0].dtype == torch.float32
+    assert found[0][0] > 0
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_temperature_that_costs_nothing_is_the_default():
+    assert LossConfig().tau == 1.0
+
+
+class NoDoubles(TorchDispatchMode):
+    """As on Apple's MPS, where a tensor of float64 is an error."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for part in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(part, Tensor) and part.dtype == torch.float64:
+                raise TypeError("float64 is not supported")
+        return result
+
+
+def test_no_loss_needs_float64():
+    output = draw(LABEL)
+    output.logits.requires_grad_()
+    loss = criterion(LossConfig(ohem=0.4, lovasz=1.0, per_modality=True, class_weights="none"))
+    with NoDoubles():
+        total = loss(output, LABEL)["total"]
+        total.backward()
+        loss.remember()
+    assert torch.isfinite(total)
+
+
+def test_what_a_skipped_step_has_seen_is_forgotten():
+    loss = criterion()
+    loss(draw(LABEL), LABEL)
+    loss.remember(skipped=True)
+    assert not loss.seen.any()
+    assert not loss.memory.any()
+    loss.remember()
+    assert not loss.seen.any()
+    loss(draw(LABEL), LABEL)
+    loss.remember()
+    assert loss.seen.any()

@@ -62,7 +62,6 @@ def test_weight_decay_is_for_weights_and_adapters_not_for_biases_and_norms(tiny_
     assert [name for name in norms if name in decayed] == []
 
 
-@pytest.mark.xfail(strict=True, reason="decay goes by dimensions; stacked biases have three")
 def test_weight_decay_is_not_for_the_stacked_biases_of_the_hypernetworks(tiny_model):
     stacked = "sam_mask_decoder.output_hypernetworks_mlps.bias"
     assert [name for name in decayed_names(tiny_model) if name.startswith(stacked)] == []

@@ -9,19 +9,25 @@ import random
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
 
+import sartm.training.start
 from sartm.cli.main import main
 from sartm.config import to_dict
 from sartm.errors import InputError
+from sartm.files import temporary_beside
+from sartm.model.loading import load
 from sartm.training.loop import Limits, train
 from sartm.training.runs import Checkpoint, latest_checkpoint, write_checkpoint
-from sartm.training.settings import TrainConfig
+from sartm.training.settings import LossConfig, TrainConfig
 from training.runs import (
     assert_same_run,
     child,
@@ -186,7 +192,7 @@ def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(undisturbed, s
     process.start()
     process.join(60)
     result = json.loads((out / "result.json").read_text())
-    assert (result["step"], result["interrupted"], result["best"]["step"]) == (9, True, 0)
+    assert (result["step"], result["interrupted"], result["best"]) == (9, True, None)
     assert not any("val" in line for line in lines(out))
     assert train(short(data), out, resume=True, device="cpu")["finished"]
     assert_same_run(out, undisturbed)
@@ -223,11 +229,91 @@ def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(begun, undist
     assert losses(begun) == losses(undisturbed)
 
 
-def test_a_run_without_any_whole_checkpoint_starts_anew(begun, undisturbed, six):
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of a run."""
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("damage", ["no state", "no checkpoints", "only metrics"])
+def test_a_run_without_any_whole_checkpoint_is_not_resumed_over_its_results(begun, six, damage):
     for folder in (begun / "checkpoints").glob("step-*"):
         (folder / "state.json").write_text("[]")
-    train(short(six), begun, limits=Limits(steps=2), resume=True, device="cpu")
-    assert losses(begun) == losses(undisturbed)[:2]
+    if damage != "no state":
+        shutil.rmtree(begun / "checkpoints")
+    if damage == "only metrics":
+        shutil.rmtree(begun / "best")
+    before = contents(begun)
+    with pytest.raises(InputError, match=r"no checkpoint that can be read.*another --out"):
+        train(short(six), begun, limits=Limits(steps=2), resume=True, device="cpu")
+    assert contents(begun) == before
+
+
+def test_fresh_checkpoints_are_kept_whatever_damaged_ones_there_are(begun, undisturbed, six):
+    """The newest two are damaged, by names beyond those that the resumed run writes first."""
+    folder = begun / "checkpoints"
+    for step in (11, 13):
+        shutil.copytree(folder / "step-00000008", folder / f"step-{step:08d}")
+    for step in (8, 11, 13):
+        (folder / f"step-{step:08d}" / "training.safetensors").write_bytes(b"")
+    config = short(six, keep=1, checkpoint_every=3)
+    train(config, begun, resume=True, limits=Limits(steps=7), device="cpu")
+    found = latest_checkpoint(begun)
+    assert found is not None
+    assert found.step == 7
+    train(config, begun, resume=True, device="cpu")
+    assert [path.name for path in folder.iterdir()] == ["step-00000018"]
+    assert losses(begun) == losses(undisturbed)
+
+
+def test_a_start_that_is_refused_blocks_no_other(six, tmp_path):
+    """Refused before the first step, by its data or in it; what is wrong is then put right."""
+    out = tmp_path / "run"
+    with pytest.raises(InputError):
+        train(short(tmp_path / "nothing"), out, device="cpu")
+    assert not out.exists()
+    hot = replace(short(six).optim, lr=1e38, warmup_epochs=0, clip=0.0)
+    with pytest.raises(InputError, match=r"is (nan|inf) at step"):
+        train(short(six, optim=hot, loss=LossConfig(auxiliary=1e30)), out, device="cpu")
+    assert train(short(six), out, limits=Limits(steps=1), device="cpu")["step"] == 1
+    with pytest.raises(InputError, match="already holds a run"):
+        train(short(six), out, device="cpu")
+    (out / "config.json").unlink()
+    with pytest.raises(InputError, match=r"holds best of a run whose config\.json is gone"):
+        train(short(six), out, device="cpu")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_processes_do_not_train_in_one_folder(six, tmp_path, resume):
+    """With workers, who inherit what the first process has open and outlive it for a while."""
+    out = tmp_path / "run"
+    config = short(six, workers=1, optim=replace(short(six).optim, epochs=5000), validate_every=0)
+    process = start(config, out)
+    wait_for_steps(out, 2)
+    with pytest.raises(InputError, match=rf"in use by process {process.pid} "):
+        train(config, out, resume=resume, device="cpu")
+    process.kill()
+    process.join()
+    limits = Limits(steps=len(losses(out)) + 1)
+    train(config, out, resume=True, limits=limits, device="cpu")
+    steps = [line["step"] for line in lines(out)]
+    assert steps == list(range(1, limits.steps + 1))
+
+
+def test_what_a_killed_run_left_is_cleaned_and_a_hidden_model_comes_back(begun, undisturbed, six):
+    """As between the two renames of a system that cannot let names change places."""
+    (begun / "best").rename(temporary_beside(begun / "best").with_suffix(".old"))
+    for left in (begun / "best", begun / "checkpoints" / "step-00000008"):
+        unfinished = temporary_beside(left)
+        unfinished.mkdir()
+        (unfinished / "model.safetensors").write_bytes(b"half")
+    write = temporary_beside(begun / "metrics.jsonl")
+    write.write_bytes(b"half")
+    assert not (begun / "best").exists()
+    train(short(six), begun, resume=True, limits=Limits(steps=8), device="cpu")
+    assert not [path for path in begun.rglob(".sartm*")]
+    assert load(begun / "best").facts.steps == 8
+    train(short(six), begun, resume=True, device="cpu")
+    assert losses(begun) == losses(undisturbed)
 
 
 def test_an_occupied_folder_and_a_resume_of_nothing_are_refused(undisturbed, six, tmp_path):
@@ -268,3 +354,48 @@ def test_resume_refuses_another_training_split(begun, six, tmp_path):
     (data / "train.txt").write_text("000\n001\n002\n003\n004\n")
     with pytest.raises(InputError, match=r"lists other pairs \(5 now\)"):
         train(short(data), begun, resume=True, device="cpu")
+
+
+def with_scaler(make: Callable[..., Accelerator], scale: float) -> Callable[..., Accelerator]:
+    """An accelerator on the CPU with the loss scaler that fp16 has on a GPU."""
+
+    def call(*arguments: Any) -> Accelerator:
+        accelerator = make(*arguments)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
+        return accelerator
+
+    return call
+
+
+def test_the_scaler_is_restored_and_skipped_steps_leave_no_trace(six, tmp_path, monkeypatch):
+    """The first scale overflows: steps are skipped until it has been halved often enough."""
+    config = short(six, optim=replace(short(six).optim, clip=0.0))
+    out, make = tmp_path / "run", sartm.training.start.make_accelerator
+    monkeypatch.setattr(sartm.training.start, "make_accelerator", with_scaler(make, 2.0**127))
+    train(config, out, limits=Limits(steps=2), device="cpu")
+    first, second = (checkpoint_at(out, step) for step in (0, 2))
+    assert first.state["scaler"]["scale"] == 2.0**127
+    assert second.state["scaler"]["scale"] == 2.0**125
+    for name, tensor in first.tensors.items():
+        if name != "rng":
+            assert torch.equal(tensor, second.tensors[name]), name
+    monkeypatch.setattr(sartm.training.start, "make_accelerator", with_scaler(make, 1.0))
+    train(config, out, limits=Limits(steps=4), resume=True, device="cpu")
+    assert checkpoint_at(out, 4).state["scaler"]["scale"] == 2.0**123
+
+
+def checkpoint_at(run: Path, step: int) -> Checkpoint:
+    """A checkpoint by its step."""
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    state = json.loads((folder / "state.json").read_text())
+    return Checkpoint(step, load_file(folder / "training.safetensors"), state)
+
+
+def test_another_recipe_is_not_resumed_in_silence(begun, six, capsys):
+    words = ["--data", str(six), "--out", str(begun), "--resume", "--device", "cpu"]
+    before = contents(begun)
+    assert main(["train", "mfnet", *words]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds a run of test, which mfnet cannot continue" in said
+    assert contents(begun) == before
+    assert main(["train", str(begun), *words, "--max-steps", "9"]) == 0

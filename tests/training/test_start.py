@@ -1,8 +1,12 @@
 """Starting from a model: what it gives, and what is said of it."""
 
+import json
 import logging
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,12 +15,14 @@ from draw_training import SIZE, draw_scene
 from safetensors.torch import load_file
 from small_weights import meta_weights, small_released
 
-from sartm.classes import MFNET
+import sartm.language
+from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
 from sartm.config import FusionConfig
 from sartm.errors import InputError
 from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label
+from sartm.language import TextTable
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load
@@ -25,8 +31,9 @@ from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
+from sartm.training.settings import LossConfig
 from sartm.training.start import start_from
-from training.runs import short
+from training.runs import losses, short
 
 
 def test_a_model_is_started_from_and_heads_of_other_classes_are_new(tiny_model):
@@ -144,3 +151,58 @@ def test_a_licence_is_passed_on_with_the_data_that_came_after(six, tmp_path):
     assert facts is not None
     assert licence in facts.licence
     assert "drawn" in facts.licence
+
+
+WORDS = Classes(names=("background", "gnome", "teapot", "walrus"))
+TABLE = TextTable(
+    "someone/clip", ("gnome", "teapot", "walrus"), ((1, 0.2, 0.4), (0.2, 1, 0.1), (0.4, 0.1, 1))
+)
+
+
+@pytest.fixture
+def odd_names(six, tmp_path) -> Path:
+    """Four classes with names that no table of the package holds."""
+    data = shutil.copytree(six, tmp_path / "odd")
+    text = (data / "dataset.toml").read_text()
+    text = text.replace(json.dumps(MFNET.names), json.dumps(WORDS.names))
+    (data / "dataset.toml").write_text(text.replace(f"prompts = {json.dumps(MFNET.prompts)}\n", ""))
+    for path in (data / "label").iterdir():
+        label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), label % 4)
+    return data
+
+
+def test_the_text_table_goes_with_a_checkpoint_and_a_model(odd_names, tmp_path, monkeypatch):
+    """Made once; a run resumed offline and one that starts from its model need no encoder."""
+    made = []
+
+    def encode(prompts: tuple[str, ...], encoder: str) -> TextTable:
+        made.append(encoder)
+        return TABLE
+
+    def offline(*_: object) -> TextTable:
+        raise InputError("the hub is out of reach")
+
+    run, after = tmp_path / "run", tmp_path / "after"
+    config = short(odd_names, text_encoder="someone/clip")
+    monkeypatch.setattr(sartm.language, "encode", encode)
+    train(config, run, limits=Limits(steps=2), device="cpu")
+    assert made == ["someone/clip"]
+    monkeypatch.setattr(sartm.language, "encode", offline)
+    train(config, run, limits=Limits(steps=3), resume=True, device="cpu")
+    assert len(losses(run, "cmkd")) == 3
+    silent = short(odd_names, init=str(run / "best"), loss=LossConfig(language=0.0))
+    train(silent, tmp_path / "silent", limits=Limits(steps=1), device="cpu")
+    for encoder in ("", "someone/clip"):
+        start = short(odd_names, init=str(tmp_path / "silent" / "best"), text_encoder=encoder)
+        train(start, after, limits=Limits(steps=1), device="cpu")
+        assert len(losses(after, "cmkd")) == 1
+        shutil.rmtree(after)
+    other = short(odd_names, init=str(run / "best"), text_encoder="other/clip")
+    with pytest.raises(InputError, match="out of reach"):
+        train(other, after, device="cpu")
+
+
+def test_fp16_on_a_cpu_is_refused_in_words(six, tmp_path):
+    with pytest.raises(InputError, match="fp16 is trained on a GPU only"):
+        train(short(six, precision="fp16"), tmp_path / "run", device="cpu")

@@ -135,9 +135,12 @@ def label_file(annotation: Annotation, index: int) -> Path | None:
     return next((path for path in (target, pair.label) if path and path.is_file()), None)
 
 
-def is_coloured(annotation: Annotation, index: int, path: Path) -> bool:
-    """Whether a label file of a pair holds colours: what is saved holds ids."""
-    return annotation.pairs[index].coloured_label and path != annotation.targets[index]
+def is_coloured(annotation: Annotation, index: int, path: Path) -> bool | None:
+    """Whether a label file of a pair holds colours, None if it may; what is saved holds ids."""
+    pair = annotation.pairs[index]
+    if path == annotation.targets[index]:  # as it was, or as it was saved: ids in one channel
+        return None if pair.coloured_label is None else False
+    return pair.coloured_label
 
 
 def label_tag(annotation: Annotation, index: int) -> str:

@@ -105,12 +105,11 @@ def read_inputs(pair: Pair, camera: Camera, extent: Extent) -> Sample:
     return sample
 
 
-def read_ids(source: Source, classes: Classes, coloured: bool, extent: Extent) -> Array:
+def read_ids(source: Source, classes: Classes, coloured: bool | None, extent: Extent) -> Array:
     """(H, W) class ids of a label, all of them known to the class table."""
     if isinstance(source, Upload):
         _check_headers((source,), extent)
-    colours = classes.palette if coloured else ()
-    labels = read_label(source, classes.ignore, colours, extent.pixels)
+    labels = read_label(source, classes.ignore, classes.palette, extent.pixels, coloured)
     name = source.name if not isinstance(source, str) else source
     extent.check(name, labels.shape)
     check_ids(labels, classes, name)

@@ -1,15 +1,13 @@
 """`sartm data`: check, describe, convert, align and draw data sets."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sartm.cli import options
 from sartm.cli.options import print_json, read_size
+from sartm.cli.printing import complain, print_table, say
 
 if TYPE_CHECKING:
     from sartm.datatools.stats import GroupStats
@@ -32,30 +30,30 @@ def check(
     result = check_dataset(dataset, out)
     print_json(json_file, result.to_dict())
     if json_file != "-":
-        table = Table("split", "pairs", "official", title=f"{result.name} ({result.layout})")
+        rows = []
         for count in result.splits:
             copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
             pairs = f"{count.pairs - count.mirrored}{copies}"
-            table.add_row(count.split, pairs, str(count.official or "-"))
-        Console().print(table)
-        print(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
+            rows.append((count.split, pairs, str(count.official or "-")))
+        print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
+        say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
         if result.offset:
             shift = f"({result.offset.dx:+.1f}, {result.offset.dy:+.1f}) px right and down"
-            print(f"thermal to RGB: {shift}, median of {result.offset.pairs} pairs")
+            say(f"thermal to RGB: {shift}, median of {result.offset.pairs} pairs")
         for finding in result.findings:
-            print(f"{finding.severity}: {finding.message}")
+            say(f"{finding.severity}: {finding.message}")
             for item in finding.items[:5]:
-                print(f"  {item}")
+                say(f"  {item}")
             if len(finding.items) > 5:
-                print(f"  and {len(finding.items) - 5} more; --json FILE lists all")
+                say(f"  and {len(finding.items) - 5} more; --json FILE lists all")
         if not result.findings:
-            print("nothing wrong was found")
+            say("nothing wrong was found")
         if result.contact_sheet:
-            print(f"contact sheet: {result.contact_sheet}")
+            say(f"contact sheet: {result.contact_sheet}")
     if not result.usable:
         faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
         remedy = "correct them or take the pairs out"
-        print(f"sartm: {dataset}: errors: {faults}; {remedy}", file=sys.stderr)
+        complain(f"{dataset}: errors: {faults}; {remedy}")
     return 0 if result.usable else 3
 
 
@@ -84,27 +82,27 @@ def stats(
         for whole in (group for group in result.groups if not group.subset):
             _print_stats([group for group in result.groups if group.split == whole.split])
         if out:
-            print(f"chart: {out / 'classes.svg'}")
+            say(f"chart: {out / 'classes.svg'}")
     for name, message in result.failures.items():
-        print(f"sartm: {name}: {message}", file=sys.stderr)
+        complain(f"{name}: {message}")
     return 3 if result.failures else 0
 
 
 def _print_stats(groups: "list[GroupStats]") -> None:
     """One split: the whole first, then its subsets."""
     titles = (f"{group.subset or group.split} %" for group in groups)
-    table = Table("class", *titles, "pairs with it", title=f"{groups[0].split}, share of pixels")
+    lines = []
     for rows in zip(*(group.classes for group in groups), strict=True):
         shares = (f"{row.share:.3g}" for row in rows)
-        table.add_row(f"{rows[0].id} {rows[0].name}", *shares, str(rows[0].pairs))
-    console = Console()
-    console.print(table)
+        lines.append((f"{rows[0].id} {rows[0].name}", *shares, str(rows[0].pairs)))
+    title = f"{groups[0].split}, share of pixels"
+    print_table(("class", *titles, "pairs with it"), lines, title)
     for group in groups:
         heat = "no thermal images"
         if group.thermal:
             low, mean, high = group.thermal
             heat = f"thermal {low:g} to {high:g}, mean {mean:.1f}"
-        console.print(f"{group.title}: {group.pairs} pairs, {group.labelled} labelled; {heat}")
+        say(f"{group.title}: {group.pairs} pairs, {group.labelled} labelled; {heat}")
 
 
 @app.command()
@@ -122,9 +120,9 @@ def convert(
     result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
     if json_file != "-":
-        print(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
+        say(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
         for lost in result.lost:
-            print(f"lost: {lost}")
+            say(f"lost: {lost}")
     return 0
 
 
@@ -147,10 +145,10 @@ def align(
     if json_file != "-":
         known = [pair.quality for pair in result.pairs.values() if pair.quality is not None]
         quality = f", quality {min(known):.2f} or better" if known else ""
-        print(f"{len(result.pairs)} pairs aligned ({result.method}{quality}) in {out}")
-        print(f"before and after: {out / 'comparison'}")
+        say(f"{len(result.pairs)} pairs aligned ({result.method}{quality}) in {out}")
+        say(f"before and after: {out / 'comparison'}")
     for name, reason in result.refused.items():
-        print(f"sartm: {name}: left out: {reason}", file=sys.stderr)
+        complain(f"{name}: left out: {reason}")
     return 3 if result.refused else 0
 
 
@@ -178,5 +176,5 @@ def synth(
         thermal=thermal,
     )
     write_dataset(out, pairs, seed, scenes)
-    print(f"{pairs} pairs in {out}; sartm data check {out} describes them")
+    say(f"{pairs} pairs in {out}; sartm data check {out} describes them")
     return 0

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sartm.cli import options
 from sartm.cli.options import command_line, make_predictor, print_json, read_size
+from sartm.cli.printing import complain, print_table, say
 from sartm.config import Modality
 from sartm.errors import InputError
 
 if TYPE_CHECKING:
+    from sartm.classes import Classes
     from sartm.data.pairs import PairDataset
     from sartm.evaluation.report.scores import Report
     from sartm.evaluation.views import Views
@@ -57,6 +57,8 @@ def evaluate(
     from sartm.evaluation.robustness import measure_robustness
     from sartm.evaluation.scoring import evaluate_with_pictures
 
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; give 0 or more")
     views = _views(window, stride, scales, flip)
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality) if robustness or names else []
@@ -75,9 +77,12 @@ def evaluate(
         predictor, dataset, modality=modality, protocol=protocol or None, views=views,
         robustness=rows, model=model, command=command_line(),
     )  # fmt: skip
+    poor = _describe_poor_labels(report, dataset.classes)
     comparison = compare_published(report, load_published()) if compare else None
     write_report(report, out, pictures, comparison, dataset.classes.palette)
     _print_report(report, out, json_file)
+    if poor:
+        complain(poor)
     return 0
 
 
@@ -120,9 +125,25 @@ def score(
 
     dataset = PairDataset.open(data, split)
     report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
+    poor = _describe_poor_labels(report, dataset.classes)
     write_report(report, out, palette=dataset.classes.palette)
     _print_report(report, out, json_file)
+    if poor:
+        complain(poor)
     return 0
+
+
+def _describe_poor_labels(report: "Report", classes: "Classes") -> str:
+    """What makes the scores worthless, if anything; refused where there are none."""
+    from sartm.data.coverage import describe_poor_labels
+
+    pixels = {row.id: row.pixels for row in report.classes}
+    if not any(pixels.values()):
+        raise InputError(
+            f"split {report.split}: {describe_poor_labels({classes.ignore: 1}, classes)}"
+        )
+    poor = describe_poor_labels(pixels, classes)
+    return f"split {report.split}: {poor}" if poor else ""
 
 
 def _print_report(report: "Report", out: Path, json_file: str) -> None:
@@ -136,23 +157,23 @@ def _print_report(report: "Report", out: Path, json_file: str) -> None:
     def cell(value: float | str | None) -> str:
         return f"{value:.2f}" if isinstance(value, int | float) else "-"
 
-    table = Table("class", "IoU %", "acc %", "F1 %", "pixels")
-    for row in report.classes:
-        table.add_row(row.name, cell(row.iou), cell(row.acc), cell(row.f1), f"{row.pixels:,}")
-    console = Console()
-    console.print(table)
+    print_table(
+        ("class", "IoU %", "acc %", "F1 %", "pixels"),
+        ((row.name, cell(row.iou), cell(row.acc), cell(row.f1), f"{row.pixels:,}")
+         for row in report.classes),
+    )  # fmt: skip
     for name, mean in report.means.items():
-        console.print(f"{name}: mIoU {cell(mean['miou'])} over {mean['counted']} classes")
+        say(f"{name}: mIoU {cell(mean['miou'])} over {mean['counted']} classes")
     for name in report.subsets:
         present = report.subsets[name].means["present"]
-        console.print(f"{name}: present mIoU {cell(present['miou'])}")
+        say(f"{name}: present mIoU {cell(present['miou'])}")
     for measured in report.robustness:
         if not isinstance(measured["severity"], int | float):
             words = f"{measured['condition']} {measured['severity'] or ''}".strip()
-            console.print(f"{words}: {measured['protocol']} mIoU {cell(measured['miou'])}")
+            say(f"{words}: {measured['protocol']} mIoU {cell(measured['miou'])}")
     if report.contaminated:
-        console.print(f"contaminated: {len(report.contaminated)} of these pairs were trained on")
-    console.print(f"report: {out / 'report.html'}")
+        say(f"contaminated: {len(report.contaminated)} of these pairs were trained on")
+    say(f"report: {out / 'report.html'}")
 
 
 def demo(
@@ -171,12 +192,13 @@ def demo(
     print_json(json_file, {"present": result.scores} | files)
     if json_file == "-":
         return 0
-    table = Table("mIoU % of classes present", "RGB only", "thermal only", "both")
+    rows = []
     for part, row in result.scores.items():
         values = (row["rgb"], row["thermal"], row["both"])
-        table.add_row(part, *("-" if value is None else f"{value:.1f}" for value in values))
-    Console().print(table)
-    print(f"pictures: {result.picture}\nreport: {result.report}")
+        rows.append((part, *("-" if value is None else f"{value:.1f}" for value in values)))
+    print_table(("mIoU % of classes present", "RGB only", "thermal only", "both"), rows)
+    say(f"pictures: {result.picture}")
+    say(f"report: {result.report}")
     return 0
 
 
@@ -233,18 +255,14 @@ def _print_speeds(result: dict[str, Any]) -> None:
         values = [name, *(str(row.get(key, "-")) for key in keys)]
         values += ["-" if share is None else f"{100 * share:.0f} %" for share in shares]
         lines.append(values)
-    table = Table()
     filled = [k for k in range(len(titles)) if any(values[k] != "-" for values in lines)]
-    for k in filled:
-        table.add_column(titles[k], no_wrap=k > 0)
-    for values in lines:
-        table.add_row(*(values[k] for k in filled))
-    Console().print(table)
+    rows = ([values[k] for k in filled] for values in lines)
+    print_table([titles[k] for k in filled], rows, whole=True)
     for row in result["rows"]:
         if "operators" in row:
             parts = (f"{each['name']} {100 * each['share']:.0f} %" for each in row["operators"])
-            print(f"operators: {', '.join(parts)}")
+            say(f"operators: {', '.join(parts)}")
     if "compare" in result:
         found = result["compare"]
         same = "other sizes" if found["agreement"] is None else f"{100 * found['agreement']:.3f} %"
-        print(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")
+        say(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sartm.errors import InputError
+from sartm.files import read_text, write_atomic
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
@@ -59,14 +60,7 @@ def print_json(target: str, content: Any) -> None:
     if target == "-":
         print(json.dumps(content, indent=1))
     elif target:
-        from sartm.files import write_atomic
-
-        try:
-            write_atomic(Path(target), json.dumps(content, indent=1).encode())
-        except OSError as error:
-            raise InputError(
-                f"cannot write {target}: {error.strerror}; choose another --json"
-            ) from None
+        write_atomic(Path(target), json.dumps(content, indent=1).encode())
 
 
 def command_line() -> str:
@@ -133,16 +127,13 @@ def read_classes(name: str) -> "Classes | None":
         )
     if Path(name).suffix.lower() != ".txt":
         return open_layout(name).classes
-    try:
-        lines = Path(name).read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the names of classes in {name}: {error}") from None
+    lines = read_text(Path(name)).splitlines()
     return Classes(tuple(line.strip() for line in lines if line.strip()))
 
 
 def read_size(text: str, option: str) -> tuple[int, int]:
     """HEIGHTxWIDTH as numbers."""
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    sides = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
     if not sides:
         raise InputError(f"{option} {text!r} is not HEIGHTxWIDTH; write e.g. 480x640")
     return int(sides[1]), int(sides[2])

@@ -1,7 +1,6 @@
 """Label what nobody has labelled: `predict` for pairs, `video` for moving ones."""
 
 import json
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import import_network, make_predictor, print_json
+from sartm.cli.printing import complain, say
 from sartm.config import Modality
 from sartm.errors import InputError
 
@@ -186,8 +186,8 @@ def _label_video(
 
 def _print_outcome(complaints: Iterable[str], summary: Path, found: str, json_file: str) -> None:
     for complaint in complaints:
-        print(f"sartm: {complaint}", file=sys.stderr)
+        complain(complaint)
     if json_file:
         print_json(json_file, json.loads(summary.read_text()))
     if json_file != "-":
-        print(found)
+        say(found)

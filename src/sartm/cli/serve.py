@@ -1,13 +1,13 @@
 """`app`: the page and the REST API, with their limits."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sartm.cli import options
+from sartm.cli.printing import complain
 from sartm.errors import InputError
 
 
@@ -62,7 +62,7 @@ def serve_app(
     named = local or allow_host or not secret
     hosts = (*LOOPBACK, *(allow_host or ())) if named else ()
     if not local and not secret:
-        print(f"sartm: everybody who reaches {host} may use this; --token T", file=sys.stderr)
+        complain(f"everybody who reaches {host} may use this; --token T")
     service = create_app(predictors, limits=limits, token=secret, hosts=hosts, annotation=folder)
     serve(service, host, port)
     return 0

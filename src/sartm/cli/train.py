@@ -1,12 +1,14 @@
 """`train`: a recipe and what the command line changes in it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, print_json
+from sartm.cli.printing import say
+from sartm.errors import InputError
 
 
 def train(
@@ -44,7 +46,18 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
-    config = load_recipe(str(out) if resume and (out / "config.json").exists() else recipe)
+    if max_time is not None and not max_time > 0:
+        raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"--seed is {seed}; give 0 to {2**32 - 1}")
+    config = load_recipe(recipe)
+    if resume and (out / "config.json").exists():
+        named, config = config.recipe, load_recipe(str(out))
+        if named != config.recipe:
+            raise InputError(
+                f"{out} holds a run of {config.recipe}, which {named} cannot continue: sartm train "
+                f"{config.recipe} --resume, or choose another --out for {named}"
+            )
     values = {
         "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
         "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,
@@ -58,8 +71,21 @@ def train(
     )
     print_json(json_file, result)
     if json_file != "-":
-        best = result["best"]
-        found = f"{best['present']:.2f} at step {best['step']}"
-        print(f"{result['step']} steps; best `present` mIoU on validation: {found}")
-        print(f"model: {out / 'best'}, curves: {out / 'report' / 'report.html'}")
+        for line in _describe(result, out):
+            say(line)
     return 130 if result["interrupted"] else 0
+
+
+def _describe(result: dict[str, Any], out: Path) -> list[str]:
+    """What a run came to: only what was measured, and only files that are there."""
+    best, steps = result["best"], f"{result['step']} steps"
+    lines = [f"{steps}; nothing was validated"]
+    if best is not None:
+        found = f"{best['present']:.2f} at step {best['step']}"
+        lines = [f"{steps}; best `present` mIoU on validation: {found}"]
+    model, page = out / "best", out / "report" / "report.html"
+    if (model / "config.json").is_file():
+        lines.append(f"model: {model}")
+    else:
+        lines.append("no model was kept: the run has not come to a validation")
+    return [*lines, f"curves: {page}"] if page.is_file() else lines

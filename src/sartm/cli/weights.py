@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from sartm.cli import options
 from sartm.cli.options import print_json, read_classes, read_size
+from sartm.cli.printing import print_table, say
 from sartm.config import Modality
 from sartm.errors import InputError
 
@@ -24,11 +23,12 @@ def list_known(json_file: options.Json = "") -> int:
     rows = list_weights()
     print_json(json_file, [asdict(row) for row in rows])
     if json_file != "-":
-        table = Table("name", "kind", "size", "parameters", "licence", "here")
+        titles = ("name", "kind", "size", "parameters", "licence", "here")
+        lines = []
         for row in rows:
             here = "yes" if row.here else "no"
-            table.add_row(row.name, row.kind, row.size, f"{row.parameters:,}", row.licence, here)
-        Console().print(table)
+            lines.append((row.name, row.kind, row.size, f"{row.parameters:,}", row.licence, here))
+        print_table(titles, lines)
     return 0
 
 
@@ -41,7 +41,7 @@ def get(
     """Fetch weights into the hub's cache: resumed when cut off, checked by SHA-256."""
     from sartm.model.hub import get_weights
 
-    print(get_weights(name, revision=revision or None, verify=verify))
+    say(str(get_weights(name, revision=revision or None, verify=verify)))
     return 0
 
 
@@ -69,7 +69,7 @@ def convert_model(
         full=full,
         dtype=torch.float16 if half else torch.float32,
     )
-    print(f"{out}: {model.config.size}, {len(model.config.classes)} classes")
+    say(f"{out}: {model.config.size}, {len(model.config.classes)} classes")
     return 0
 
 
@@ -110,7 +110,7 @@ def export(
     print_json(json_file, {"file": str(result.file)} | asdict(found) | asdict(result.settings))
     if json_file != "-":
         kind = "real" if found.real else "drawn"
-        print(f"against PyTorch on {found.images} {kind} images: logits differ by up to "
+        say(f"against PyTorch on {found.images} {kind} images: logits differ by up to "
               f"{found.difference:.2g}, same class on {100 * found.agreement:.3f} %")  # fmt: skip
-        print(f"model: {result.file}")
+        say(f"model: {result.file}")
     return 0

@@ -65,8 +65,8 @@ def search_pairs(
     if rgb is None and thermal is None:
         raise InputError("no input; give --rgb, --thermal or both")
     unreadable: dict[str, str] = {}
-    visible = _list_images(rgb, "--rgb", out, unreadable)
-    infrared = _list_images(thermal, "--thermal", out, unreadable)
+    visible = _list_images(rgb, "RGB", out, unreadable)
+    infrared = _list_images(thermal, "thermal", out, unreadable)
     if rgb is None or thermal is None:
         lone = [Pair(name, file) for name, file in visible.items()]
         lone += [Pair(name, None, file) for name, file in infrared.items()]
@@ -92,8 +92,8 @@ def _match_by_key(
     if not pairs and not allow_single:
         raise InputError(
             f"no RGB image has a thermal partner of the same name, e.g. {min(visible)!r} and "
-            f"{min(infrared)!r}; pair them with --pair REGEX (its group 1 must match), or use each "
-            f"alone with --allow-single"
+            f"{min(infrared)!r}; give partners one name; predict also pairs them by --pair REGEX "
+            f"(its group 1 must match) and takes each alone with --allow-single"
         )
     unpaired = [visible[name] for name in lone_left] + [infrared[name] for name in lone_right]
     if allow_single:

@@ -1,11 +1,9 @@
 """What is there of a data set from which files are missing, and what is missing."""
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from sartm.classes import Classes
 from sartm.config import from_dict
 from sartm.data.layouts import (
     ARRANGEMENTS,
@@ -18,14 +16,17 @@ from sartm.data.layouts import (
     Pair,
     check_patterns,
     index_images,
+    listed_names,
     open_layout,
     pairs_in,
     plain_layout,
     read_list,
-    read_text,
+    toml_layout,
+    toml_pair,
     toml_split,
 )
 from sartm.errors import InputError
+from sartm.files import read_toml
 
 
 def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
@@ -41,39 +42,30 @@ def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
 
 
 def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
-    try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError:
-        return None, []
-    toml = from_dict(DatasetFile, values, str(path))
+    toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
-    files, root = toml.files, path.parent
+    files = toml.files
     images = FilePatterns(rgb=files.rgb or files.four_channel or files.thermal)
     splits: dict[str, tuple[Pair, ...]] = {}
     gaps = []
     for split, value in toml.splits.items():
         listed = value.endswith(".txt")
         if listed:
-            names = read_list(root / value, root)
+            names = listed_names(path, toml, split)
         else:
             found = toml_split(path, dataclasses.replace(toml, files=images), split, False)
             names = [pair.name for pair in found]
         folder = split if listed or "*" in value or "?" in value else value
         whole = []
         for name in names:
-            places = {
-                key: root / pattern.replace("{split}", folder).replace("{name}", name)
-                for key, pattern in dataclasses.asdict(files).items()
-                if pattern
-            }
-            lost = [str(place) for place in places.values() if not place.is_file()]
+            pair = toml_pair(path.parent, toml, name, folder)
+            places = (pair.rgb, pair.thermal, pair.four_channel, pair.label)
+            lost = [place for place in places if place is not None and not place.is_file()]
             gaps += [f"{place} ({split})" for place in lost]
-            whole += [] if lost else [Pair(name, **places)]
+            whole += [] if lost else [pair]
         if whole:
             splits[split] = tuple(whole)
-    classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
-    layout = Layout(toml.name, root, classes, splits, toml.subsets)
-    return layout if splits and gaps else None, gaps
+    return toml_layout(path, toml, splits) if splits and gaps else None, gaps
 
 
 def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:

@@ -2,7 +2,6 @@
 
 import fnmatch
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import Literal
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.errors import InputError
+from sartm.files import read_text, read_toml
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
 
@@ -28,8 +28,8 @@ class Pair:
     label: Path | None = None
     four_channel: Path | None = None
     """RGB + thermal in one file; then `rgb` and `thermal` are None."""
-    coloured_label: bool = False
-    """The label shows the palette's colours instead of ids."""
+    coloured_label: bool | None = False
+    """The label shows the palette's colours instead of ids; None: where it is a colour picture."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,6 @@ _DAY_NIGHT = {"day": r"D(_flip)?$", "night": r"N(_flip)?$"}
 _DAY_NIGHT_NAME = re.compile(r"(^|[/_])\d{5}[DN](_flip)?$")
 _SIZES = {(720, 1280): "pst900", (600, 800): "fmb"}
 _CLASSES = {"mfnet": MFNET, "msrs": MFNET, "pst900": PST900, "fmb": FMB}
-_LARGEST_TEXT = 64 * 2**20  # bytes of a list or a dataset.toml
 
 
 def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
@@ -182,24 +181,24 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
 
 
 def _open_toml(path: Path, labels: bool) -> Layout:
-    try:
-        values = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
-    toml = from_dict(DatasetFile, values, str(path))
+    toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
-    classes = Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
-    splits = {split: toml_split(path, toml, split, labels) for split in toml.splits}
-    thermal = toml.thermal
+    return toml_layout(
+        path, toml, {name: toml_split(path, toml, name, labels) for name in toml.splits}
+    )
+
+
+def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...]]) -> Layout:
+    """The data set that a dataset.toml describes, with these pairs."""
     return Layout(
         toml.name,
         path.parent,
-        classes,
+        Classes(toml.classes, toml.palette, toml.prompts, toml.ignore),
         splits,
         toml.subsets,
-        thermal.unit,
-        thermal.black_hot,
-        thermal.holes,
+        toml.thermal.unit,
+        toml.thermal.black_hot,
+        toml.thermal.holes,
     )
 
 
@@ -244,11 +243,10 @@ def toml_split(path: Path, toml: DatasetFile, split: str, labels: bool) -> tuple
     root, files, value = path.parent, toml.files, toml.splits[split]
     images = files.rgb or files.four_channel or files.thermal
     source = f"split {split!r} ({value}) of {path}"
+    folder = split
     if value.endswith(".txt"):
-        folder, names = split, read_list(root / value, root)
-        source = str(root / value)
+        names, source = listed_names(path, toml, split), str(root / value)
     elif "*" in value or "?" in value:
-        folder = split
         found = _names_matching(root, images.replace("{split}", split))
         names = [name for name in found if fnmatch.fnmatchcase(name, value)]
     elif "{split}" not in images:  # every such split would silently be the whole data set
@@ -260,23 +258,32 @@ def toml_split(path: Path, toml: DatasetFile, split: str, labels: bool) -> tuple
         folder, names = value, _names_matching(root, images.replace("{split}", value))
     if not names:
         raise InputError(f"{source} is empty: no file fits {images!r} below {root}")
+    pairs = tuple(toml_pair(root, toml, name, folder) for name in names)
+    _require_files(pairs, source, labels)
+    return pairs
 
-    def place(pattern: str, name: str) -> Path | None:
+
+def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
+    """Names in the list of a split; the folder of the images, which some lists repeat, dropped."""
+    place = path.parent / toml.splits[split]
+    if not place.exists():
+        raise InputError(f"{place}: no such file; split {split!r} of {path} names it")
+    images = toml.files.rgb or toml.files.four_channel or toml.files.thermal
+    above = images.replace("{split}", split).rpartition("/")[0].partition("{name}")[0]
+    return [name.removeprefix(f"{above}/") for name in read_list(place, path.parent)]
+
+
+def toml_pair(root: Path, toml: DatasetFile, name: str, folder: str) -> Pair:
+    """Where the patterns put the files of a name, with `folder` for {split}."""
+
+    def place(pattern: str) -> Path | None:
         filled = pattern.replace("{split}", folder).replace("{name}", name)
         return root / filled if pattern else None
 
-    pairs = tuple(
-        Pair(
-            name,
-            place(files.rgb, name),
-            place(files.thermal, name),
-            place(files.label, name),
-            place(files.four_channel, name),
-        )
-        for name in names
-    )
-    _require_files(pairs, source, labels)
-    return pairs
+    files = toml.files
+    by_palette = None if toml.palette else False
+    rgb, thermal = place(files.rgb), place(files.thermal)
+    return Pair(name, rgb, thermal, place(files.label), place(files.four_channel), by_palette)
 
 
 def _names_matching(root: Path, pattern: str) -> list[str]:
@@ -409,31 +416,44 @@ def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
 
 
 def read_list(path: Path, root: Path) -> list[str]:
-    """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped."""
+    """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
+
+    Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
+    """
     names = []
     for line in read_text(path).splitlines():
-        name = line.strip()
+        name = _first_column(line)
         if not name:
             continue
         parts = PurePosixPath(name.replace("\\", "/"))
         drive = re.match(r"[A-Za-z]:", name)
         if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
             raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
-        plain = parts.with_suffix("") if parts.suffix.lower() in SUFFIXES else parts
-        names.append(plain.as_posix())
+        names.append(_plain_name(parts))
     return names
 
 
-def read_text(path: Path) -> str:
-    """A list or dataset.toml as text, of a size that one would write."""
-    try:
-        if path.stat().st_size > _LARGEST_TEXT:
-            raise InputError(f"{path}: {path.stat().st_size} bytes is too large for a text file")
-        return path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; a split names it") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{path}: not a text file in UTF-8") from None
+def _first_column(line: str) -> str:
+    """The first of several files of one line, between tabs, commas or spaces; else all of it.
+
+    Names may hold spaces and commas themselves: apart from tabs, columns are what all are images,
+    or all the same name in several folders.
+    """
+    line = line.strip()
+    for cut in ("\t", ",", None):
+        columns = [column.strip() for column in line.split(cut)]
+        if len(columns) < 2:
+            continue
+        images = all(PurePosixPath(column).suffix.lower() in SUFFIXES for column in columns)
+        same = len({PurePosixPath(column).stem for column in columns}) == 1
+        if cut == "\t" or images or same:
+            return columns[0]
+    return line
+
+
+def _plain_name(path: PurePosixPath) -> str:
+    plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    return plain.as_posix()
 
 
 def _unrecognised(root: Path) -> str:

@@ -32,10 +32,15 @@ from sartm.registration.estimate import AlignedThermal
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
+REGISTER = (
+    "Bring thermal onto the pixels of RGB first: sartm data align, which estimates how they lie or "
+    "takes --calibration FILE"
+)
 RESIZE_OR_REGISTER = (
     "If both show the same field of view pass --resize-thermal; if not, register the cameras "
     "first: sartm data align"
 )
+"""Of commands that have that option."""
 
 
 @dataclass(frozen=True)
@@ -186,12 +191,14 @@ def read_pair(
     camera: Camera = Camera(),
     max_pixels: int = MAX_PIXELS,
     align: Callable[[RawImages], AlignedThermal] | None = None,
+    remedy: str = REGISTER,
 ) -> Sample:
     """Read and check everything that belongs to a pair.
 
     `four_channel` says what a 4th channel of an RGB image without thermal partner is, `camera` how
     thermal is read (`Layout.camera_of`). `align` brings thermal of any size onto the pixels of
-    RGB. With `classes` the label is read too, and its ids are checked.
+    RGB; `remedy` is what to do where sizes differ. With `classes` the label is read too, and its
+    ids are checked.
 
     Raises:
         InputError: an unreadable file, sizes that differ (thermal is fitted to the size of RGB with
@@ -208,12 +215,7 @@ def read_pair(
     if align is not None and images.rgb is not None and images.thermal is not None:
         aligned = align(images)
         images = replace(images, thermal=aligned.image, unseen=~aligned.valid)
-    images = match_sizes(
-        images,
-        f"pair {pair.name!r}",
-        resize_thermal,
-        f"{RESIZE_OR_REGISTER}, or predict with --align auto",
-    )
+    images = match_sizes(images, f"pair {pair.name!r}", resize_thermal, remedy)
     image = images.rgb if images.rgb is not None else images.thermal
     label = None
     if classes is not None and pair.label is not None:
@@ -261,8 +263,7 @@ def read_images(
 def read_label_of(pair: Pair, classes: Classes, max_pixels: int = MAX_PIXELS) -> Array:
     """The label (H, W) of a pair that has one, its ids checked."""
     assert pair.label is not None
-    colours = classes.palette if pair.coloured_label else ()
-    label = read_label(pair.label, classes.ignore, colours, max_pixels)
+    label = read_label(pair.label, classes.ignore, classes.palette, max_pixels, pair.coloured_label)
     check_ids(label, classes, pair.label)
     return label
 

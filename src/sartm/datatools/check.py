@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from sartm.data.coverage import describe_poor_labels
 from sartm.data.gaps import open_what_is_there
 from sartm.data.layouts import Layout, Pair
 from sartm.data.pairs import describe_mixed_types
@@ -43,6 +44,9 @@ MEANING: dict[str, tuple[Severity, str, str]] = {
     "ids": (
         "error", "labels with ids that the class table does not have",
         "correct the labels or the classes",
+    ),
+    "blank": (
+        "warning", "labels without a pixel of any class", "label them or take the pairs out",
     ),
     "leak": (
         "error", "images in two splits",
@@ -163,6 +167,7 @@ def check_dataset(path: str | Path, out: str | Path | None = None, offsets: int 
     found += _by_kind([problem for one in facts for problem in one.problems])
     mixed = describe_mixed_types((one.pair.name, one.heat.kind) for one in facts if one.heat)
     found += [Finding("error", "types", mixed)] if mixed else []
+    found += _poor_labels(layout, facts)
     found += _repeated(facts, splits) + _oddities(facts)
     found += _wrong_counts(counts) + _shifted(offset, facts)
     sheet = None
@@ -181,6 +186,21 @@ def check_dataset(path: str | Path, out: str | Path | None = None, offsets: int 
         tuple(sorted(found, key=lambda finding: finding.severity)),
         str(sheet) if sheet else None,
     )
+
+
+def _poor_labels(layout: Layout, facts: Sequence[Facts]) -> list[Finding]:
+    """Splits whose labels teach nothing (or, beside the train split, score nothing)."""
+    ids = {one.pair: one.ids for one in facts if one.ids}
+    found = []
+    for split, pairs in layout.splits.items():
+        pixels = sum((Counter(ids.get(pair)) for pair in pairs), Counter[int]())
+        if message := describe_poor_labels(pixels, layout.classes):
+            found.append(Finding("error", "labels", f"split {split}: {message}"))
+    blank = [
+        one.pair.name for one in facts
+        if one.ids and set(one.ids) <= {layout.classes.ignore}
+    ]  # fmt: skip
+    return [*found, _finding("blank", blank)] if blank else found
 
 
 def _by_kind(problems: Iterable[tuple[str, str]]) -> list[Finding]:

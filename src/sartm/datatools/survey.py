@@ -126,8 +126,8 @@ def read_parts(pair: Pair, layout: Layout) -> Parts:
     visible = attempt(lambda: read_images(pair.rgb, None)) or nothing
     infrared = attempt(lambda: read_images(None, pair.thermal, camera=camera)) or nothing
     warm = infrared if pair.thermal else both
-    colours = classes.palette if pair.coloured_label else ()
-    label = attempt(lambda: read_label(ids, classes.ignore, colours)) if ids else None
+    how, colours = pair.coloured_label, classes.palette
+    label = attempt(lambda: read_label(ids, classes.ignore, colours, coloured=how)) if ids else None
     rgb = visible.rgb if pair.rgb else both.rgb
     return Parts(rgb, warm.thermal, warm.unseen, label, tuple(messages))
 

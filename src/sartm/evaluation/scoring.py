@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sartm.classes import MFNET, Classes
 from sartm.config import Modality, to_dict
 from sartm.data.layouts import Pair
-from sartm.data.pairs import PairDataset, Sample, check_ids, pixel_hash
+from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
 from sartm.errors import InputError
 from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
@@ -168,7 +168,9 @@ def score(
 ) -> Report:
     """Score a folder of label maps made by anyone: <name>.png per pair, at the label's size.
 
-    Maps are 8-bit, 16-bit or palette images of class ids, in `predictions` or its folder labels.
+    All may be called <name>_pred.png or <name>_prediction.png instead. Maps are 8-bit, 16-bit or
+    palette images of class ids, or show the colours of the classes; they lie in `predictions` or
+    its folder labels.
 
     Raises InputError for a missing, unreadable or wrongly sized map, naming it.
     """
@@ -177,8 +179,7 @@ def score(
         raise InputError(f"{predictions}: no such folder; --predictions is a folder of label maps")
     folder = predictions / "labels" if (predictions / "labels").is_dir() else predictions
     _require_labels(dataset.pairs, dataset)
-    names = (pair.name for pair in dataset.pairs)
-    missing = [name for name in names if not (folder / f"{name}.png").is_file()]
+    files, missing = _find_maps(folder, [pair.name for pair in dataset.pairs])
     if missing:
         raise InputError(
             f"{len(missing)} of {len(dataset)} label maps are missing in {folder}, the first is "
@@ -187,7 +188,7 @@ def score(
         )
 
     def count(pair: Pair) -> tuple[Counts, tuple[int, int]]:
-        return _score_map(folder / f"{pair.name}.png", pair, dataset)
+        return _score_map(files[pair.name], pair, dataset)
 
     tally = _Tally(dataset)
     with Meter("score", len(dataset)) as meter:
@@ -199,6 +200,19 @@ def score(
     )
 
 
+_ENDINGS = ("", "_pred", "_prediction")
+"""What tools put behind the names of label maps."""
+
+
+def _find_maps(folder: Path, names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
+    """Name -> label map, all with the ending under which most are there; and names without."""
+    ways = []
+    for ending in _ENDINGS:
+        files = {name: folder / f"{name}{ending}.png" for name in names}
+        ways.append((files, [name for name in names if not files[name].is_file()]))
+    return min(ways, key=lambda way: len(way[1]))
+
+
 def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tuple[int, int]]:
     """(K, K) counts of one label map against its truth, and the (height, width) of both."""
     truth = _truth(pair, dataset)
@@ -208,7 +222,7 @@ def _score_map(path: Path, pair: Pair, dataset: PairDataset) -> tuple[Counts, tu
             f"{path} is {size[0]}x{size[1]} but its label is {truth.shape[0]}x{truth.shape[1]}; "
             f"write predictions at the label's size"
         )
-    labels = read_label(path)
+    labels = read_label(path, colours=dataset.classes.palette, coloured=None)
     try:
         return count_pixels(labels, truth, dataset.classes), size
     except InputError as error:
@@ -341,10 +355,7 @@ def _require_labels(pairs: Sequence[Pair], dataset: PairDataset) -> None:
 def _truth(pair: Pair, dataset: PairDataset) -> Array:
     """The label alone: scoring needs no images."""
     assert pair.label is not None
-    colours = dataset.classes.palette if pair.coloured_label else ()
-    label = read_label(pair.label, dataset.classes.ignore, colours)
-    check_ids(label, dataset.classes, pair.label)
-    return label
+    return read_label_of(pair, dataset.classes)
 
 
 def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:

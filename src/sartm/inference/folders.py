@@ -18,7 +18,7 @@ from sartm.config import Modality, to_dict
 from sartm.data.finding import search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.listing import RECORD, SUMMARY, WRITTEN
-from sartm.data.pairs import RawImages, Sample, read_pair
+from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
@@ -152,6 +152,7 @@ def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
         four_channel=options.four_channel,
         camera=options.camera,
         align=None if options.align is None else partial(run.align, pair, options.align),
+        remedy=f"{RESIZE_OR_REGISTER}, or predict with --align auto",
     )
 
 

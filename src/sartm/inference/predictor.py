@@ -275,7 +275,8 @@ class Predictor:
         image = next(image for image in batch[0] if image is not None)
         return InputError(
             f"out of memory on {self.device} with {len(batch)} pairs of {format_size(image)}; "
-            f"lower --batch-size or --workers, or take a smaller model"
+            f"lower the batch size and the workers (as predict --batch-size 1 --workers 1), or "
+            f"take a smaller model"
         )
 
     def _stack(self, images: Sequence[Array | None]) -> Tensor | None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sartm.data.finding import Found, search_pairs
 from sartm.data.layouts import Pair
-from sartm.data.pairs import RawImages, read_pair
+from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, read_pair
 from sartm.errors import InputError
 from sartm.inference.frames import Frame, Stream
 from sartm.inference.pictures import Role, convert_camera_picture, convert_picture
@@ -100,7 +100,11 @@ def folder_stream(
 
     def load(pair: Pair) -> RawImages:
         sample = read_pair(
-            pair, resize_thermal=resize_thermal, camera=camera, max_pixels=max_pixels
+            pair,
+            resize_thermal=resize_thermal,
+            camera=camera,
+            max_pixels=max_pixels,
+            remedy=RESIZE_OR_REGISTER,
         )
         return RawImages(sample.rgb, sample.thermal, sample.unseen)
 

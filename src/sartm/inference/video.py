@@ -378,8 +378,9 @@ def _explain_no_frames(unpaired: Unpaired, options: VideoOptions) -> str:
     if unpaired:
         return (
             f"no RGB frame has a thermal partner ({unpaired.counts['rgb']} and "
-            f"{unpaired.counts['thermal']} frames); shift the times with --offset, widen "
-            f"--tolerance, pair by --match index, or label them alone with --allow-single"
+            f"{unpaired.counts['thermal']} frames); sartm video shifts the times with --offset, "
+            f"widens --tolerance, pairs by --match index, and labels frames alone with "
+            f"--allow-single"
         )
     return "the input holds no frame that could be labelled; check that it plays"
 

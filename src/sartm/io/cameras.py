@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.errors import InputError
+from sartm.errors import InputError, unreadable
 from sartm.io.decode import (
     MAX_PIXELS,
     Source,
@@ -139,11 +139,12 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
         too_large = isinstance(file, Path) and file.stat().st_size > _LARGEST_FILE
         data = b"" if too_large else _flir_data(file.read_bytes())
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}; check the path") from None
+        raise unreadable(file, error) from None
     if not data:
         raise InputError(
             f"{file}: not a FLIR radiometric JPEG, its raw data are missing (edited or sent by a "
-            f"messenger?); use the camera's original, or leave --radiometric out"
+            f"messenger?); use the camera's original, or take the picture's grey levels (predict "
+            f"without --radiometric; unit = 'display' in dataset.toml)"
         )
     try:
         records = _records(data)

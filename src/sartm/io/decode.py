@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from sartm.errors import InputError
+from sartm.errors import InputError, explain_refusal, unreadable
 from sartm.io import tiff
 from sartm.io.streams import check_stream
 
@@ -192,9 +192,9 @@ def read_rgb_alone(
         return rgb, as_thermal(np.ascontiguousarray(thermal), path), ""
     found = f"{path}: the 4th channel has {distinct} distinct value{'s' * (distinct != 1)} and is"
     if distinct <= 16:
-        note = f"{found} dropped as transparency; --four-channel yes takes it as thermal"
+        note = f"{found} dropped as transparency; predict --four-channel yes takes it as thermal"
         return rgb, None, note
-    note = f"{found} taken as thermal; --four-channel no drops it"
+    note = f"{found} taken as thermal; predict --four-channel no drops it"
     return rgb, as_thermal(np.ascontiguousarray(thermal), path), note
 
 
@@ -288,7 +288,7 @@ def _one_channel(pixels: Array, path: str | File) -> Array:
         raise InputError(
             f"{path}: the thermal image is in false colour or is a visible image (channels differ "
             f"by up to {largest:g}, {mean:.1f} on average). Export it in grey, or as 16-bit or "
-            f"radiometric TIFF; RGB + thermal in one file is passed as --rgb alone"
+            f"radiometric TIFF; predict takes RGB + thermal in one file as --rgb alone"
         )
     return pixels[..., 1]
 
@@ -299,11 +299,19 @@ def _decode(path: File, max_pixels: int) -> tuple[Array, Header]:
     return load_pixels(path, header), header
 
 
+def read_bytes(file: File) -> bytes:
+    """All of a file; InputError where the system refuses it."""
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise unreadable(file, error) from None
+
+
 def load_pixels(path: File, header: Header) -> Array:
     """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the number type of the file."""
     if header.kind == "npy":
         return _load_numpy(path)
-    data = path.read_bytes()
+    data = read_bytes(path)
     if header.kind == "tiff":
         return upright(tiff.read(data, str(path)), header.orientation)
     check_stream(data, header.kind, str(path))
@@ -322,14 +330,18 @@ def load_pixels(path: File, header: Header) -> Array:
     return upright(pixels, header.orientation)
 
 
+def _not_an_array(path: File) -> InputError:
+    return InputError(f"{path}: damaged or not a plain array; write it again with np.save")
+
+
 def _load_numpy(path: File) -> Array:
     try:
         with path.open("rb") as file:
             pixels: Array = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError):
-        raise InputError(
-            f"{path}: damaged or not a plain array; write it again with np.save"
-        ) from None
+    except OSError as error:
+        raise (unreadable(path, error) if error.errno else _not_an_array(path)) from None
+    except (ValueError, EOFError):
+        raise _not_an_array(path) from None
     # Some tools store 8-bit pictures as floats: the values say so.
     if pixels.dtype.kind == "f" and pixels.ndim == 3 and pixels.size:
         small = pixels.min() >= 0 and pixels.max() <= 255
@@ -341,14 +353,15 @@ def _load_numpy(path: File) -> Array:
 def load_palette(path: File, header: Header, as_colours: bool) -> Array:
     """A palette image as (H, W, 3) colours or as indices (H, W), for which OpenCV has no way."""
     if header.kind == "tiff":
-        return upright(tiff.read(path.read_bytes(), str(path), as_colours), header.orientation)
+        return upright(tiff.read(read_bytes(path), str(path), as_colours), header.orientation)
     image = _load_by_pillow(path, header)
     return upright(np.asarray(image.convert("RGB") if as_colours else image), header.orientation)
 
 
 def _load_by_pillow(path: File, header: Header) -> Image.Image:
+    data = read_bytes(path)
     try:
-        image = _PLUGINS[header.kind](BytesIO(path.read_bytes()))
+        image = _PLUGINS[header.kind](BytesIO(data))
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError):
         raise _damaged(path, header) from None
@@ -382,14 +395,21 @@ def probe(path: File, max_pixels: int) -> Header:
         raise InputError(f"{path}: is a folder, expected an image file") from None
     except InputError:
         raise
-    except PermissionError:
-        raise InputError(f"{path}: may not be read; check the file's permissions") from None
-    except Exception:  # parsers of hostile headers fail in many ways, and say nothing of use
-        raise InputError(
-            f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
-        ) from None
+    except OSError as error:
+        raise (unreadable(path, error) if error.errno else _broken_header(path)) from None
+    except (
+        Exception
+    ) as error:  # parsers of hostile headers fail in many ways, and say nothing of use
+        refused = isinstance(error, ValueError) and explain_refusal(error)  # such as a NUL
+        raise (unreadable(path, error) if refused else _broken_header(path)) from None
     check_limits(path, header.height, header.width, max_pixels)
     return header
+
+
+def _broken_header(path: File) -> InputError:
+    return InputError(
+        f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
+    )
 
 
 def check_limits(name: str | File, height: int, width: int, max_pixels: int) -> None:

@@ -26,16 +26,21 @@ def read_label(
     ignore: int = 255,
     colours: tuple[Colour, ...] = (),
     max_pixels: int = MAX_PIXELS,
+    coloured: bool | None = True,
 ) -> Array:
     """Read class ids as (H, W), uint8, or uint16 where an id exceeds 255.
 
     Palette images give their indices and small bit depths their values. Negative ids mean `ignore`.
     With `colours` (RGB, position = id) a colour picture is read, stored in RGB or in BGR order.
+    `coloured` says whether the label shows them; None: where it is a picture of three channels
+    whose colours are among them, or that are not equal.
 
     Raises:
         InputError: not a readable image, lossy (JPEG), a colour picture without `colours`, or a
             colour that is not among them.
     """
+    colours = () if coloured is False else colours
+    strict = bool(coloured and colours)
     path = as_file(path)
     header = probe(path, max_pixels)
     if header.lossy:
@@ -44,7 +49,7 @@ def read_label(
             f"original PNG"
         )
     bitmap = header.mode == "1" and header.kind == "bmp"  # which OpenCV stretches to 0 and 255
-    if (header.mode == "P" and not colours) or bitmap:
+    if (header.mode == "P" and not strict) or bitmap:
         pixels = load_palette(path, header, as_colours=False)
     else:
         pixels = load_pixels(path, header)  # refuses a file that is cut off
@@ -53,7 +58,7 @@ def read_label(
     if pixels.ndim == 2 and header.grey_bits < 8:
         pixels = pixels // (255 // (2**header.grey_bits - 1))
     if pixels.ndim == 3:
-        pixels = _colours_to_ids(pixels[..., :3], colours, path)
+        pixels = _colours_to_ids(pixels[..., :3], colours, path, strict)
     return _as_ids(pixels, ignore, path)
 
 
@@ -92,29 +97,33 @@ def _as_ids(pixels: Array, ignore: int, path: File) -> Array:
     return ids.astype(np.uint8 if ids.max(initial=0) <= 255 else np.uint16)
 
 
-def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File) -> Array:
+def _colours_to_ids(pixels: Array, colours: tuple[Colour, ...], path: File, strict: bool) -> Array:
     """(H, W, 3) RGB to (H, W) ids by exact colour; three equal channels are ids stored thrice."""
+    equal = not strict and bool((pixels == pixels[..., :1]).all())
     if not colours:
-        if (pixels == pixels[..., :1]).all():
+        if equal:
             return np.ascontiguousarray(pixels[..., 0])
         raise InputError(
             f"{path}: a label holds class ids, but this is a colour picture; use the id images "
-            f"(for FMB the folder Label, not color), or give the colour table of the classes"
+            f"(for FMB the folder Label, not color), or list the colours of the classes as "
+            f"palette in dataset.toml"
         )
-    if pixels.dtype != np.uint8:
+    if pixels.dtype != np.uint8 and not equal:
         raise InputError(f"{path}: a colour label has 8 bits per channel, found {pixels.dtype}")
     best, unknown = _look_up(pixels, colours)
     if unknown.any():  # some sets store the same palette in BGR order
         other, still_unknown = _look_up(pixels[..., ::-1], colours)
         if still_unknown.sum() < unknown.sum():
             best, unknown = other, still_unknown
-    if unknown.any():
-        colour = tuple(int(value) for value in pixels[unknown][0])
-        raise InputError(
-            f"{path}: {int(unknown.sum())} label pixels have a colour that is not in the palette, "
-            f"e.g. {colour}; add it to the class table or use the id images"
-        )
-    return best
+    if not unknown.any():
+        return best
+    if equal:
+        return np.ascontiguousarray(pixels[..., 0])
+    colour = tuple(int(value) for value in pixels[unknown][0])
+    raise InputError(
+        f"{path}: {int(unknown.sum())} label pixels have a colour that is not in the palette, "
+        f"e.g. {colour}; add it to the palette of dataset.toml or use the id images"
+    )
 
 
 def _look_up(pixels: Array, colours: tuple[Colour, ...]) -> tuple[Array, npt.NDArray[np.bool_]]:

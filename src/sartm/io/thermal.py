@@ -48,8 +48,9 @@ def thermal_levels(
             low, high = (f"{value:g}" for value in (raw.min(), raw.max()))
             raise InputError(
                 f"{name}: {raw.dtype} thermal values ({low} to {high}), but the model's thermal "
-                f"rule is uint8. Train a model with --set model.thermal.rule=range --set "
-                f"model.thermal.low={low} --set model.thermal.high={high} (or rule=percentile)"
+                f"rule is uint8. A model for them: sartm train RECIPE --set model.thermal.rule="
+                f"range --set model.thermal.low={low} --set model.thermal.high={high} (or "
+                f"percentile)"
             )
         return 0.0, 255.0
     if rule.rule == "range":

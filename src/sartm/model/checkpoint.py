@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import replacing_folder
+from sartm.files import read_json, replacing_folder
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile
 from sartm.model.filling import build, fill
@@ -33,7 +33,6 @@ from sartm.model.tensors import read_safetensors
 
 log = logging.getLogger("sartm")
 
-LARGEST_CONFIG = 64 * 2**20
 """Bytes; 100,000 hashes of training images need a sixth of it."""
 
 
@@ -139,7 +138,7 @@ def refuse_options(
 
 def is_model_folder(folder: Path) -> bool:
     """Whether a folder is one of ours, whole or not; the hub's own models have a `model_type`."""
-    return (folder / CONFIG).is_file() and "model_type" not in _read_json(folder / CONFIG)
+    return (folder / CONFIG).is_file() and "model_type" not in read_json(folder / CONFIG)
 
 
 def load_folder(
@@ -193,7 +192,7 @@ def _read_encoder(
     except InputError as error:
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder}, which is not to be had: "
-            f"{error}\n{_ways_to_encoder(content)}"
+            f"{error}. {_ways_to_encoder(content, folder)}"
         ) from None
     found = {key: value for key, value in weights.tensors.items() if is_encoder(key)}
     digest = hash_encoder(found)
@@ -201,29 +200,32 @@ def _read_encoder(
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder} with SHA-256 "
             f"{facts.encoder_sha256[:16]}..., but that of {source} is {digest[:16]}...; give the "
-            f"file they were trained on with encoder= or --encoder"
+            f"file they were trained on: predict --encoder, or for good {_make_whole(folder)}"
         )
     return found
 
 
-def _ways_to_encoder(content: ModelFile) -> str:
+def _ways_to_encoder(content: ModelFile, folder: Path) -> str:
     """The commands that bring the encoder of adapters."""
     name, size = content.facts.encoder, content.model.size
+    give = f"give its file: predict --encoder, or for good {_make_whole(folder)}"
     if is_hub_id(name):
-        return f"Fetch it with `sartm weights get {name}`, or give its file with --encoder"
+        return f"Fetch it with `sartm weights get {name}`, or {give}"
     ids = [known for known, (_, of) in SAM2_NAMES.items() if of == size]
-    if not ids:
-        return "Give its file with --encoder"
-    return (
-        f"Give its file with --encoder, or if it is SAM 2.1's: `sartm weights get {ids[0]}` and "
-        f"--encoder {ids[0]} (SAM 2's: {ids[1]})"
-    )
+    if ids:
+        give += f". If it is SAM 2.1's, `sartm weights get {ids[0]}` has it (SAM 2's: {ids[1]})"
+    return give[0].upper() + give[1:]
+
+
+def _make_whole(folder: Path) -> str:
+    """The command after which every command can use a model, without an option."""
+    return f"`sartm weights convert {folder} --encoder FILE --full --out DIR`"
 
 
 def read_config(folder: Path) -> ModelFile:
     """config.json of a model folder, checked key by key."""
     path = folder / CONFIG
-    values = _read_json(path)
+    values = read_json(path)
     version = values.get("format")
     if type(version) is not int:
         raise InputError(f"{path} is not a sartm model's: it has no format number")
@@ -232,19 +234,3 @@ def read_config(folder: Path) -> ModelFile:
             f"{path} has format {version}, this sartm reads up to {FORMAT}; upgrade sartm"
         )
     return from_dict(ModelFile, values, str(path))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise InputError(f"{path} has more than {LARGEST_CONFIG >> 20} MB; it is no model's")
-        values = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is no valid JSON ({error}); copy the model again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds no table of settings; copy the model again")
-    return values

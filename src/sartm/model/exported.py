@@ -173,7 +173,7 @@ class ExportedModel:
         if tuple(present) != wanted:
             raise InputError(
                 f"{self.path} takes {' and '.join(wanted)}, found {' and '.join(present)}; give "
-                f"what it takes (--modality), or export again: sartm export --modality M"
+                f"what it takes (predict --modality), or export again: sartm export --modality M"
             )
         if rgb is not None and (rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8):
             raise InputError(f"rgb must be (H, W, 3) uint8, found {rgb.shape} {rgb.dtype}")

@@ -147,11 +147,13 @@ def fill_encoder(model: SARTM, weights: Weights) -> Loaded:
     """`load_encoder` for weights that are read already."""
     where = weights.where
     if weights.kind == "released":
-        raise InputError(f"{where} is a released SARTM, not SAM 2; start from it with --init")
+        raise InputError(
+            f"{where} is a released SARTM, not SAM 2; sartm train RECIPE --init starts from it"
+        )
     if weights.size != model.config.size:
         raise InputError(
             f"{where} is {weights.kind} {weights.size} but the model is {model.config.size}; "
-            f"use --set model.size={weights.size}, or weights of the other size"
+            f"sartm train RECIPE --set model.size={weights.size}, or take weights of the other size"
         )
     state = model.state_dict()
     known = is_trunk if weights.kind == "EfficientNet" else is_sam2

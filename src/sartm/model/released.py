@@ -87,7 +87,8 @@ class Released(SARTM):
             if max(height, width) > side:
                 raise InputError(
                     f"{height}x{width} is larger than the canvas {side}x{side} of this released "
-                    f"model; raise it with --canvas (a multiple of 32), or resize"
+                    f"model; resize, or raise the canvas to a multiple of 32: predict --canvas, or "
+                    f"for good sartm weights convert --canvas"
                 )
             padded = F.pad(image, (0, side - width, 0, side - height)).expand(-1, 3, -1, -1)
             images.append((padded - self.rgb_mean) / self.rgb_std if image is rgb else padded)
@@ -310,8 +311,8 @@ def name_classes(count: int, classes: Classes | None, where: str) -> Classes:
         return Classes(tuple(f"class {index}" for index in range(count)))
     if len(classes) != count:
         raise InputError(
-            f"{where} has {count} classes but {len(classes)} names were given; leave --classes "
-            f"out, or name the data set it was trained on"
+            f"{where} has {count} classes but {len(classes)} names were given; name the classes "
+            f"it was trained on, as predict --classes does"
         )
     return classes
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sartm.errors import InputError
+from sartm.errors import InputError, unreadable
 
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Under which of these a training checkpoint keeps its weights."""
@@ -24,8 +24,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             head = file.read(512)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
     if path.suffix == ".safetensors":
         return strip_prefix(read_safetensors(path))
     return strip_prefix(unwrap(read_pickle(path, head), path))
@@ -34,11 +34,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, mapped into memory; `fill` copies them."""
     try:
+        with path.open("rb"):  # safetensors calls everything missing that it cannot open
+            pass
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise InputError(f"{path} is missing; copy or download the model again") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (SafetensorError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read: {error}. It is damaged or cut off; copy or download it again"
         ) from None
@@ -67,6 +71,8 @@ def read_pickle(path: Path, head: bytes) -> object:
             f"{path} is refused: {wanted}, and reading that could run code. Save the plain state "
             f"dict, best as safetensors, where you trust the file"
         ) from None
+    except OSError as error:
+        raise unreadable(path, error) from None
     except Exception as error:  # a hostile or broken pickle can make the reader raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path} cannot be read: {reason}. Copy or download it again") from None
@@ -76,7 +82,9 @@ def _check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
         raise InputError(f"{path} is damaged or cut off; copy or download it again") from None
     if packed:  # torch compresses nothing, so this would only serve to fill the memory
         raise InputError(f"{path} is a compressed archive, not a file of torch; unpack it first")

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError
-from sartm.files import write_atomic
+from sartm.files import read_json, write_atomic
 from sartm.registration.edge_fields import Array, Floats, valid_region
 
-_LARGEST_CALIBRATION = 1_000_000
+_LARGEST_CALIBRATION = 2**20
 """Bytes."""
 
 
@@ -125,7 +125,7 @@ def read_calibration(path: Path) -> Floats:
     The last is K_rgb R K_thermal^-1, exact for what is far away compared with the distance
     between the cameras; lens distortion must have been removed. InputError for anything else.
     """
-    content = _read_json(path)
+    content = read_json(path, _LARGEST_CALIBRATION)
     keys = set(content)
     if keys == {"homography"}:
         return checked_homography(_matrix(content, "homography", path), str(path))
@@ -143,22 +143,6 @@ def write_calibration(path: Path, homography: Array) -> None:
     """Write a homography as `read_calibration` reads it."""
     rows = checked_homography(homography, "alignment").tolist()
     _write(path, (json.dumps({"homography": rows}, indent=1) + "\n").encode())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_CALIBRATION:
-            raise InputError(f"{path} is larger than 1 MB; a calibration is a few numbers")
-        content = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read calibration {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not JSON: {str(error)[:120]}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; a calibration is a JSON object")
-    return content
 
 
 def _numbers(content: dict[str, Any], key: str, columns: int, path: Path) -> Floats:

@@ -4,8 +4,8 @@ Everything here follows from the data set, the configuration and the seed; no mo
 """
 
 import hashlib
+import logging
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sartm.data.coverage import describe_poor_labels
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, describe_mixed_types, pixel_hash
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
-from sartm.training.augmentation import TrainingItem, TrainingSet, collate
+from sartm.training.augmentation import TrainingItem, TrainingSet
 from sartm.training.settings import OptimConfig, TrainConfig
+from sartm.training.workers import leave_group, pack, usable_workers
+
+log = logging.getLogger("sartm")
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,11 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
         raise InputError(f"{dataset.name}: {mixed}")
     mean, square = sums[:2] / max(sums[2], 1)
     deviation = max(float(np.sqrt(max(square - mean**2, 0))), 1e-3)
+    poor = describe_poor_labels(dict(enumerate(counts.tolist())), dataset.classes)
+    if poor and len(dataset) <= most:
+        raise InputError(f"{dataset.name}, split {dataset.split!r}: {poor}")
+    if poor:
+        log.warning("%s, %d pairs of split %s: %s", dataset.name, most, dataset.split, poor)
     labelled = counts[: len(dataset.classes)]
     shares = torch.from_numpy(labelled / max(labelled.sum(), 1)).float()
     return TrainingStatistics(float(mean), deviation, wide, shares)
@@ -269,17 +278,11 @@ def make_loader(
     return DataLoader(
         _Joined([TrainingSet(part, rule, augmentation, seed) for part in splits.seen()]),
         batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=config.workers,
-        worker_init_fn=_leave_group,
+        collate_fn=pack,
+        num_workers=usable_workers(config.workers),
+        worker_init_fn=leave_group,
         generator=torch.Generator().manual_seed(config.seed),  # not the model's
     )
-
-
-def _leave_group(worker: int) -> None:
-    """Ctrl-C or a scheduler's signal to the group must not end a data worker before the parent."""
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
 
 
 def fingerprint(splits: Splits) -> str:

@@ -192,12 +192,15 @@ class Criterion(nn.Module):
         return cmkd(chosen, names, centre, config.tau, config.diagonal)
 
     @torch.no_grad()
-    def remember(self) -> None:
-        """Update the memory with all batches since the last call: once per optimizer step."""
-        if self.pending is None:
+    def remember(self, skipped: bool = False) -> None:
+        """Update the memory with all batches since the last call: once per optimizer step.
+
+        `skipped`: the step was none, and its batches are forgotten.
+        """
+        pending, self.pending = self.pending, None
+        if pending is None or skipped:
             return
-        sums, cells = self.pending
-        self.pending = None
+        sums, cells = pending
         present = (cells >= PRESENT) & self.named
         prototypes = sums / cells.clamp(min=1e-6)[:, None]
         updated = 0.9 * self.memory + 0.1 * prototypes

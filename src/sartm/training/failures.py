@@ -21,7 +21,7 @@ def explained_failures(step: int, config: TrainConfig) -> Iterator[None]:
     except InputError as error:  # of a data worker, which puts its traceback in front
         message = str(error).split("sartm.errors.InputError: ")[-1].strip()
         raise InputError(f"{message} (at step {step + 1})") from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         message = explain_failure(error, step, config)
         # lets go of the batches, and of the loader: it would report its dead worker once more
         traceback.clear_frames(error.__traceback__)
@@ -52,10 +52,11 @@ def require_finite(
     )
 
 
-def explain_failure(error: RuntimeError, step: int, config: TrainConfig) -> str:
+def explain_failure(error: RuntimeError | MemoryError, step: int, config: TrainConfig) -> str:
     """What ended a step, and what to do; other errors are bugs and are raised again."""
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    full = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if full or "can't allocate memory" in text:
         where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
         return (
             f"out of {where} at step {step + 1}, batch size {config.optim.batch_size}: continue "

@@ -8,7 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,20 @@ from sartm.training.criterion import Criterion, language_ramp
 from sartm.training.failures import explained_failures, peak_memory, require_finite
 from sartm.training.journal import Journal
 from sartm.training.optimizer import learning_rate
-from sartm.training.processes import agree, precision_of
+from sartm.training.processes import agree, hold_run, loss_scale, precision_of
 from sartm.training.runs import (
     Checkpoint,
     latest_checkpoint,
+    set_aside_damaged,
     trim_metrics,
     write_checkpoint,
     writing,
 )
 from sartm.training.settings import OptimConfig, TrainConfig
-from sartm.training.start import Setup, prepare_run
+from sartm.training.start import Setup, prepare_run, write_config
 from sartm.training.teaching import Teacher
 from sartm.training.validation import Validator
+from sartm.training.workers import Stream
 
 
 @dataclass(frozen=True)
@@ -71,27 +73,37 @@ def train(
         teacher: of another kind than `config.teacher` can be, which then is its name.
 
     Returns:
-        {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}.
+        {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}; `best` is
+        None where nothing was validated.
 
     Raises:
-        InputError: a folder that already holds a run, one to resume that has other settings or
-            other training pairs, no usable data, a loss that is not finite, a file that cannot be
-            written, a data worker that died, too little memory.
+        InputError: a folder that already holds a run, or in which another process trains; one to
+            resume that has other settings, other training pairs or no checkpoint to go on from; no
+            usable data, a loss that is not finite, a file that cannot be written, a data worker
+            that died, too little memory.
     """
-    with _StopSignal() as stop:
-        checkpoint = latest_checkpoint(out) if resume else None
-        setup = prepare_run(
-            config, out, checkpoint,
-            resume=resume, device=device, command=command, teacher=teacher,
-        )  # fmt: skip
-        return _Run(setup, checkpoint).loop(limits, stop)
+    with _StopSignal() as stop, hold_run(out):
+        with stop.breaks_off():
+            checkpoint = latest_checkpoint(out) if resume else None
+            setup = prepare_run(
+                config, out, checkpoint,
+                resume=resume, device=device, command=command, teacher=teacher,
+            )  # fmt: skip
+        run = _Run(setup, checkpoint)
+        if checkpoint is None:
+            run.begin(config)
+        return run.loop(limits, stop)
+
+
+class _Stopped(KeyboardInterrupt):
+    """Told to stop where nothing is under way that could be lost."""
 
 
 class _StopSignal:
     """Notes SIGTERM and Ctrl-C, so that the step under way ends and is saved."""
 
     def __init__(self) -> None:
-        self.received = False
+        self.received = self.idle = False
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "_StopSignal":
@@ -106,10 +118,23 @@ class _StopSignal:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def breaks_off(self) -> Iterator[None]:
+        """What stands under it is broken off by the signal, or not begun after it."""
+        self.idle = True
+        try:
+            if self.received:
+                raise _Stopped
+            yield
+        finally:
+            self.idle = False
+
     def _note(self, *_: object) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = True
+        if self.idle:
+            raise _Stopped
 
 
 class _Run:
@@ -130,6 +155,16 @@ class _Run:
         if main:
             with writing(f"metrics.jsonl of {setup.out}"):
                 trim_metrics(setup.out / "metrics.jsonl", self.step)
+                set_aside_damaged(setup.out, self.step)
+
+    def begin(self, config: TrainConfig) -> None:
+        """Save step 0 and then the configuration: a run that is there can always be resumed."""
+        main, out = self.setup.accelerator.is_main_process, self.setup.out
+        if main:
+            (out / "config.json").unlink(missing_ok=True)  # of a run that never took a step
+        self._save()
+        if main:
+            write_config(out, config)
 
     def loop(self, limits: Limits, stop: _StopSignal) -> dict[str, Any]:
         """All steps that are left, or up to a limit; the result of `train`."""
@@ -145,26 +180,23 @@ class _Run:
         end = min(batches.steps, limits.steps or batches.steps)
         stopped = self.pending and not self._validate(stop)
         model.train()
-        with Meter("train", end, "steps", done=self.step) as meter:
-            stream = iter(loader)
+        # of several processes one that breaks off alone would leave the others waiting for it
+        waiting = stop.breaks_off if accelerator.num_processes == 1 else nullcontext
+        with (
+            Meter("train", end, "steps", done=self.step) as meter,
+            Stream(loader, waiting) as stream,
+        ):
             while self.step < end and not stopped:
                 rate = learning_rate(self.step, per_epoch, optim)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
-                language = language_ramp(self.step / per_epoch, config.loss.language_start)
-                with explained_failures(self.step, config):
-                    terms = train_step(
-                        model, parts.criterion, stream, optimizer, accelerator, optim, language,
-                        setup.teacher,
-                    )  # fmt: skip
-                    require_finite(
-                        terms, self.step, accelerator.scaler is not None, setup.splits, config,
-                        accelerator.num_processes,
-                    )  # fmt: skip
+                try:
+                    terms = self._take_step(model, optimizer, stream)
+                except _Stopped:
+                    self._save()
+                    break
                 self.step += 1
                 self.seconds = before + time.monotonic() - begun
-                if parts.average is not None:
-                    parts.average.update_parameters(parts.model)
                 known = {"step": self.step, "epoch": self.step / per_epoch, "lr": rate}
                 self.journal.write(known | terms, self.seconds)
                 pairs = meter.rate() * batches.per_step * batches.batch_size
@@ -184,11 +216,31 @@ class _Run:
         accelerator.free_memory()
         return {
             "step": self.step,
-            "best": self.validator.best,
+            "best": self.validator.best if self.validator.best["step"] else None,
             "seconds": self.seconds,
             "finished": self.step >= batches.steps,
             "interrupted": stop.received,
         }
+
+    def _take_step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, stream: Iterator[Batch]
+    ) -> dict[str, float]:
+        setup, config = self.setup, self.setup.config
+        epoch = self.step / setup.batches.steps_per_epoch
+        language = language_ramp(epoch, config.loss.language_start)
+        scale, average = loss_scale(setup.accelerator), setup.parts.average
+        with explained_failures(self.step, config):
+            terms = train_step(
+                model, setup.parts.criterion, stream, optimizer, setup.accelerator, config.optim,
+                language, setup.teacher,
+            )  # fmt: skip
+            require_finite(
+                terms, self.step, setup.accelerator.scaler is not None, setup.splits, config,
+                setup.accelerator.num_processes,
+            )  # fmt: skip
+        if average is not None and loss_scale(setup.accelerator) >= scale:  # no skipped step
+            average.update_parameters(setup.parts.model)
+        return terms
 
     def _validate(self, stop: _StopSignal) -> bool:
         return self.validator.validate(self.step, self.seconds, lambda: stop.received)
@@ -221,7 +273,10 @@ class _Run:
                 "pending": self.pending,
                 "taught": setup.teacher is not None,
                 "pairs": fingerprint(setup.splits),
+                "text": None if setup.table is None else to_dict(setup.table),
             }
+            if setup.accelerator.scaler is not None:
+                state["scaler"] = setup.accelerator.scaler.state_dict()
             checkpoint = Checkpoint(self.step, tensors, state)
             write_checkpoint(setup.out, checkpoint, setup.config.keep)
         setup.accelerator.wait_for_everyone()
@@ -260,9 +315,10 @@ def train_step(
             sums[name] = sums.get(name, 0.0) + value
     clip = config.clip or math.inf
     norm = accelerator.clip_grad_norm_(model.parameters(), clip)
+    scale = loss_scale(accelerator)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    criterion.remember()
+    criterion.remember(skipped=loss_scale(accelerator) < scale)
     return {name: value / config.accumulate for name, value in sums.items()} | {"norm": float(norm)}
 
 

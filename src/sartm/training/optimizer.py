@@ -24,18 +24,28 @@ def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over what learns; no weight decay on one-dimensional tensors."""
+    """AdamW over what learns; weight decay on weights, adapters and position codes alone.
+
+    Not on norms, and not on biases: neither those of a layer nor those stacked for the classes
+    (docs/decisions/0011).
+    """
     learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = []
+    decays = {id(p): p.ndim > 1 and not _is_bias(name) for name, p in learning}
     for encoder in (False, True) if config.encoder != 1 else (False,):
         some = [p for name, p in learning if encoder is (config.encoder != 1 and _is_slow(name))]
         factor = config.encoder if encoder else 1.0
         for decay, params in (
-            (config.weight_decay, [p for p in some if p.ndim > 1]),
-            (0.0, [p for p in some if p.ndim <= 1]),
+            (config.weight_decay, [p for p in some if decays[id(p)]]),
+            (0.0, [p for p in some if not decays[id(p)]]),
         ):
             groups.append({"params": params, "weight_decay": decay, "factor": factor})
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)  # one pass over the weights
+
+
+def _is_bias(name: str) -> bool:
+    """Whether a parameter is added to features as it is; it may have one for every class."""
+    return name.rpartition(".")[2].startswith("bias") or name == "no_mem_embed"
 
 
 def _is_slow(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import DecoderConfig, FusionConfig, LoRAConfig, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
+from sartm.files import read_json
 from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 
 MAY_CHANGE = frozenset(
@@ -89,15 +90,14 @@ def mini(classes: Classes = MFNET) -> TrainConfig:
 
 
 def _paper(name: str, classes: Classes, crop: int) -> TrainConfig:
-    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4; CMKD at the released
-    temperature, since a sharper one costs (docs/decisions/0009)."""
+    """The paper's settings: SAM 2 base_plus, 500 epochs, batch 8, AdamW 1e-4."""
     return TrainConfig(
         recipe=name,
         model=ModelConfig(
             classes=classes, size="base_plus", fusion=FusionConfig(crop=(crop, crop))
         ),
         optim=OptimConfig(),
-        loss=LossConfig(tau=1.0),
+        loss=LossConfig(),
         augmentation=AugmentationConfig(crop=(crop, crop)),
         encoder="facebook/sam2-hiera-base-plus",
     )
@@ -132,8 +132,4 @@ def load_recipe(name: str) -> TrainConfig:
         raise InputError(
             f"no recipe {name!r}; choose one of {', '.join(RECIPES)}, or give a run's config.json"
         )
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the run's configuration {path}: {error}") from None
-    return from_dict(TrainConfig, values, "config")
+    return from_dict(TrainConfig, read_json(path), "config")

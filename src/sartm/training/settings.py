@@ -1,82 +1,71 @@
 """Every setting of a training, as frozen dataclasses; `recipes` has complete ones."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sartm.config import ModelConfig
+from sartm.config import Count, ModelConfig, NotNegative, Positive, Range, Share, Side, check_ranges
 from sartm.errors import InputError
+
+Factor = Annotated[float, Range(0.01, 100)]
+"""On an image's size."""
+Epochs = Annotated[float, Range(0, 1e6)]
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
     """What may happen to a sample in training; probabilities and strengths of 0 switch it off."""
 
-    crop: tuple[int, int] = (480, 640)
+    crop: tuple[Side, Side] = (480, 640)
     """Height and width of the training crop in pixels."""
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: tuple[Factor, Factor] = (0.5, 2.0)
     """Smallest and largest factor on the size that the model works at, drawn uniformly in its
     logarithm."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a horizontal flip."""
-    rotate: float = 0.0
+    rotate: Annotated[float, Range(0, 180)] = 0.0
     """Largest rotation in degrees, either way."""
-    rare_crop: float = 0.25
+    rare_crop: Share = 0.25
     """Probability that the crop must hold a pixel of a class drawn evenly among those present."""
-    colour: float = 0.8
+    colour: Share = 0.8
     """Probability of changing brightness, contrast, saturation, hue and gamma of RGB."""
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
+    brightness: Share = 0.4
+    contrast: Share = 0.4
+    saturation: Share = 0.4
     """Of these three the factor is drawn from 1 - x to 1 + x."""
-    hue: float = 0.05
+    hue: Share = 0.05
     """Largest turn of the colour circle, 1 being the whole of it."""
-    gamma: float = 0.3
+    gamma: Annotated[float, Range(0, 10)] = 0.3
     """The exponent is drawn from exp(-x) to exp(x), for RGB and for thermal."""
-    darken: float = 0.15
+    darken: Share = 0.15
     """Probability of an underexposed RGB image: a tenth to 0.6 of its light."""
-    blur: float = 0.1
+    blur: Share = 0.1
     """Probability of a Gaussian blur of 0.3 to 1.5 pixels, for each modality apart."""
-    noise: float = 0.2
+    noise: Share = 0.2
     """Probability of Gaussian noise, for each modality apart."""
-    noise_level: float = 0.04
+    noise_level: Share = 0.04
     """Largest standard deviation of that noise, of full scale 1."""
-    thermal: float = 0.8
+    thermal: Share = 0.8
     """Probability of changing gain, offset and gamma of thermal."""
-    gain: float = 0.3
+    gain: Share = 0.3
     """The contrast of thermal about its mean is multiplied by 1 - x to 1 + x."""
-    offset: float = 0.1
+    offset: Share = 0.1
     """Largest shift of thermal values, of full scale 1."""
-    invert: float = 0.02
+    invert: Share = 0.02
     """Probability of black-hot thermal."""
-    dead_columns: float = 0.05
+    dead_columns: Share = 0.05
     """Probability that one to four columns of thermal hold one value."""
-    misregister: float = 0.0
+    misregister: Annotated[float, Range(0, 65500)] = 0.0
     """Largest displacement of thermal against RGB in pixels of the crop; labels follow RGB."""
-    mix: float = 0.0
+    mix: Share = 0.0
     """Probability of pasting what stands in another sample over this one, where it stood there."""
-    drop_rgb: float = 0.15
-    drop_thermal: float = 0.15
+    drop_rgb: Share = 0.15
+    drop_thermal: Share = 0.15
     """Probability of leaving out this modality (never both), where a sample has both."""
 
     def __post_init__(self) -> None:
-        if min(self.crop) < 1:
-            raise InputError(f"augmentation crop must be positive, found {self.crop}")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise InputError(f"augmentation scale needs 0 < low <= high, found {self.scale}")
-        for name in (
-            "flip", "rare_crop", "colour", "darken", "blur", "noise", "thermal", "invert",
-            "dead_columns", "brightness", "contrast", "saturation", "gain", "mix", "drop_rgb",
-            "drop_thermal",
-        ):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"augmentation {name} must be 0 to 1, found {getattr(self, name):g}"
-                )
-        for name in ("rotate", "hue", "gamma", "noise_level", "offset", "misregister"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"augmentation {name} must not be negative, found {getattr(self, name):g}"
-                )
+        check_ranges(self)
+        if self.scale[0] > self.scale[1]:
+            raise InputError(f"augmentation scale needs low <= high, found {self.scale}")
         if self.drop_rgb + self.drop_thermal > 1:
             raise InputError(
                 f"drop_rgb and drop_thermal exclude each other and may be 1 together, found "
@@ -96,19 +85,19 @@ class AugmentationConfig:
 class LossConfig:
     """Weights and options of the loss."""
 
-    auxiliary: float = 1.0
+    auxiliary: NotNegative = 1.0
     """Weight of the auxiliary head's cross-entropy."""
-    prototype: float = 0.1
+    prototype: NotNegative = 0.1
     """w_p"""
-    language: float = 0.5
+    language: NotNegative = 0.5
     """w_c, the weight of CMKD."""
-    tau: float = 0.1
-    """CMKD's temperature, on both sides."""
+    tau: Annotated[float, Range(1e-3, 1e3)] = 1.0
+    """CMKD's temperature, on both sides; 0.1 costs ten points (docs/decisions/0009)."""
     diagonal: bool = False
     """Compare a class with itself too, as the released code does."""
     centre: bool = True
     """Subtract what all classes share, in names and in prototypes."""
-    language_start: float = 0.0
+    language_start: NotNegative = 0.0
     """Epochs before prototypes and CMKD act; they then grow linearly to their weights over as
     many again. For networks from scratch, whose features tell nothing apart at first."""
     per_modality: bool = False
@@ -119,44 +108,43 @@ class LossConfig:
     """Keep a running mean per class; without it there is no prototype term."""
     class_weights: Literal["none", "sqrt", "log"] = "none"
     """Weight pixels of a class with share p by 1/sqrt(p) or 1/ln(1.02 + p), mean 1 over pixels."""
-    ohem: float = 0.0
+    ohem: Share = 0.0
     """Above 0: the mean is over this share of the pixels, those with the largest loss."""
-    lovasz: float = 0.0
+    lovasz: NotNegative = 0.0
     """Weight of the Lovasz-softmax loss, a surrogate of the IoU of the classes in the batch."""
-    distil: float = 1.0
+    distil: NotNegative = 1.0
     """Weight of the divergence from a teacher's class shares, where there is a teacher."""
     every: Literal[1, 2, 4] = 1
     """Cross-entropy and Lovasz-softmax count every so manieth row and column of pixels. Logits lie
     at stride 4, so 2 loses little and costs a quarter."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ohem <= 1:
-            raise InputError(f"loss.ohem is a share of the pixels, 0 to 1, found {self.ohem:g}")
-        for name in ("auxiliary", "prototype", "language", "language_start", "lovasz", "distil"):
-            if getattr(self, name) < 0:
-                raise InputError(f"loss.{name} must not be negative, found {getattr(self, name):g}")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW with linear warm-up from a tenth and polynomial decay."""
 
-    lr: float = 1e-4
-    weight_decay: float = 0.01
-    """Not on tensors of one dimension."""
-    epochs: int = 500
-    warmup_epochs: float = 10
-    power: float = 0.9
-    batch_size: int = 8
+    lr: Positive = 1e-4
+    weight_decay: NotNegative = 0.01
+    """Of weights and adapters; norms and biases have none."""
+    epochs: Annotated[int, Range(1, 1_000_000)] = 500
+    warmup_epochs: Epochs = 10
+    power: NotNegative = 0.9
+    batch_size: Annotated[int, Range(1, 65536)] = 8
     """Pairs per process and forward pass."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Range(1, 65536)] = 1
     """Forward passes per optimizer step."""
-    encoder: float = 1.0
+    encoder: NotNegative = 1.0
     """Factor on the rate of the trunk, its adapters aside."""
-    clip: float = 0.0
+    clip: NotNegative = 0.0
     """Largest gradient norm; 0 does not clip."""
-    ema: float = 0.0
+    ema: Share = 0.0
     """Decay of the running mean of the weights, which is what is validated and kept; 0: none."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -181,33 +169,29 @@ class TrainConfig:
     unlabelled: tuple[str, ...] = ()
     """Data sets that only the teacher speaks about: their train splits, labels unused. One modality
     is enough."""
-    unlabelled_share: float = 0.5
-    """Of every batch, where there are unlabelled pairs."""
+    unlabelled_share: Share = 0.5
+    """Of every batch, where there are unlabelled pairs; pairs of both kinds must be in it."""
     text_encoder: str = ""
     """For class names that no bundled table holds."""
     thermal: Literal["auto", "fixed"] = "auto"
     """`auto` measures mean and deviation of thermal on the training split, and takes the
     percentile rule for data of more than 8 bits; `fixed` keeps what `model.thermal` says."""
-    seed: int = 0
-    workers: int = 2
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    workers: Annotated[int, Range(0, 256)] = 2
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     activation_checkpointing: bool = False
-    validate_every: int = 1
-    """Epochs between validations."""
-    val_share: float = 0.1
+    validate_every: Annotated[int, Range(0)] = 1
+    """Epochs between validations; 0: none, and the model of the last step is kept."""
+    val_share: Annotated[float, Range(0, 1, above=True)] = 0.1
     """Share of the training pairs held out for validation where a data set has no val split."""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """Optimizer steps between checkpoints."""
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints kept, the newest."""
-    pictures: int = 4
+    pictures: Annotated[int, Range(0, 100)] = 4
     """Validation pairs drawn at every validation, always the same ones."""
     tensorboard: bool = False
     """Also write TensorBoard events, to the run's folder `tensorboard`."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.unlabelled_share < 1:
-            raise InputError(
-                f"unlabelled_share is a share of the batch between 0 and 1, found "
-                f"{self.unlabelled_share:g}"
-            )
+        check_ranges(self)

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -11,7 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from sartm.config import to_dict
+from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.scoring import was_seen
@@ -36,7 +38,7 @@ from sartm.training.optimizer import make_average, make_optimizer
 from sartm.training.processes import make_accelerator, sum_over_ranks
 from sartm.training.recipes import find_changes, load_recipe
 from sartm.training.recompute import recompute_activations
-from sartm.training.runs import Checkpoint
+from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
 from sartm.training.teaching import Teacher, load_teacher
 
@@ -124,18 +126,19 @@ def prepare_run(
     command: str,
     teacher: Teacher | None,
 ) -> Setup:
-    """Claim the folder, open the data, resolve the configuration, build or restore the model."""
+    """Check the folder, open the data, resolve the configuration, build or restore the model."""
     # what `auto` measured once holds for the whole run, or a resumed one would differ
     state = {} if checkpoint is None else checkpoint.state
     accelerator = make_accelerator(state.get("precision", config.precision), device)
     if accelerator.is_main_process:
-        claim_folder(out, config, resume)
+        check_folder(out, config, resume, restored=checkpoint is not None)
     set_seed(config.seed)
     splits = open_splits(config)
     statistics = measure(splits.train, config)
     config = resolve_config(config, splits.train, statistics)
     source, config = open_start(config, splits, accelerator.is_main_process)
-    table = text_similarity(config.model.classes, config.text_encoder or None)
+    known = list(_known_tables(state, source))
+    table = text_similarity(config.model.classes, config.text_encoder or None, known)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
     parts = build_parts(config, table, statistics, accelerator, source)
@@ -150,11 +153,21 @@ def prepare_run(
                 f"teacher"
             )
         restore(parts, checkpoint, out)
+        if accelerator.scaler is not None and "scaler" in state:
+            accelerator.scaler.load_state_dict(state["scaler"])
     step = 0 if checkpoint is None else checkpoint.step
     batches = make_batches(splits, config, accelerator.num_processes, step)
     return Setup(
         config, out, accelerator, parts, splits, table, batches, command, teacher, taught_by
     )
+
+
+def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextTable]:
+    """How alike words are by the checkpoint, then by the model that is started from."""
+    if state.get("text"):
+        yield from_dict(TextTable, state["text"], "the checkpoint's text table")
+    if source is not None and source.facts is not None and source.facts.text:
+        yield from_dict(TextTable, source.facts.text, "the text table of the model to start from")
 
 
 def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
@@ -196,31 +209,29 @@ def restore(parts: Parts, found: Checkpoint, out: Path) -> None:
         ) from None
 
 
-def claim_folder(out: Path, config: TrainConfig, resume: bool) -> None:
-    """Make the run's folder, or check that the one to resume is this run's."""
-    written = out / "config.json"
-    if resume:
-        if not written.exists():
-            raise InputError(f"nothing to resume in {out}: it has no config.json")
-        changes = find_changes(load_recipe(str(out)), config)
-        if changes:
-            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-            raise InputError(
-                f"{out} was begun with another configuration: {'; '.join(changes[:3])}{more}. "
-                f"Resume without changing it, or start a new run with --out"
-            )
+def check_folder(out: Path, config: TrainConfig, resume: bool, restored: bool) -> None:
+    """Check that a run may begin in a folder, or that the run to resume is this one."""
+    if not resume:
+        require_new(out)
         return
-    if written.exists():
+    if not (out / "config.json").exists():
+        raise InputError(f"nothing to resume in {out}: it has no config.json")
+    changes = find_changes(load_recipe(str(out)), config)
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise InputError(
-            f"{out} already holds a run. Continue it with --resume, or choose another folder "
-            f"with --out"
+            f"{out} was begun with another configuration: {'; '.join(changes[:3])}{more}. "
+            f"Resume without changing it, or start a new run with --out"
         )
-    try:
-        write_atomic(written, json.dumps(to_dict(config), indent=1).encode(), durable=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the run to {out}: {error.strerror}; choose another --out"
-        ) from None
+    if not restored:
+        require_nothing_to_lose(out)
+
+
+def write_config(out: Path, config: TrainConfig) -> None:
+    """Make a folder that of a run: from now on it can be resumed, and not begun again."""
+    with writing(f"config.json of {out}", begins=True):
+        data = json.dumps(to_dict(config), indent=1).encode()
+        write_atomic(out / "config.json", data, durable=True)
 
 
 def open_start(

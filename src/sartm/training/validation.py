@@ -71,7 +71,10 @@ class Validator:
             if before is not None:
                 inherited = join_images(inherited, before.training_images)
                 data = (*data, *before.data)
-        spoken = setup.table is not None and setup.config.loss.language > 0
+        before = setup.parts.model.facts
+        text = None if before is None else before.text  # language may be taken up again later
+        if setup.table is not None and setup.config.loss.language > 0:
+            text = to_dict(setup.table)
         facts = ModelFacts(
             name=setup.out.name,
             licence=_inherit_licence(setup.parts.model.facts, names),
@@ -82,7 +85,7 @@ class Validator:
             steps=step,
             results=results,
             training_images=join_images(inherited, self._images),
-            text=to_dict(setup.table) if spoken else None,
+            text=text,
             recipe=to_dict(setup.shareable_config()),
         )
         save(setup.parts.validated(), setup.out / "best", facts)

@@ -1,0 +1,68 @@
+"""All that commands say: whatever names hold, it neither steers the terminal nor is cut off."""
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from sartm.terminal import printable
+
+
+def say(text: str) -> None:
+    """A line on standard output."""
+    print(printable(text))
+
+
+def complain(text: str) -> None:
+    """A line on standard error, under the name of the program."""
+    print(f"sartm: {printable(text)}", file=sys.stderr)
+
+
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", whole: bool = False
+) -> None:
+    """A table whose first column is never cut, nor with `whole` any other but that."""
+    table = Table(title=Text(printable(title)) if title else None)
+    for number, text in enumerate(titles):
+        table.add_column(Text(printable(text)), no_wrap=number == 0 or whole)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console()
+    needed = Console(width=10_000).measure(table)
+    width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
+    Console(width=width).print(table)
+
+
+class _OneLine(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+def log_handler() -> logging.Handler:
+    """Log lines on standard error."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+    handler.setFormatter(_OneLine("%(message)s"))
+    return handler
+
+
+def prepare_streams() -> None:
+    """What an encoding cannot say is spelled out instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def drop_unwritable() -> None:
+    """Let go of what standard output does not take: nobody reads it any more, or it is full."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # else Python tries again at exit, and complains
+        os.close(nowhere)
