@@ -1,4 +1,7 @@
-"""From a folder to its pairs: dataset.toml, and the layouts in which the benchmarks circulate."""
+"""From a folder to its pairs: dataset.toml, and the layouts in which the benchmarks circulate.
+
+Long on purpose: a newcomer who adds a layout finds its table, its lists and its pairs in one file.
+"""
 
 import fnmatch
 import re

@@ -1,4 +1,7 @@
-"""One file to one array and back: RGB, thermal, four-channel and label images, all checked."""
+"""One file to one array: RGB, thermal and four-channel images, all checked.
+
+Long on purpose: what a file may be, what is refused and in which words is read in one place.
+"""
 
 import math
 import re
