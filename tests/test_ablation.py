@@ -65,7 +65,7 @@ def test_every_row_is_a_configuration_and_differs_from_the_base(ablation, made):
         name: ablation.configure(row, 0, made / "data", plan) for name, row in ablation.ROWS.items()
     }
     assert configs["base"].model.frozen_encoder
-    assert configs["base"].loss == LossConfig(lovasz=1.0, every=2)
+    assert configs["base"].loss == LossConfig(tau=0.1, lovasz=1.0, every=2)
     assert configs["base"].model.scale == mini().model.scale
     assert {config.model.output for config in configs.values()} == {"decoder"}
     lovasz = {name for name, config in configs.items() if config.loss.lovasz == 0}
