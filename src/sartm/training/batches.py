@@ -169,7 +169,8 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
 def resolve_config(
     config: TrainConfig, train: PairDataset, statistics: TrainingStatistics
 ) -> TrainConfig:
-    """Fill in what the data decides: the class table, and the thermal rule with its statistics."""
+    """Fill in what follows: the class table and the thermal rule, with its statistics, from the
+    data; the size that the fusion is made for from the crop."""
     thermal = config.model.thermal
     if config.thermal == "auto":
         if statistics.wide and thermal.rule == "uint8":
@@ -179,7 +180,9 @@ def resolve_config(
             mean=round(statistics.thermal_mean, 5),
             std=round(statistics.thermal_std, 5),
         )
-    model = replace(config.model, classes=train.classes, thermal=thermal)
+    fusion = config.model.fusion
+    fusion = replace(fusion, crop=fusion.crop or config.augmentation.crop)
+    model = replace(config.model, classes=train.classes, thermal=thermal, fusion=fusion)
     return replace(config, model=model)
 
 
