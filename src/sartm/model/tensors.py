@@ -3,7 +3,6 @@
 `.pt` and `.pth` go through torch's weights-only reader after a few cheap checks.
 """
 
-import os
 import pickle
 import re
 import zipfile
@@ -125,8 +124,8 @@ def _require_stored(tensors: Mapping[str, Tensor], path: Path) -> None:
         if value.numel() * value.element_size() > stored:
             shape = "x".join(map(str, value.shape))
             raise InputError(
-                f"{path}: {key} is said to be {shape}, but the file has {stored} bytes for it; save "
-                f"plain tensors, each with all its numbers (contiguous())"
+                f"{path}: {key} is said to be {shape}, but the file has {stored} bytes for it; "
+                f"save plain tensors, each with all its numbers (contiguous())"
             )
 
 
@@ -137,9 +136,12 @@ def strip_prefix(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     are gone in whatever order they stand.
     """
     split = [[part for part in key.split(".") if part not in WITHIN] for key in tensors]
-    common = os.path.commonprefix(split)
-    depth = next((i for i, part in enumerate(common) if part in HOMES), len(common))
-    depth = min(depth, *(len(parts) - 1 for parts in split)) if split else 0
+    depth = 0
+    if split:  # what the first and the last in order begin with, all between do too
+        for one, other in zip(min(split)[:-1], max(split)[:-1], strict=False):
+            if one != other or one in HOMES:
+                break
+            depth += 1
     names = [".".join(parts[depth:]) for parts in split]
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
