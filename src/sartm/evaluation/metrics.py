@@ -74,6 +74,9 @@ BENCHMARKS = {
 """Class table and means of each benchmark; the first mean is the one to put in a headline."""
 
 
+MOST_CLASSES = 4096
+"""That are scored: 128 MiB of counts."""
+
 _WEIGHTS = 250_000
 """Weights of pairs drawn at a time by the bootstrap, which bounds its memory to a few MiB."""
 
@@ -82,6 +85,7 @@ class ConfusionMatrix:
     """Pixels per (truth, prediction), summed over a split; exact, as the counts are integers."""
 
     def __init__(self, classes: int, counts: Counts | None = None) -> None:
+        require_countable(classes)
         self.counts: Counts = np.zeros((classes, classes), np.int64)
         """(K, K), rows are the ground truth, columns the prediction."""
         if counts is not None:
@@ -146,6 +150,15 @@ class ConfusionMatrix:
         return float(_ratio(np.trace(self.counts), self.counts.sum()))
 
 
+def require_countable(classes: int) -> None:
+    """Refuse more classes than can be counted against each other."""
+    if classes > MOST_CLASSES:
+        raise InputError(
+            f"{classes} classes; which was taken for which is counted for every two of them, up "
+            f"to {MOST_CLASSES}. Join some of them"
+        )
+
+
 def count_pixels(
     prediction: NDArray[np.integer], label: NDArray[np.integer], classes: Classes
 ) -> Counts:
@@ -182,11 +195,23 @@ def protocol_means(
     protocol makes absent classes 0. A mean over no class at all is NaN.
     """
     _require_size(protocol, counts.shape[-1])
+    return _means_of(_marginals(_counted(counts, protocol)), protocol)
+
+
+def _counted(counts: Counts, protocol: Protocol) -> Counts:
+    """Counts without the pixels that a protocol ignores."""
     if protocol.truth_zero == "ignored":
         counts = counts.copy()
         counts[..., 0, :] = 0
-    _, truth, predicted = _marginals(counts)
-    scores, recalls = iou(counts), accuracy(counts)
+    return counts
+
+
+def _means_of(
+    marginals: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], protocol: Protocol
+) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
+    """`protocol_means` of right, truth and predicted pixels, each (..., K)."""
+    hit, truth, predicted = marginals
+    scores, recalls = _ratio(hit, truth + predicted - hit), _ratio(hit, truth)
     if protocol.absent == "0":
         scores = np.where((truth == 0) & (predicted == 0), 0.0, scores)
         recalls = np.where(truth == 0, 0.0, recalls)
@@ -277,12 +302,16 @@ def bootstrap(
     pairs = len(counts)
     random = np.random.default_rng(seed)
     scores = []
-    chunk = max(1, _WEIGHTS // max(pairs, 1))
+    sums = np.stack(_marginals(_counted(counts, chosen)), axis=1).astype(float)  # (N, 3, K)
+    others = None
+    if baseline is not None:
+        others = np.stack(_marginals(_counted(baseline, chosen)), axis=1).astype(float)
+    chunk = max(1, _WEIGHTS // max(pairs, counts.shape[-1], 1))
     for start in range(0, samples if pairs else 0, chunk):
         size = min(chunk, samples - start)
         weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
-        score = _resampled(weights, counts, chosen)
-        scores.append(score if baseline is None else score - _resampled(weights, baseline, chosen))
+        score = _resampled(weights, sums, chosen)
+        scores.append(score if others is None else score - _resampled(weights, others, chosen))
     drawn = np.concatenate(scores) if scores else np.empty(0)
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
@@ -344,15 +373,14 @@ def _mean(values: Fractions) -> Fractions:
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def _resampled(weights: Fractions, counts: Counts, protocol: Protocol) -> Fractions:
-    """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn."""
-    classes = counts.shape[-1]
-    total = np.zeros((len(weights), classes**2))
-    for start in range(0, len(counts), 1000):  # a part at a time: no float copy of all counts
-        some = counts[start : start + 1000]
-        # float64 is exact below 2**53 pixels and lets BLAS do the sum.
-        total += weights[:, start : start + 1000] @ some.reshape(len(some), -1).astype(float)
-    return protocol_means(total.reshape(-1, classes, classes), protocol)[0]
+def _resampled(weights: Fractions, sums: Fractions, protocol: Protocol) -> Fractions:
+    """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn.
+
+    A mean needs the right, true and predicted pixels of a class, not which was taken for which:
+    `sums` (N, 3, K) has them. float64 is exact below 2**53 pixels and lets BLAS do the sum.
+    """
+    total = (weights @ sums.reshape(len(sums), -1)).reshape(len(weights), 3, -1)
+    return _means_of((total[:, 0], total[:, 1], total[:, 2]), protocol)[0]
 
 
 def _narrow(ids: NDArray[Any]) -> NDArray[Any]:
