@@ -13,7 +13,6 @@ from sartm.data.finding import find_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import (
     PairDataset,
-    Sample,
     describe_mixed_types,
     fit_thermal,
     pixel_hash,
