@@ -50,7 +50,7 @@ model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.prediction inference.frames
-inference.predictor inference.streams
+inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record
 inference.folders inference.video

@@ -41,6 +41,7 @@ class ModelInfo(BaseModel):
     classes: list[ClassInfo]
     ignore: int = Field(description="Label id that means nothing.")
     thermal_rule: str = Field(description="How raw thermal values become [0, 1].")
+    thermal_range: str = Field(description="Of requests that say none: auto, LOW:HIGH or model.")
     trained_on: list[str]
 
 
@@ -80,6 +81,15 @@ class Segment(BaseModel):
     segmentation: Mask
 
 
+class UsedRange(BaseModel):
+    """The raw thermal values that became black and white."""
+
+    low: float
+    high: float
+    unit: str = Field(description="display (8 bits), counts (16 bits) or values (floats).")
+    by: str = Field(description="rule (the model's), image (its percentiles) or option.")
+
+
 class Segmentation(BaseModel):
     """A label map as masks, with what is needed to judge it."""
 
@@ -89,6 +99,9 @@ class Segmentation(BaseModel):
     confidence: float = Field(description="Mean of the largest probability; not calibrated.")
     seconds: float
     note: str = Field(description="How the input was understood, where that is not plain.")
+    thermal_range: UsedRange | None = Field(
+        default=None, description="How thermal was scaled; missing where it was not looked at."
+    )
     segments: list[Segment]
     label_png: str | None = Field(default=None, description="With `maps`: the label PNG in base64.")
     confidence_png: str | None = Field(

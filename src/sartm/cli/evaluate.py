@@ -41,6 +41,7 @@ def evaluate(
     conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
+    thermal_range: options.ThermalRange = "model",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = 1,
@@ -64,8 +65,9 @@ def evaluate(
     wanted = choose_conditions(names, modality) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
-        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
-    )
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
+        thermal_range,
+    )  # fmt: skip
     _check_classes(predictor, dataset, model, data)
     rows = []
     if wanted:

@@ -52,6 +52,13 @@ Holes = Annotated[
     float | None, typer.Option(help="Raw thermal value without a measurement: filled.")
 ]
 Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead pixels.")]
+ThermalRange = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|LOW:HIGH|model",
+        help="Raw thermal from black to white: auto scales what is deeper than the model's rule.",
+    ),
+]
 Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
 
 
@@ -94,8 +101,12 @@ def make_predictor(
     batch_size: int,
     workers: int | None,
     compile: bool,
+    thermal_range: str = "auto",
 ) -> "Predictor":
     """The model that a command's options name, ready on its device."""
+    from sartm.io.thermal import read_range
+
+    read_range(thermal_range)  # a wrong one is refused before a model is loaded
     import_network()
     from sartm.inference.predictor import Predictor
     from sartm.model.loading import load
@@ -108,6 +119,7 @@ def make_predictor(
         batch_size=batch_size,
         workers=workers,
         compiled=compile,
+        thermal_range=thermal_range,
     )
 
 

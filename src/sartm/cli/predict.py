@@ -44,6 +44,7 @@ def predict(
     black_hot: options.BlackHot = False,
     holes: options.Holes = None,
     repair: options.Repair = False,
+    thermal_range: options.ThermalRange = "auto",
     clahe: options.Clahe = False,
     align: Annotated[
         str, typer.Option(help="Thermal onto RGB first: a calibration (JSON), or auto.")
@@ -66,7 +67,7 @@ def predict(
     camera = Camera(radiometric, black_hot, repair, holes)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
-        device, precision, batch_size, workers, compile,
+        device, precision, batch_size, workers, compile, thermal_range,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
         if align:
@@ -136,6 +137,7 @@ def video(
     black_hot: options.BlackHot = False,
     holes: options.Holes = None,
     repair: options.Repair = False,
+    thermal_range: options.ThermalRange = "auto",
     clahe: options.Clahe = False,
     overwrite: Annotated[bool, typer.Option(help="Replace a video that exists.")] = False,
     device: options.Device = "auto",
@@ -158,8 +160,9 @@ def video(
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe,
     )  # fmt: skip
     predictor = make_predictor(
-        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
-    )
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
+        thermal_range,
+    )  # fmt: skip
     return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
 
 

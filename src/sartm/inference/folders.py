@@ -29,6 +29,7 @@ from sartm.inference.record import Made, Maker, Record
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.labels import encode_label
+from sartm.io.thermal import describe_levels, explain_auto, format_range
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
@@ -115,11 +116,12 @@ def label_folder(
     found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
     settings = to_dict(options) | {"precision": predictor.precision}
     settings |= {"tiling": to_dict(predictor.tiling)}
+    settings |= {"thermal_range": format_range(predictor.thermal_range)}
     for name in _WITHOUT_EFFECT:
         del settings[name]
     maker = Maker(model, fingerprint(predictor.model), settings)
     with lock_folder(out):
-        run = _Run(out, maker, options)
+        run = _Run(out, maker, options, predictor)
         for path in found.unpaired:
             run.failures[str(path)] = "no partner: the other folder has no file of this name"
         run.failures |= found.unreadable
@@ -175,8 +177,12 @@ def _lies(path: Path) -> bool:
 class _Run:
     """One `label_folder` at work in its output folder: what is there, what is written."""
 
-    def __init__(self, out: Path, maker: Maker, options: PredictOptions) -> None:
+    def __init__(
+        self, out: Path, maker: Maker, options: PredictOptions, predictor: Predictor
+    ) -> None:
         self.out, self.maker, self.options = out, maker, options
+        self.predictor = predictor
+        self.told_of_range = False
         self.drawn = {"opacity": options.opacity, "clahe": options.clahe}
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
@@ -335,12 +341,28 @@ class _Run:
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
+        if used := self._describe_range(sample, prediction):
+            entry["thermal_range"] = used
         if pair.name in self.alignments:
             entry["alignment"] = self.alignments.pop(pair.name)
         if sample.note:
             log.warning("%s: %s", pair.name, sample.note)
             entry["note"] = sample.note
         return entry
+
+    def _describe_range(self, sample: Sample, prediction: Prediction) -> dict[str, Any] | None:
+        """By which range thermal was scaled; said once where it is not the model's."""
+        if prediction.levels is None or sample.thermal is None:
+            return None
+        rule, how = self.predictor.config.thermal, self.predictor.thermal_range
+        used = describe_levels(
+            prediction.levels, sample.thermal, rule, how, sample.black_hot,
+            self.options.camera.radiometric,
+        )  # fmt: skip
+        if used.by == "image" and not self.told_of_range:
+            log.info("%s", explain_auto(used))
+            self.told_of_range = True
+        return asdict(used)
 
     def _write_summary(self) -> None:
         """The record as one document; a pair that was made otherwise says so."""

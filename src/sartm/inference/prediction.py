@@ -13,6 +13,7 @@ from torch import Tensor
 from sartm.classes import Classes
 from sartm.inference.tiles import resize_strips
 from sartm.io.cameras import enhance_display
+from sartm.io.thermal import Levels
 
 ROWS = 256
 """Rows of pixels that are drawn or counted at a time."""
@@ -33,6 +34,8 @@ class Prediction:
     """(H, W, 3) uint8, what overlays are drawn on: RGB, or thermal in grey."""
     coarse: npt.NDArray[np.float16] | None = field(default=None, repr=False)
     """(H/4, W/4) confidence of an image that was labelled in tiles."""
+    levels: Levels | None = None
+    """The raw thermal values that became 0 and 1; None: thermal was not looked at."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:

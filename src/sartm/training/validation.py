@@ -100,6 +100,7 @@ class Validator:
             device=str(accelerator.device),
             precision=precision_of(accelerator),
             workers=1,  # the loader's processes have the cores too
+            thermal_range="model",
         )
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = accelerator.process_index, accelerator.num_processes

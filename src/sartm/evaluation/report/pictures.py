@@ -16,7 +16,7 @@ from sartm.data.pairs import Sample
 from sartm.evaluation.metrics import ConfusionMatrix, count_pixels, means
 from sartm.evaluation.report.tables import number
 from sartm.files import write_atomic
-from sartm.io.thermal import apply_thermal_rule
+from sartm.io.thermal import choose_levels, scale_thermal
 
 Image = NDArray[np.uint8]
 
@@ -111,11 +111,16 @@ def draw_sample(
     rule: ThermalRule,
     group: Literal["best", "worst"] = "best",
 ) -> PairPictures:
-    """Pictures of a labelled sample and its label map (H, W), thermal as the model sees it."""
+    """Pictures of a labelled sample and its label map (H, W), thermal as the model sees it.
+
+    Thermal that the model did not look at, and that its rule does not take, is stretched.
+    """
     thermal = None
     if sample.thermal is not None:
-        scaled = apply_thermal_rule(sample.thermal, rule, sample.name, sample.unseen)
-        thermal = (255 * scaled).astype(np.uint8)
+        levels = sample.levels or choose_levels(
+            sample.thermal, rule, "auto", sample.name, sample.unseen, sample.black_hot
+        )
+        thermal = (255 * scale_thermal(sample.thermal, levels)).astype(np.uint8)
     assert sample.label is not None
     return draw_pair(sample.name, group, sample.label, labels, classes, sample.rgb, thermal)
 
