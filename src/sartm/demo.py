@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import MFNET
+from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
@@ -120,7 +121,7 @@ def _write_report(
                     sample.name, group, sample.label, labels, MFNET, sample.rgb, sample.thermal
                 )
             )
-    write_report(report, out, pictures, palette=MFNET.palette)
+    write_report(report, out, pictures, palette=display_palette(MFNET))
 
 
 _SHOWN = {"rgb": "RGB only", "thermal": "thermal only", "both": "both"}

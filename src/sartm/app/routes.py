@@ -219,7 +219,9 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
         segments=list_segments(labels, prediction.classes),
     )
     if maps:
-        answer.label_png = base64.b64encode(encode_label(labels)).decode()
+        answer.label_png = base64.b64encode(
+            encode_label(labels, palette=prediction.classes.palette)
+        ).decode()
         confidence = encode_confidence(prediction.confidence)
         answer.confidence_png = base64.b64encode(confidence).decode()
     return answer
@@ -227,7 +229,8 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
 
 def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:
     if output == "label":
-        return Response(encode_label(prediction.labels), media_type=PNG)
+        label = encode_label(prediction.labels, palette=prediction.classes.palette)
+        return Response(label, media_type=PNG)
     if output == "confidence":
         return Response(encode_confidence(prediction.confidence), media_type=PNG)
     return Response(encode_jpeg(prediction.overlay(opacity)), media_type=JPEG)

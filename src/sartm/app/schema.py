@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from sartm import colours
 from sartm.classes import Classes
 
 
@@ -29,7 +30,8 @@ class ClassInfo(BaseModel):
 
     id: int
     name: str
-    colour: tuple[int, int, int] = Field(description="RGB, 0-255.")
+    colour: tuple[int, int, int] = Field(description="RGB, 0-255, in the palette of label PNGs.")
+    display: tuple[int, int, int] = Field(description="RGB, 0-255, in overlays: of the name.")
     rest: bool = Field(description="The leftover of the others; overlays leave it clear.")
 
 
@@ -76,6 +78,7 @@ class Segment(BaseModel):
     id: int
     name: str
     colour: tuple[int, int, int]
+    display: tuple[int, int, int]
     pixels: int
     share: float = Field(description="Of all pixels, 0-1.")
     segmentation: Mask
@@ -152,10 +155,8 @@ class Saved(BaseModel):
 def describe_classes(classes: Classes) -> list[ClassInfo]:
     """A class table for answers."""
     return [
-        ClassInfo(id=index, name=name, colour=colour, rest=index == 0 and not prompt)
-        for index, (name, colour, prompt) in enumerate(
-            zip(classes.names, classes.palette, classes.prompts, strict=True)
-        )
+        ClassInfo(**row, rest=index == 0 and not classes.prompts[0])
+        for index, row in enumerate(colours.describe_classes(classes))
     ]
 
 

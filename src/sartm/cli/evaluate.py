@@ -9,6 +9,7 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import command_line, make_predictor, print_json, read_size
 from sartm.cli.printing import complain, print_table, say
+from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.errors import InputError
 
@@ -81,7 +82,7 @@ def evaluate(
     )  # fmt: skip
     poor = _describe_poor_labels(report, dataset.classes)
     comparison = compare_published(report, load_published()) if compare else None
-    write_report(report, out, pictures, comparison, dataset.classes.palette)
+    write_report(report, out, pictures, comparison, display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
@@ -128,7 +129,7 @@ def score(
     dataset = PairDataset.open(data, split)
     report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
     poor = _describe_poor_labels(report, dataset.classes)
-    write_report(report, out, palette=dataset.classes.palette)
+    write_report(report, out, palette=display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)

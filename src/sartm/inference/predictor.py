@@ -19,7 +19,8 @@ from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_i
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.devices import Precision, choose_device, fast_precision
-from sartm.inference.prediction import ROWS, Prediction, confidence_of, draw_grey
+from sartm.inference.overlays import ROWS, draw_grey
+from sartm.inference.prediction import Prediction, confidence_of
 from sartm.inference.schedule import prepare_network
 from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits

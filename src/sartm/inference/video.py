@@ -23,9 +23,10 @@ from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
 from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
+from sartm.inference.overlays import draw_grey
 from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
-from sartm.inference.prediction import Prediction, draw_grey
+from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
 from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.streams import folder_stream, is_video, open_stream
@@ -69,6 +70,8 @@ class VideoOptions:
     allow_single: bool = False
     """Label frames without a partner alone."""
     camera: Camera = field(default_factory=Camera)
+    legend: bool = False
+    """The names of all classes below the pictures."""
     clahe: bool = False
     """Local contrast of the thermal picture that is shown."""
 
@@ -201,6 +204,7 @@ def _label_video(
     film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
+        legend=options.legend,
     )  # fmt: skip
 
     def publish() -> None:

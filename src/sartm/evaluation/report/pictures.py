@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartm.classes import Classes
+from sartm.colours import display_palette
 from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
 from sartm.evaluation.metrics import ConfusionMatrix, count_pixels, means
@@ -134,10 +135,10 @@ def _shares(ids: NDArray[np.integer], classes: Classes) -> str:
 
 
 def _colour(ids: NDArray[np.integer], classes: Classes) -> Image:
-    """(H, W) ids as (H, W, 3) RGB; ignored pixels mid grey."""
+    """(H, W) ids as (H, W, 3) RGB in display colours; ignored pixels mid grey."""
     picture = np.full((*ids.shape, 3), 128, np.uint8)
     known = ids != classes.ignore
-    picture[known] = np.array(classes.palette, np.uint8)[ids[known]]
+    picture[known] = np.array(display_palette(classes), np.uint8)[ids[known]]
     return picture
 
 
