@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sartm.cli import options
-from sartm.cli.options import (
-    INPUT,
-    OUTPUT,
-    THERMAL,
-    import_network,
-    make_predictor,
-    print_json,
-)
+from sartm.cli.options import INPUT, OUTPUT, THERMAL, import_network, make_predictor, print_json
 from sartm.cli.printing import complain, say
 from sartm.errors import InputError
 
@@ -35,7 +28,7 @@ def predict(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RGB] [THERMAL]",
+            metavar="RGB THERMAL",
             help="The same as --rgb and --thermal; a folder alone may hold both.",
             show_default=False,
         ),

@@ -140,6 +140,9 @@ def label_folder(
         todo = run.begin(found.pairs, overwrite)
         read = partial(_read, options, run)
         label = partial(predictor.predict_batch, modality=options.modality)
+        if not todo:
+            with run:  # writes the summary
+                return Outcome(0, len(found.pairs), run.failures)
         with run, Meter("predict", len(todo)) as meter, write_behind(run.write) as write:
             for pair, labelled in label_ahead(predictor, todo, read, label):
                 try:
