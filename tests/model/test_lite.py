@@ -18,7 +18,6 @@ from sartm.model.lite import (
     NORM_EPSILON,
     STAGES,
     TAPS,
-    WIDTHS,
     AdaptedConv,
     LiteTrunk,
     from_efficientnet,
@@ -260,7 +259,7 @@ def test_a_model_on_a_frozen_trunk_is_saved_whole(tmp_path):
 
 def test_the_trunk_is_as_large_as_published():
     trunk = LiteTrunk(LoRAConfig("none"))
-    assert WIDTHS == (24, 40, 112, 320)
+    assert LiteTrunk(LORA).widths == (24, 40, 112, 320)
     # 4.652 M with batch norms (two per channel, here one bias), classifier and head
     head = 1280 * 320 + 2 * 1280 + 1000 * 1280 + 1000
     norms = sum(p.numel() for name, p in trunk.named_parameters() if name.endswith("bias"))
