@@ -195,7 +195,7 @@ def damage_thermal(raw: Array, random: np.random.Generator) -> Array:
 
 def _damage(rows: Sequence[_Row], image: Array, random: np.random.Generator) -> Array:
     _, strengths, _, damage = rows[int(random.integers(len(rows)))]
-    low, high = strengths[0], strengths[-1]
+    low, high = min(strengths), max(strengths)
     return damage(image, float(random.uniform(low, high)), random)
 
 
