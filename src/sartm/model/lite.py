@@ -217,9 +217,6 @@ class LiteTrunk(nn.Module):
 
 def recognise_lite(tensors: Mapping[str, Tensor], where: str) -> str:
     """Which of `LITES` these weights, as PyTorch ports name them, belong to, by widths."""
-    ends = {
-        name: [s.width for s in stages for _ in range(s.blocks)] for name, stages in LITES.items()
-    }
     widths: list[int] = []
     while (weight := tensors.get(f"_blocks.{len(widths)}._project_conv.weight")) is not None:
         widths.append(len(weight))
