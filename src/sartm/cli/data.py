@@ -8,6 +8,7 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import print_json, read_size
 from sartm.cli.printing import complain, print_table, say
+from sartm.outputs import check_json
 
 if TYPE_CHECKING:
     from sartm.datatools.stats import GroupStats
@@ -27,6 +28,7 @@ def check(
     """Find what is wrong with a data set; exit status 3 if it cannot be used as it is."""
     from sartm.datatools.check import check_dataset
 
+    check_json(json_file, [dataset], out)
     result = check_dataset(dataset, out)
     print_json(json_file, result.to_dict())
     if json_file != "-":
@@ -76,6 +78,7 @@ def stats(
     from sartm.config import to_dict
     from sartm.datatools.stats import stats_dataset
 
+    check_json(json_file, [dataset], out)
     result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
     if json_file != "-":
@@ -117,6 +120,7 @@ def convert(
     from sartm.config import to_dict
     from sartm.datatools.convert import convert_dataset
 
+    check_json(json_file, [dataset], out)
     result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
     if json_file != "-":
@@ -140,6 +144,7 @@ def align(
     from sartm.config import to_dict
     from sartm.datatools.align import align_dataset
 
+    check_json(json_file, [dataset, calibration], out)
     result = align_dataset(dataset, out, per_pair=per_pair, calibration=calibration)
     print_json(json_file, to_dict(result))
     if json_file != "-":

@@ -9,6 +9,7 @@ from sartm.cli import options
 from sartm.cli.options import command_line, print_json
 from sartm.cli.printing import say
 from sartm.errors import InputError
+from sartm.outputs import check_json
 
 
 def train(
@@ -46,6 +47,7 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
+    check_json(json_file, [recipe, data, init, teacher, *(unlabelled or ())], out)
     if max_time is not None and not max_time > 0:
         raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
     if seed is not None and not 0 <= seed < 2**32:

@@ -18,6 +18,7 @@ from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes
 from sartm.io.labels import read_label
+from sartm.outputs import shared_folder
 from sartm.progress import Meter
 from sartm.registration.estimate import estimate_offset
 
@@ -231,6 +232,7 @@ def _wraps_around(thermal: Array) -> bool:
 def write_output(path: Path, data: bytes) -> None:
     """Write a file into --out, whole or not at all."""
     try:
-        write_atomic(path, data)
+        with shared_folder(path.parent):
+            write_atomic(path, data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sartm.classes import MFNET, Classes
 from sartm.config import Modality, to_dict
-from sartm.data.layouts import Pair
+from sartm.data.layouts import Pair, files_below
 from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
 from sartm.errors import InputError
 from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
@@ -206,10 +206,10 @@ _ENDINGS = ("", "_pred", "_prediction")
 
 def _find_maps(folder: Path, names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """Name -> label map, all with the ending under which most are there; and names without."""
-    ways = []
+    ways, there = [], set(files_below(folder))
     for ending in _ENDINGS:
         files = {name: folder / f"{name}{ending}.png" for name in names}
-        ways.append((files, [name for name in names if not files[name].is_file()]))
+        ways.append((files, [name for name in names if files[name] not in there]))
     return min(ways, key=lambda way: len(way[1]))
 
 

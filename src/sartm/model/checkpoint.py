@@ -21,7 +21,7 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import read_json, replacing_folder
+from sartm.files import contents, read_json, replacing_folder
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile
 from sartm.model.filling import build, fill
@@ -117,7 +117,7 @@ def require_replaceable(folder: Path, parts: Collection[str]) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise InputError(f"{folder} is there and is no folder; choose another name for the model")
-    others = sorted({path.name for path in folder.iterdir()} - set(parts))
+    others = sorted({path.name for path in contents(folder)} - set(parts))
     if others:
         raise InputError(
             f"{folder} holds {others[0]!r}, which is no part of a model; choose another folder"

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sartm.errors import InputError, unreadable
+from sartm.files import require_plain
 
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Under which of these a training checkpoint keeps its weights."""
@@ -22,6 +23,7 @@ WRAPPERS = ("model", "model_state_dict", "state_dict")
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The state dict of a safetensors, .pt or .pth file, out of any wrapper."""
     try:
+        require_plain(path)
         with path.open("rb") as file:
             head = file.read(512)
     except (OSError, ValueError) as error:
@@ -34,6 +36,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, mapped into memory; `fill` copies them."""
     try:
+        require_plain(path)
         with path.open("rb"):  # safetensors calls everything missing that it cannot open
             pass
         with safe_open(path, framework="pt") as file:

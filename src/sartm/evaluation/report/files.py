@@ -52,7 +52,7 @@ def write_report(
     }
     try:
         for name, text in texts.items():
-            write_atomic(out / name, text.encode())
+            write_atomic(out / name, text.encode(), durable=True)
     except OSError as error:
         raise InputError(
             f"cannot write the report to {out}: {error.strerror}; choose another folder with --out"
