@@ -55,6 +55,7 @@ inference.pipeline inference.film
 inference.record
 inference.folders inference.video
 evaluation.metrics
+evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
@@ -68,7 +69,7 @@ evaluation.robustness
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
-training.workers
+training.workers training.budget
 training.teaching training.batches training.processes training.recompute
 training.failures
 training.start
