@@ -15,6 +15,7 @@ FLOORS = """
 terminal errors
 progress
 classes files
+colours
 outputs
 config
 io.streams
@@ -49,8 +50,9 @@ model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.prediction inference.frames
-inference.predictor inference.streams
+inference.stopping inference.overlays inference.frames
+inference.prediction
+inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record
 inference.folders inference.video

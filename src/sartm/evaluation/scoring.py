@@ -101,7 +101,7 @@ def evaluate(
     """Score a model on the labelled pairs of a split; see `evaluate_with_pictures`."""
     from sartm.inference.predictor import Predictor
 
-    predictor = Predictor(model, device=device)
+    predictor = Predictor(model, device=device, thermal_range="model")
     name = "" if model.facts is None else model.facts.name
     report, _ = evaluate_with_pictures(
         predictor, dataset, modality=modality, protocol=protocol, views=views, model=name
@@ -163,9 +163,12 @@ def evaluate_with_pictures(
         found |= count_pairs(predictor, dataset, SINGLE, views)
         report = replace(report, modalities=compare_modalities(found, dataset.classes, protocol))
     pictures = [
-        draw_sample(dataset[index], labels, dataset.classes, predictor.config.thermal, group)
+        draw_sample(
+            predictor.fix_levels(dataset[index], modality), labels, dataset.classes,
+            predictor.config.thermal, group,
+        )
         for group, index, labels in extremes.chosen()
-    ]
+    ]  # fmt: skip
     return report, pictures
 
 

@@ -101,6 +101,7 @@ class Validator:
             device=str(accelerator.device),
             precision=precision_of(accelerator),
             workers=1,  # the loader's processes have the cores too
+            thermal_range="model",
         )
 
     def keep(self, step: int, results: dict[str, Any]) -> None:
