@@ -26,7 +26,7 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate
+registration.estimate registration.offset
 data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
