@@ -13,7 +13,7 @@ from sartm.errors import InputError
 from sartm.model.checkpoint import is_model_folder, load_folder, refuse_options, save
 from sartm.model.exported import ExportedModel, find_export, open_export
 from sartm.model.facts import ModelFacts
-from sartm.model.filling import build, fill, fill_encoder, summarise
+from sartm.model.filling import build, fill, fill_encoder, match_encoder, summarise
 from sartm.model.hub import WEIGHTS, bundled_models, get_weights, is_hub_id
 from sartm.model.lite import LITES
 from sartm.model.released import (
@@ -145,6 +145,7 @@ def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SA
         width=defaults.width if neck is None else len(neck),
         decoder=replace(defaults.decoder, mlp_dim=2048 if mlp is None else len(mlp)),
     )
+    match_encoder(build(config, source), weights)  # before there is memory for what it says
     model = SARTM(config)
     fill_encoder(model, weights)
     model.encoder_source = source

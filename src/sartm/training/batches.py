@@ -183,7 +183,8 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
 def resolve_config(
     config: TrainConfig, train: PairDataset, statistics: TrainingStatistics
 ) -> TrainConfig:
-    """Fill in what the data decides: class table, thermal rule with its statistics, the crop."""
+    """Fill in what follows: the class table, the thermal rule with its statistics and the crop from
+    the data; the size that the fusion is made for from the crop."""
     thermal = config.model.thermal
     if config.thermal == "auto":
         if statistics.wide and thermal.rule == "uint8":
@@ -193,12 +194,14 @@ def resolve_config(
             mean=round(statistics.thermal_mean, 5),
             std=round(statistics.thermal_std, 5),
         )
-    model = replace(config.model, classes=train.classes, thermal=thermal)
     augmentation = config.augmentation
     if augmentation.fit_crop:
         sides = zip(augmentation.crop, statistics.size, strict=True)
-        height, width = (_fit_side(side, model.scale * of) for side, of in sides)
+        height, width = (_fit_side(side, config.model.scale * of) for side, of in sides)
         augmentation = replace(augmentation, crop=(height, width))
+    fusion = config.model.fusion
+    fusion = replace(fusion, crop=fusion.crop or augmentation.crop)
+    model = replace(config.model, classes=train.classes, thermal=thermal, fusion=fusion)
     return replace(config, model=model, augmentation=augmentation)
 
 
