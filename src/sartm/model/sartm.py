@@ -234,7 +234,7 @@ class SARTM(nn.Module):
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
         below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
-        means = (self.rgb_mean, self.config.thermal.mean)
+        means: tuple[Tensor | float, ...] = (self.rgb_mean, self.config.thermal.mean)
         small = [
             None if x is None else _shrink(x, mean, (right, below), size)
             for x, mean in zip((rgb, thermal), means, strict=True)
