@@ -26,7 +26,7 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate
+registration.estimate registration.offset
 data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
@@ -57,6 +57,7 @@ inference.pipeline inference.film
 inference.record
 inference.folders inference.video
 evaluation.metrics
+evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
@@ -70,7 +71,7 @@ evaluation.robustness
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
-training.workers
+training.workers training.budget
 training.teaching training.batches training.processes training.recompute
 training.failures
 training.start

@@ -11,7 +11,8 @@ import typer
 
 from sartm.config import Modality
 from sartm.errors import InputError
-from sartm.files import read_text, write_atomic
+from sartm.files import read_text, remove_leftovers_of, write_atomic
+from sartm.outputs import lock_beside
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
@@ -143,7 +144,13 @@ def print_json(target: str, content: Any) -> None:
     if target == "-":
         print(json.dumps(content, indent=1))
     elif target:
-        write_atomic(Path(target), json.dumps(content, indent=1).encode())
+        path, data = Path(target), json.dumps(content, indent=1).encode()
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # as /dev/stdout
+            path.write_bytes(data)
+            return
+        with lock_beside(path):
+            remove_leftovers_of(path)
+            write_atomic(path, data, durable=True)
 
 
 def command_line() -> str:

@@ -12,6 +12,7 @@ from sartm.cli import options
 from sartm.cli.options import INPUT, OUTPUT, THERMAL, import_network, make_predictor, print_json
 from sartm.cli.printing import complain, say
 from sartm.errors import InputError
+from sartm.outputs import check_json
 
 if TYPE_CHECKING:
     from sartm.inference.folders import Homography, Outcome
@@ -94,6 +95,7 @@ def predict(
         raise InputError(
             "no input; give two files (sartm predict RGB THERMAL), or --rgb, --thermal or both"
         )
+    check_json(json_file, [rgb, thermal, model, encoder, classes, align], out)
     from sartm.data.finding import search_pairs
     from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
@@ -250,6 +252,7 @@ def video(
     """Label a video, frames or a live camera: the inputs beside the overlay, WebM or MP4."""
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
+    check_json(json_file, [rgb, thermal, model, encoder, classes], out)
     from sartm.inference.video import VideoOptions
     from sartm.io.cameras import Camera
 

@@ -215,6 +215,8 @@ def _kind_of(path: Path) -> str:
         return "may not be read"
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         return "no such file or folder"
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        return "is no file but a pipe, a socket or a device"
     return "folder" if stat.S_ISDIR(mode) else "file"
 
 

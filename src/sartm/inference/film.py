@@ -1,7 +1,6 @@
 """The film a video run writes, and where: inputs beside the overlay, as WebM or MP4."""
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from sartm.data.listing import FILM_LABELS, RECORD, SUMMARY
 from sartm.errors import InputError
-from sartm.files import temporary_beside, write_atomic
+from sartm.files import read_json, temporary_beside, write_atomic
 from sartm.inference.overlays import draw_legend, place_beside
 from sartm.inference.prediction import Prediction
 from sartm.inference.streams import camera_index, import_av
@@ -117,9 +116,9 @@ def check_places(
 def _is_of(summary: Path, film: str) -> bool:
     """Whether a summary is that of a film with label maps."""
     try:
-        content = json.loads(summary.read_text())
+        content = read_json(summary)
         return content["video"] == film and content["settings"]["labels"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return False
 
 

@@ -179,7 +179,7 @@ def _hash_inputs(pair: Pair) -> dict[str, str | None]:
     files = {"rgb": pair.four_channel or pair.rgb, "thermal": pair.thermal}
     try:
         return {name: None if file is None else hash_file(file) for name, file in files.items()}
-    except OSError:  # reading the pair will say why
+    except (OSError, InputError):  # reading the pair will say why
         return {}
 
 

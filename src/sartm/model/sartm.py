@@ -156,13 +156,20 @@ class SARTM(nn.Module):
         decoder = self.sam_mask_decoder
         images = self._standardise(rgb, thermal)
         levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
-        levels = levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+        if self.config.no_mem_embed == "fusion":
+            levels = self._without_memory(levels)
         if rgb is None or thermal is None:
             return levels, levels
         return Levels(*(x[:rows] for x in levels)), Levels(*(x[rows:] for x in levels))
 
+    def _without_memory(self, levels: Levels) -> Levels:
+        """What SAM 2's decoder expects where there is no frame before this one."""
+        return levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+
     def decode(self, levels: Levels) -> Tensor:
         """(B, K, h/4, w/4) logits of the mask decoder."""
+        if self.config.no_mem_embed == "decoder":
+            levels = self._without_memory(levels)
         prompts = self.sam_prompt_encoder
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
@@ -227,7 +234,11 @@ class SARTM(nn.Module):
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
         below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
-        small = [None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)]
+        means: tuple[Tensor | float, ...] = (self.rgb_mean, self.config.thermal.mean)
+        small = [
+            None if x is None else _shrink(x, mean, (right, below), size)
+            for x, mean in zip((rgb, thermal), means, strict=True)
+        ]
         logits = self._predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
 
@@ -293,10 +304,13 @@ def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
     return Levels(*(torch.where(keep, x, y) for x, y in zip(levels, other, strict=True)))
 
 
-def _shrink(image: Tensor, padding: tuple[int, int], size: list[int]) -> Tensor:
-    """(B, C, H, W) continued to the right and below by its edge, then at `size`."""
+def _shrink(
+    image: Tensor, mean: Tensor | float, padding: tuple[int, int], size: list[int]
+) -> Tensor:
+    """(B, C, H, W) continued to the right and below by its mean, which is 0 once it is
+    standardised, then at `size`."""
     right, below = padding
-    continued = F.pad(image, (0, right, 0, below), mode="replicate") if right or below else image
+    continued = F.pad(image - mean, (0, right, 0, below)) + mean if right or below else image
     return F.interpolate(continued, size, mode="bilinear")
 
 
