@@ -422,6 +422,7 @@ class Slow:
         self.config, self.classes, self.facts = (
             predictor.config, predictor.classes, predictor.facts,
         )  # fmt: skip
+        self.thermal_range, self.fix_levels = predictor.thermal_range, predictor.fix_levels
         self.begun, self.go = threading.Event(), threading.Event()
         self.calls = 0
 
