@@ -121,15 +121,11 @@ def image_files() -> dict[str, bytes]:
         "packed-14bit-big-endian.tif": tiff([page(DEEP >> 2, 14)], big_endian=True),
         "white-is-zero-16bit.tif": tiff([page(65535 - DEEP, photometric=0)]),
         "big-endian-bigtiff.tif": tiff([page(DEEP)], big_endian=True, large=True),
-        "lzw-predictor-tiles.tif": tiff(
-            [page(DEEP, compression=LZW, predictor=2, tile=(16, 16))]
-        ),
+        "lzw-predictor-tiles.tif": tiff([page(DEEP, compression=LZW, predictor=2, tile=(16, 16))]),
         "signed-16bit.tif": tiff([page((DEEP.astype(np.int32) - 32768).astype(np.int16), kind=2)]),
         "counts-32bit.tif": tiff([page(DEEP.astype(np.uint32) + 100_000, 32)]),
         "float16.tif": tiff([page(celsius.astype(np.float16), 16, kind=3)]),
-        "float32-deflate.tif": tiff(
-            [page(celsius, 32, kind=3, compression=DEFLATE, predictor=3)]
-        ),
+        "float32-deflate.tif": tiff([page(celsius, 32, kind=3, compression=DEFLATE, predictor=3)]),
         "float64.tif": tiff([page(celsius.astype(np.float64), 64, kind=3)]),
         "not-a-number.tif": tiff([page(missing, 32, kind=3)]),
         "no-data-minus-9999.tif": tiff([page(holes, 32, kind=3)]),
@@ -150,9 +146,8 @@ def image_files() -> dict[str, bytes]:
         "thermal-16bit.png": png(DEEP),
         "grey-and-opacity.png": apng_of_grey_and_opacity(),
         "grey-as-rgb.png": png(np.dstack([GREY] * 3)),
-        "10-bit.ppm": b"P6 3 2 1023\n" + (COLOURS.astype(np.uint32) * 1023 // 255).astype(
-            ">u2"
-        ).tobytes(),
+        "10-bit.ppm": b"P6 3 2 1023\n"
+        + (COLOURS.astype(np.uint32) * 1023 // 255).astype(">u2").tobytes(),
         "5-bit.bmp": bmp_of_five_bits(),
         "lossless.webp": picture("WEBP", Image.fromarray(COLOURS), lossless=True),
         "orientation-6.jpg": upright_marked(6),
