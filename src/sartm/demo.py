@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import MFNET
+from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, count_pixels, means
@@ -121,7 +122,7 @@ def _write_report(
                     sample.name, group, sample.label, labels, MFNET, sample.rgb, sample.thermal
                 )
             )
-    write_report(report, out, pictures, palette=MFNET.palette)
+    write_report(report, out, pictures, palette=display_palette(MFNET))
 
 
 _SHOWN = {"rgb": "RGB only", "thermal": "thermal only", "both": "both"}

@@ -132,7 +132,7 @@ def export_model(
     precision: Literal["fp32", "int8"] = "int8" if int8 else "fp32"
     settings = ExportSettings(format, modality, precision, size, OPSET)
     content = ExportFile(FORMAT, __version__, settings, model.config, model.facts or ModelFacts())
-    reference = Predictor(model, device="cpu", precision="fp32")
+    reference = Predictor(model, device="cpu", precision="fp32", thermal_range="model")
     real = [_fit(reference.inputs(sample, modality), size) for sample in samples]
     ranges = [_fit(reference.inputs(sample, modality), size) for sample in calibration]
     _require_modality([*real, *ranges], modality)

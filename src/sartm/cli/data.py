@@ -40,8 +40,7 @@ def check(
         print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
         say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
         if result.offset:
-            shift = f"({result.offset.dx:+.1f}, {result.offset.dy:+.1f}) px right and down"
-            say(f"thermal to RGB: {shift}, median of {result.offset.pairs} pairs")
+            say(f"thermal to RGB: {result.offset.describe()}")
         for finding in result.findings:
             say(f"{finding.severity}: {finding.message}")
             for item in finding.items[:5]:

@@ -9,6 +9,7 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import command_line, make_predictor, print_json, read_size
 from sartm.cli.printing import complain, print_table, say
+from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.outputs import check_json, shared_folder
@@ -42,6 +43,7 @@ def evaluate(
     conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
+    thermal_range: options.ThermalRange = "model",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = 1,
@@ -66,8 +68,9 @@ def evaluate(
     wanted = choose_conditions(names, modality) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
-        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
-    )
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
+        thermal_range,
+    )  # fmt: skip
     _check_classes(predictor, dataset, model, data)
     rows = []
     with shared_folder(out):
@@ -82,7 +85,7 @@ def evaluate(
         )  # fmt: skip
         poor = _describe_poor_labels(report, dataset.classes)
         comparison = compare_published(report, load_published()) if compare else None
-        write_report(report, out, pictures, comparison, dataset.classes.palette)
+        write_report(report, out, pictures, comparison, display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
@@ -131,7 +134,7 @@ def score(
     with shared_folder(out):
         report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
         poor = _describe_poor_labels(report, dataset.classes)
-        write_report(report, out, palette=dataset.classes.palette)
+        write_report(report, out, palette=display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)

@@ -25,11 +25,12 @@ def list_known(json_file: options.Json = "") -> int:
     rows = list_weights()
     print_json(json_file, [asdict(row) for row in rows])
     if json_file != "-":
-        titles = ("name", "kind", "size", "parameters", "licence", "here")
+        titles = ("name", "size", "parameters", "licence", "trained on", "commercial use", "here")
         lines = []
         for row in rows:
             here = "yes" if row.here else "no"
-            lines.append((row.name, row.kind, row.size, f"{row.parameters:,}", row.licence, here))
+            terms = (row.licence, row.data, row.commercial)
+            lines.append((row.name, row.size, f"{row.parameters:,}", *terms, here))
         print_table(titles, lines)
     return 0
 
