@@ -71,6 +71,7 @@ def modalities_table(found: ModalityComparison | None) -> Table | None:
         (row.name, number(row.both), number(row.rgb), number(row.thermal),
          describe_gain(row.thermal_adds), describe_gain(row.rgb_adds))
         for row in found.rows
+        if row.name != found.rows[0].name.removesuffix(" IoU")  # the headline is this class
     ]  # fmt: skip
     return Table(
         "Does thermal pay?",
