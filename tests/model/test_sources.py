@@ -572,6 +572,7 @@ def test_a_cut_connection_is_resumed_where_it_broke(hub, cache, monkeypatch):
     assert int(second.removeprefix("bytes=").rstrip("-")) > 0
 
 
+@pytest.mark.slow
 def test_the_commands_get_convert_and_say_what_to_do_offline(hub, cache, tmp_path):
     environment = os.environ | {"HF_HOME": str(cache)}
 
@@ -689,7 +690,9 @@ def test_the_list_describes_bundled_models(cache):
         model, row = load(name), rows[name]
         count = sum(value.numel() for value in model.state_dict().values())
         assert (row.size, row.parameters, row.here) == (model.config.size, count, True)
-        assert row.licence == model.facts.licence
+        drawn = all(data.startswith(("synth", "drawn")) for data in model.facts.data)
+        assert row.commercial == ("yes" if drawn else "no")
+        assert row.licence == ("Apache-2.0" if drawn else "research only")
         assert get_weights(name) == folder
 
 
@@ -698,7 +701,7 @@ def test_the_list_names_every_published_size_and_what_is_here(cache):
     for version in ("sam2", "sam2.1"):
         for size in ("tiny", "small", "base-plus", "large"):
             row = rows[f"facebook/{version}-hiera-{size}"]
-            assert row.licence == "Apache-2.0"
+            assert (row.licence, row.commercial) == ("Apache-2.0", "yes")
             assert not row.here
             model = published(row.size)
             assert count_parameters(model)["encoder"][0] == row.parameters

@@ -5,7 +5,7 @@ in rows and the prediction in columns. Scores are fractions here, except in `mea
 and `pair_scores`, which return percent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ PROTOCOLS = {
         Protocol("fmb-14-strict", 15, 1, "ignored", "0"),
         Protocol("fmb-15-nan", 15, 0, "counts", "null"),
         Protocol("fmb-14-nan", 15, 1, "ignored", "null"),
+        Protocol("foreground", None, 1, "not in the mean", "null"),
         Protocol("all", None, 0, "counts", "null"),
         Protocol("present", None, 0, "counts", "null", predicted="null"),
     )
@@ -73,6 +74,9 @@ BENCHMARKS = {
 }
 """Class table and means of each benchmark; the first mean is the one to put in a headline."""
 
+FEW = 6
+"""Classes up to which the first, where it is what is left of the others, would hide these in a
+mean: the headline is then `foreground`."""
 
 MOST_CLASSES = 4096
 """That are scored: 128 MiB of counts."""
@@ -168,13 +172,13 @@ def count_pixels(
     return matrix.counts
 
 
-def iou(counts: Counts) -> Fractions:
+def iou(counts: NDArray[Any]) -> Fractions:
     """(..., K) intersection over union of (..., K, K) counts; NaN where the union is empty."""
     hit, truth, predicted = _marginals(counts)
     return _ratio(hit, truth + predicted - hit)
 
 
-def accuracy(counts: Counts) -> Fractions:
+def accuracy(counts: NDArray[Any]) -> Fractions:
     """(..., K) recall of (..., K, K) counts; NaN where a class has no ground truth."""
     hit, truth, _ = _marginals(counts)
     return _ratio(hit, truth)
@@ -187,7 +191,7 @@ def f1(counts: Counts) -> Fractions:
 
 
 def protocol_means(
-    counts: Counts, protocol: Protocol
+    counts: NDArray[Any], protocol: Protocol
 ) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
     """(...) mean IoU, mean accuracy and number of classes in the mean IoU of (..., K, K) counts.
 
@@ -223,11 +227,22 @@ def _means_of(
 
 
 def default_protocols(classes: Classes) -> tuple[str, ...]:
-    """The means to print for a class table: its benchmark's, else `all`; and `present`."""
+    """The means to print for a class table: its benchmark's, else `all`; and `present`.
+
+    Of few classes the first of which has no words (`background`), `foreground` stands before them.
+    """
     for table, protocols in BENCHMARKS.values():
         if table.names == classes.names:
             return (*protocols, "present")
+    if len(classes) <= FEW and not classes.prompts[0]:
+        return ("foreground", "all", "present")
     return ("all", "present")
+
+
+def name_mean(protocol: str, names: Sequence[str]) -> str:
+    """What a mean over classes of these names is, for people: `crack IoU` where it is that."""
+    first = PROTOCOLS[protocol].first
+    return f"{names[first]} IoU" if len(names) - first == 1 else f"{protocol} mIoU"
 
 
 def choose_protocols(classes: Classes, which: str | None = None) -> tuple[str, ...]:
@@ -299,17 +314,10 @@ def bootstrap(
             f"the two models were scored on {len(baseline)} and {len(counts)} pairs or on other "
             f"classes; a paired interval needs the same pairs in the same order"
         )
-    pairs = len(counts)
-    random = np.random.default_rng(seed)
+    sums = _sums(counts, chosen)
+    others = None if baseline is None else _sums(baseline, chosen)
     scores = []
-    sums = np.stack(_marginals(_counted(counts, chosen)), axis=1).astype(float)  # (N, 3, K)
-    others = None
-    if baseline is not None:
-        others = np.stack(_marginals(_counted(baseline, chosen)), axis=1).astype(float)
-    chunk = max(1, _WEIGHTS // max(pairs, counts.shape[-1], 1))
-    for start in range(0, samples if pairs else 0, chunk):
-        size = min(chunk, samples - start)
-        weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
+    for weights in _draw_weights(len(counts), samples, seed, counts.shape[-1]):
         score = _resampled(weights, sums, chosen)
         scores.append(score if others is None else score - _resampled(weights, others, chosen))
     drawn = np.concatenate(scores) if scores else np.empty(0)
@@ -318,6 +326,21 @@ def bootstrap(
         return float("nan"), float("nan")
     low, high = np.percentile(100 * drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def draw_pairs(counts: Counts, samples: int, seed: int = 0) -> Iterator[Fractions]:
+    """Sums over the pairs of (N, K, K) counts, drawn again with replacement: (S, K, K) at a time.
+
+    The same seed draws the same pairs, whatever the counts. `samples` draws in all.
+    """
+    pairs, classes = len(counts), counts.shape[-1]
+    for weights in _draw_weights(pairs, samples, seed, classes**2):
+        total = np.zeros((len(weights), classes**2))
+        for first in range(0, pairs, 1000):  # a part at a time: no float copy of all counts
+            some = counts[first : first + 1000]
+            # float64 is exact below 2**53 pixels and lets BLAS do the sum.
+            total += weights[:, first : first + 1000] @ some.reshape(len(some), -1).astype(float)
+        yield total.reshape(-1, classes, classes)
 
 
 def pair_scores(counts: Counts) -> Fractions:
@@ -373,14 +396,27 @@ def _mean(values: Fractions) -> Fractions:
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def _resampled(weights: Fractions, sums: Fractions, protocol: Protocol) -> Fractions:
-    """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn.
+def _sums(counts: Counts, protocol: Protocol) -> Fractions:
+    """(N, 3, K) right, true and predicted pixels of (N, K, K) counts: all that a mean needs."""
+    return np.stack(_marginals(_counted(counts, protocol)), axis=1).astype(float)
 
-    A mean needs the right, true and predicted pixels of a class, not which was taken for which:
-    `sums` (N, 3, K) has them. float64 is exact below 2**53 pixels and lets BLAS do the sum.
+
+def _resampled(weights: Fractions, sums: Fractions, protocol: Protocol) -> Fractions:
+    """(S,) mean IoU of S draws, each of so many of the N pairs of `sums` as `weights` (S, N) say.
+
+    float64 is exact below 2**53 pixels and lets BLAS do the sum.
     """
     total = (weights @ sums.reshape(len(sums), -1)).reshape(len(weights), 3, -1)
     return _means_of((total[:, 0], total[:, 1], total[:, 2]), protocol)[0]
+
+
+def _draw_weights(pairs: int, samples: int, seed: int, numbers: int) -> Iterator[Fractions]:
+    """(S, N) how often each pair is drawn; S at a time, fewer where a draw makes many numbers."""
+    random = np.random.default_rng(seed)
+    chunk = max(1, _WEIGHTS // max(pairs, numbers, 1))
+    for start in range(0, samples if pairs else 0, chunk):
+        size = min(chunk, samples - start)
+        yield random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
 
 
 def _narrow(ids: NDArray[Any]) -> NDArray[Any]:

@@ -21,11 +21,12 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import read_json, replacing_folder
+from sartm.files import contents, read_json, replacing_folder
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
 from sartm.model.hub import CARD, CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
+from sartm.model.lite import LITES
 from sartm.model.released import Released, is_unnamed, name_classes
 from sartm.model.sartm import SARTM
 from sartm.model.sources import is_encoder, read_weights
@@ -72,7 +73,7 @@ def save(
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
-    lite = model.config.size == "lite"
+    lite = model.config.size in LITES
     full = full or released or lite or not model.config.frozen_encoder or not source
     facts = replace(facts, encoder=source, encoder_sha256=hash_encoder(state))
     tensors = {
@@ -116,7 +117,7 @@ def require_replaceable(folder: Path, parts: Collection[str]) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise InputError(f"{folder} is there and is no folder; choose another name for the model")
-    others = sorted({path.name for path in folder.iterdir()} - set(parts))
+    others = sorted({path.name for path in contents(folder)} - set(parts))
     if others:
         raise InputError(
             f"{folder} holds {others[0]!r}, which is no part of a model; choose another folder"

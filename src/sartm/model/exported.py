@@ -21,6 +21,7 @@ import torch
 
 from sartm.config import Modality, ModelConfig, from_dict
 from sartm.errors import InputError
+from sartm.files import require_plain
 from sartm.model.facts import FORMAT, ModelFacts, as_trained
 
 Array = npt.NDArray[Any]
@@ -203,6 +204,9 @@ def find_export(path: Path) -> Path | None:
 
 def open_export(path: Path) -> ExportedModel:
     """The exported model in a file; see `ExportedModel`."""
+    for part in (path, path.with_suffix(".bin")):
+        if part.exists():
+            require_plain(part)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give one that `sartm export` wrote")
     return ExportedModel(path)

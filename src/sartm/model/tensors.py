@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sartm.errors import InputError, unreadable
+from sartm.files import require_plain
 
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Under which of these a training checkpoint keeps its weights."""
@@ -29,6 +30,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return strip_prefix(read_safetensors(path), str(path))
     try:
+        require_plain(path)
         with path.open("rb") as file:
             head = file.read(512)
     except (OSError, ValueError) as error:
@@ -39,13 +41,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, mapped into memory; `fill` copies them."""
     try:
+        require_plain(path)
+        str(path).encode()
         with path.open("rb"):  # safetensors calls everything missing that it cannot open
             pass
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise InputError(f"{path} is missing; copy or download the model again") from None
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # safetensors takes names in UTF-8 alone
         raise unreadable(path, error) from None
     except (SafetensorError, ValueError) as error:
         raise InputError(

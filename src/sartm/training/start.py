@@ -296,7 +296,7 @@ def build_parts(
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
     if source is not None:
-        start_from(model, source)
+        _say_what_is_kept(config, source, start_from(model, source), accelerator.is_main_process)
     elif config.encoder:
         load_encoder(model, config.encoder)
     if config.activation_checkpointing:
@@ -317,10 +317,23 @@ def build_parts(
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 
-def start_from(model: SARTM, source: SARTM) -> None:
-    """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
+def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, says: bool) -> None:
+    """What of a model is started from, and what its licence means for that."""
+    count, name = len(config.model.classes), Path(config.init).name
+    kept = f"backbone kept, heads for {count} classes new" if new_heads else "everything kept"
+    terms = ""
+    if source.facts is not None and source.facts.licence:
+        first = source.facts.licence.split(". ")[0].rstrip(".")
+        terms = f". Its terms go on to what is trained from it: {first}"
+    if says:
+        log.info("starting from %s: %s%s", name, kept, terms)
 
-    Raises InputError where the encoder or decoder is of another size or number of heads.
+
+def start_from(model: SARTM, source: SARTM) -> bool:
+    """Copy every weight of `source` that fits; heads for other classes start anew.
+
+    Returns whether they did. Raises InputError where the encoder or decoder is of another size or
+    number of heads.
     """
     heads = source.config.decoder.heads
     if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
@@ -352,6 +365,4 @@ def start_from(model: SARTM, source: SARTM) -> None:
         bias += ours["no_mem_embed"].flatten()
         ours["no_mem_embed"].zero_()
     model.facts, model.encoder_source = source.facts, source.encoder_source
-    log.info(
-        "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
-    )
+    return any(".lora_" not in name for name in new)
