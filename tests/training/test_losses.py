@@ -646,6 +646,22 @@ def test_cmkd_does_not_drown_the_rest_where_classes_are_not_told_apart() -> None
     assert sizes[1e-4] < 100 * sizes[1.0]
 
 
+def test_a_difference_from_the_centre_counts_as_no_shorter_than_a_tenth_of_a_prototype():
+    centre = torch.zeros(D)
+    centre[0] = 1.0
+    apart = torch.zeros(3, D)
+    apart[0, 1], apart[1, 2], apart[2, 1] = 0.05, -0.05, 0.5
+    apart[1, 1] = 0.02
+    prototypes = centre + apart
+    floor = 0.1 * prototypes.norm(dim=1).mean()
+    unit = apart / apart.norm(dim=1, keepdim=True).clamp(min=floor)
+    relations = torch.eye(3)
+    cosines = (unit @ unit.T)[~torch.eye(3, dtype=torch.bool)].view(3, 2)
+    even = torch.full((3, 2), 0.5)
+    expected = (even * (even.log() - cosines.log_softmax(1))).sum(1).mean()
+    close(cmkd(prototypes, relations, centre, 1.0, False), expected)
+
+
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 def test_cmkd_is_the_same_under_autocast(tau):
     """As training calls it in bf16: value and gradient of float32, to the last bit."""
