@@ -240,6 +240,7 @@ def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     assert len(json.loads((report / "report.json").read_text())["contaminated"]) == 3
 
 
+@pytest.mark.slow
 def test_real_pairs_of_every_source_are_labelled(tmp_path: Path, model: str) -> None:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real pairs are not beside this checkout")

@@ -369,6 +369,7 @@ def test_memory_does_not_grow_with_the_pairs(tmp_path: Path) -> None:
     assert parts == {"day": 200, "night": 200}
 
 
+@pytest.mark.slow
 def test_a_pair_costs_its_paths_and_a_few_counts(tmp_path: Path) -> None:
     """From opening to the report with intervals; 9,000 pairs more are then below 20 MB."""
     peaks = []

@@ -301,7 +301,7 @@ def _names_matching(root: Path, pattern: str) -> list[str]:
     top = root / (folder or ".") if not before.startswith("/") else Path(folder or "/")
     # A second {name}, as in {name}/{name}.png, must be the same text again.
     rest = re.escape(after).replace(re.escape("{name}"), "(?P=name)")
-    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest)
+    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest, re.DOTALL)
     below = (file.relative_to(top).as_posix() for file in files_below(top))
     return sorted(match["name"] for file in below if (match := fits.fullmatch(file)))
 

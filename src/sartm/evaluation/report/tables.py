@@ -71,6 +71,7 @@ def modalities_table(found: ModalityComparison | None) -> Table | None:
         (row.name, number(row.both), number(row.rgb), number(row.thermal),
          describe_gain(row.thermal_adds), describe_gain(row.rgb_adds))
         for row in found.rows
+        if row.name != found.rows[0].name.removesuffix(" IoU")  # the headline is this class
     ]  # fmt: skip
     return Table(
         "Does thermal pay?",
@@ -347,9 +348,3 @@ def numeric_columns(table: Table) -> list[bool]:
         bool(table.rows) and all(pattern.fullmatch(cell) for cell in column) and any(column)
         for column in zip(*table.rows, strict=True)
     ] or [False] * len(table.head)
-
-
-def clean_text(text: str) -> str:
-    """Text without control or direction characters and without what UTF-8 cannot hold."""
-    text = str(text).encode("utf-8", "replace").decode("utf-8")
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
