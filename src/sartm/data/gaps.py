@@ -20,11 +20,11 @@ from sartm.data.layouts import (
     open_layout,
     pairs_in,
     plain_layout,
-    read_list,
     toml_layout,
     toml_pair,
     toml_split,
 )
+from sartm.data.lists import read_list
 from sartm.errors import InputError
 from sartm.files import read_toml
 
