@@ -80,8 +80,7 @@ def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
                 if part
             }
             if source:
-                listed = read_list(source, root)
-                names = [name.removeprefix(f"{arrangement.rgb}/") for name in listed]
+                names = read_list(source, root, arrangement.rgb)
             else:
                 names = sorted(set().union(*indices.values()))
             gaps += [

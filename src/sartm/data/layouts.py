@@ -277,7 +277,7 @@ def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
         raise InputError(f"{place}: no such file; split {split!r} of {path} names it")
     images = toml.files.rgb or toml.files.four_channel or toml.files.thermal
     above = images.replace("{split}", split).rpartition("/")[0].partition("{name}")[0]
-    return [name.removeprefix(f"{above}/") for name in read_list(place, path.parent)]
+    return read_list(place, path.parent, above)
 
 
 def toml_pair(root: Path, toml: DatasetFile, name: str, folder: str) -> Pair:
@@ -363,7 +363,7 @@ def _listed_splits(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair
     for split in SPLIT_NAMES:
         source = root / f"{split}.txt"
         if source.is_file():
-            names = [name.removeprefix(f"{arrangement.rgb}/") for name in read_list(source, root)]
+            names = read_list(source, root, arrangement.rgb)
             if not names:
                 raise InputError(f"split {split!r} is empty: {source} lists no names")
             splits[split] = pairs_in(root, arrangement, "", names, str(source))

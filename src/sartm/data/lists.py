@@ -12,10 +12,11 @@ from sartm.io.decode import SUFFIXES
 log = logging.getLogger("sartm")
 
 
-def read_list(path: Path, root: Path) -> list[str]:
+def read_list(path: Path, root: Path, above: str = "") -> list[str]:
     """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
 
-    A name that comes again counts once, and the log says so.
+    `above`, the folder of the images, is dropped too: some lists repeat it. A name that comes again
+    counts once, and the log says so.
 
     Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
     """
@@ -28,7 +29,7 @@ def read_list(path: Path, root: Path) -> list[str]:
         drive = re.match(r"[A-Za-z]:", name)
         if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
             raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
-        names.append(_plain_name(parts))
+        names.append(_plain_name(parts).removeprefix(f"{above}/"))
     once = list(dict.fromkeys(names))
     if more := len(names) - len(once):
         twice = next(name for name, count in Counter(names).items() if count > 1)
