@@ -27,7 +27,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset
-data.listing data.coverage
+data.listing data.lists data.coverage
 data.layouts
 data.pairs data.finding data.gaps
 scenes.canvas
