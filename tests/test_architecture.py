@@ -85,6 +85,7 @@ app.worker
 app.schema app.guard app.annotation
 app.encoding
 app.routes
+app.values
 app.server
 cli.printing
 cli.options

@@ -10,10 +10,12 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import cv2
+import draw_flir
 import numpy as np
 import pytest
 from browser import serving
@@ -29,6 +31,7 @@ from sartm.app.masks import encode_masks
 from sartm.app.server import create_app, load_predictors, serve
 from sartm.classes import Classes
 from sartm.cli.main import main
+from sartm.config import ThermalRule
 from sartm.errors import InputError
 from sartm.inference.folders import label_folder
 from sartm.inference.predictor import Predictor
@@ -204,6 +207,45 @@ def test_counts_are_shown_with_contrast(client):
     grey = pixels(shown.content)
     assert grey.min() < 10
     assert grey.max() > 245
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_thermal_values_come_as_they_are_stored(client, dtype):
+    counts = np.linspace(20, 250 if dtype == np.uint8 else 31000, 40 * 50).reshape(40, 50)
+    stored = np.ascontiguousarray(counts.astype(dtype))
+    file = cv2.imencode(".tiff" if dtype == np.float32 else ".png", stored)[1].tobytes()
+    answer = client.post("/v1/values", files={"image": file})
+    found = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    assert found.dtype == stored.dtype
+    np.testing.assert_array_equal(found, stored)
+    assert answer.headers["x-thermal-unit"] == "raw"
+
+
+def test_a_radiometric_file_gives_degrees_to_look_at_and_to_label(client, tmp_path):
+    celsius = draw_flir.field()
+    file = draw_flir.write_flir(tmp_path / "flir.jpg", draw_flir.counts_of(celsius)).read_bytes()
+    answer = client.post("/v1/values", files={"image": file})
+    read = np.load(io.BytesIO(answer.content))
+    assert answer.headers["x-thermal-unit"] == "celsius"
+    np.testing.assert_allclose(read, celsius, atol=0.1)
+
+    degrees = replace(TINY, thermal=ThermalRule("range", 0, 50))
+    ranged = Predictor(build(degrees), device="cpu", precision="fp32")
+    with TestClient(create_app({"degrees": ranged})) as other:
+        sent = {"files": {"thermal": file}, "data": {"radiometric": "true"}}
+        label = pixels(other.post("/v1/segment", **sent).content)
+    np.testing.assert_array_equal(label, ranged(None, read).labels)
+
+
+def test_values_keep_to_the_limits_and_name_what_is_none(predictor, client, files):
+    small = Limits(pixels=2000)
+    with TestClient(create_app({"tiny": predictor}, limits=small)) as limited:
+        large = {"image": png(np.zeros((60, 50), np.uint8))}
+        assert "million pixels" in is_problem(limited.post("/v1/values", files=large), 422)
+    coloured = {"image": files["rgb"]}
+    assert "false colour" in is_problem(client.post("/v1/values", files=coloured), 422)
+    fourth = client.post("/v1/values", files=coloured, data={"view": "fourth"})
+    assert "no thermal channel" in is_problem(fourth, 422)
 
 
 def test_models_and_health_say_what_is_there(client):
