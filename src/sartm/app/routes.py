@@ -3,7 +3,7 @@
 import base64
 import time
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,17 +36,12 @@ from sartm.inference.predictor import Predictor
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
-from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
 
 PNG, JPEG = "image/png", "image/jpeg"
 JSON, ARRAY = "application/json", "application/octet-stream"
-EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}
-"""Condition of a drawn scene and what people call it."""
-EXAMPLE_SIZE = (480, 640)
-"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -251,34 +246,6 @@ async def display(
 def _show(shown: Array) -> Response:
     picture = stretch(shown) if shown.ndim == 2 else shown
     return Response(encode_jpeg(picture, 92), media_type=JPEG)
-
-
-@router.get("/v1/examples", responses=describe_answers(), tags=["examples"])
-async def examples() -> list[schema.Example]:
-    """Drawn scenes to try, one per condition."""
-    return [schema.Example(name=name, title=title) for name, title in EXAMPLES.items()]
-
-
-@router.get(
-    "/v1/examples/{name}/{kind}",
-    response_class=Response,
-    responses=describe_answers(404, description="An image.", content=binary(PNG)),
-    tags=["examples"],
-)
-async def example(
-    request: Request, service: ServiceDep, name: str, kind: Literal["rgb", "thermal"]
-) -> Response:
-    """One image of a drawn scene."""
-    if name not in EXAMPLES:
-        raise HTTPException(404, f"no such example; there are: {', '.join(EXAMPLES)}")
-    images = await service.worker.run(request, partial(_draw, name))
-    return Response(images[kind], media_type=PNG)
-
-
-@lru_cache(maxsize=len(EXAMPLES))
-def _draw(name: str) -> dict[str, bytes]:
-    scene = draw_scene(7, SceneOptions(name, EXAMPLE_SIZE))
-    return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}
 
 
 def _annotation(service: Service, index: int = 0) -> Annotation:

@@ -19,6 +19,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from sartm import __version__
 from sartm.app.annotation import Annotation
 from sartm.app.decoding import Decoder
+from sartm.app.examples import router as examples_router
 from sartm.app.guard import Guard, Limits, check_token
 from sartm.app.problems import problem
 from sartm.app.routes import Service, router
@@ -119,8 +120,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = Service(predictors, limits, worker, annotation)
-    app.include_router(router)
-    app.include_router(values_router)
+    for part in (router, values_router, examples_router):
+        app.include_router(part)
     _add_pages(app)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -25,14 +25,24 @@ function drawSpot(state, point) {
   line.ariaLive = state.pointer ? "off" : "polite"; // a mouse would make a reader talk without end
   if (spot) {
     const where = ` ${spot.sure} at ${spot.x}, ${spot.y}`;
-    line.replaceChildren(makeSwatch(spot.colour), make("b", { textContent: spot.name }), where);
+    const heat = heatAt(state, point);
+    line.replaceChildren(makeSwatch(spot.colour), make("b", { textContent: spot.name }), where, ...heat);
   } else {
     line.textContent = waitingFor(state);
   }
 }
 
+/** What the thermal image holds at a point, in degrees where the file says them. */
+function heatAt(state, point) {
+  const size = state.current?.map.size;
+  const heat = state.inputs.thermal?.heat;
+  if (!heat || !size) return [];
+  return [make("span", { className: "heat", textContent: heat.format(heat.at(point.x / size[1], point.y / size[0])) })];
+}
+
 function waitingFor(state) {
-  if (state.current) return "Point at the picture to see what it is";
+  if (state.item?.state === "failed") return state.item.error;
+  if (state.current) return matchMedia("(pointer: coarse)").matches ? "Tap the picture to see what it is" : "Point at the picture to see what it is";
   if (state.sizesDiffer && !$("resize").checked) return "The sizes differ: see the note beside the pictures";
   return state.inputs.rgb || state.inputs.thermal ? "Labelling" : "Nothing here yet";
 }
