@@ -5,6 +5,8 @@ import io
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -221,6 +223,13 @@ def test_thermal_values_come_as_they_are_stored(client, dtype):
     assert answer.headers["x-thermal-unit"] == "raw"
 
 
+def test_thumbnails_show_the_scenes_that_are_drawn():
+    """The examples are drawn, never photographed; their thumbnails are drawn from the same."""
+    command = [sys.executable, STATIC.parents[3] / "scripts" / "make_thumbnails.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_radiometric_file_gives_degrees_to_look_at_and_to_label(client, tmp_path):
     celsius = draw_flir.field()
     file = draw_flir.write_flir(tmp_path / "flir.jpg", draw_flir.counts_of(celsius)).read_bytes()
@@ -429,12 +438,17 @@ def test_the_page_may_do_only_what_it_needs(client):
         text = client.get(name).text
         assert not re.search(r"""<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|javascript:""", text)
     for file in STATIC.iterdir():
+        if file.suffix == ".webp":
+            continue
         addresses = set(re.findall(r"https?://[^\"'\s)]+", file.read_text("utf-8")))
         assert addresses <= {"http://www.w3.org/2000/svg"}, file.name
 
 
 def test_what_the_page_loads_is_served_and_its_modules_import_in_no_circle(client):
     kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+    for example in client.get("/v1/examples").json():
+        thumbnail = client.get(f"/example-{example['name']}.webp")
+        assert thumbnail.headers["content-type"] == "image/webp"
     imports = {}
     waiting = ["/app.js", "/docs.js", "/style.css", "/icon.svg"]
     while waiting:

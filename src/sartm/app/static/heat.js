@@ -87,7 +87,7 @@ const rangeOf = ({ window }) => (window ? window.map(short).join(":") : "");
 function drawHeat(state) {
   const { base, comparing, inputs } = state;
   const heat = inputs.thermal?.heat;
-  const thermal = Boolean(heat) && (base === "thermal" || comparing);
+  const thermal = Boolean(heat) && (base === "thermal" || (comparing && base !== "confidence"));
   $("heat").hidden = !thermal;
   $("light").hidden = !inputs.rgb || base !== "rgb";
   if (state.windowing && !thermal) state.windowing = false;

@@ -5,7 +5,7 @@ import { kindByName, looksThermal } from "./pictures.js";
 const FILMS = /\.(mp4|m4v|mov|webm|mkv|avi|ogv|mpg|mpeg|ts|wmv)$/i;
 const PICTURES = /\.(png|jpe?g|tiff?|bmp|webp|ppm|pgm|npy)$/i;
 const LABELS = /^(labels?|masks?|annotations?|gt|ground[-_]?truth|seg(mentation)?s?|overlays?|boxes)$/i;
-const WORDS = /^(rgb|visible|visual|vis|vi|color|colour|co|eo|images?|thermal|thermals|infrared|ir|tir|lwir|ther|th|t|radiometric|preview|previewdata|img|picture)(\d*)$/i;
+const WORDS = /^(rgb|visible|visual|vis|vi|color|colour|co|eo|images?|thermal|thermals|infrared|ir|tir|lwir|ther|th|t|radiometric|preview|previewdata)$/i;
 
 export const isFilm = (file) => FILMS.test(file.name) || file.type.startsWith("video/");
 
@@ -32,9 +32,14 @@ function keyOf(path) {
   return [...folders, strip(name) || name].join("/");
 }
 
+/** A name without the words for a kind, the rest as it is written. */
 function strip(name) {
-  const words = name.replace(/([a-z])(RGB|IR|TIR)$/, "$1_$2").split(/[_\-. ]+/);
-  return words.filter((word) => !WORDS.test(word) || /^(images?|img)\d+$/i.test(word)).join("_");
+  const parts = name.replace(/([a-z\d])(RGB|IR|TIR)$/, "$1_$2").split(/([_\-. ]+)/);
+  let rest = "";
+  for (let i = 0; i < parts.length; i += 2) {
+    if (!WORDS.test(parts[i])) rest += rest ? parts[i - 1] + parts[i] : parts[i];
+  }
+  return rest;
 }
 
 /** The kind that a path says: the name decides, then the nearest folder. */

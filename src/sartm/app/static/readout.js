@@ -8,6 +8,7 @@ export function wireReadout(state, stage) {
   state.on("results edits pointer", () => {
     if (state.comparing) drawCaptions(state, stage.panes);
     drawSpot(state, state.pointer ?? stage.middle);
+    drawWarmth(state, state.pointer ?? stage.middle);
     drawFacts(state);
   });
 }
@@ -25,19 +26,21 @@ function drawSpot(state, point) {
   line.ariaLive = state.pointer ? "off" : "polite"; // a mouse would make a reader talk without end
   if (spot) {
     const where = ` ${spot.sure} at ${spot.x}, ${spot.y}`;
-    const heat = heatAt(state, point);
-    line.replaceChildren(makeSwatch(spot.colour), make("b", { textContent: spot.name }), where, ...heat);
+    line.replaceChildren(makeSwatch(spot.colour), make("b", { textContent: spot.name }), where);
   } else {
     line.textContent = waitingFor(state);
   }
 }
 
 /** What the thermal image holds at a point, in degrees where the file says them. */
-function heatAt(state, point) {
-  const size = state.current?.map.size;
-  const heat = state.inputs.thermal?.heat;
-  if (!heat || !size) return [];
-  return [make("span", { className: "heat", textContent: heat.format(heat.at(point.x / size[1], point.y / size[0])) })];
+function drawWarmth({ inputs, pointer }, point) {
+  const picture = (inputs.rgb ?? inputs.thermal)?.bitmap;
+  const heat = inputs.thermal?.heat;
+  const [u, v] = point && picture ? [point.x / picture.width, point.y / picture.height] : [-1, -1];
+  const inside = Boolean(heat) && Math.min(u, v) >= 0 && Math.max(u, v) < 1;
+  $("warmth").ariaLive = pointer ? "off" : "polite";
+  $("warmth").hidden = !inside;
+  if (inside) $("warmth").textContent = heat.format(heat.at(u, v));
 }
 
 function waitingFor(state) {
@@ -54,6 +57,8 @@ function drawFacts({ current, comparing }) {
     facts.push(`${size[1]} × ${size[0]}`);
     if (confidence != null && !comparing) facts.push(`mean confidence ${percent(confidence)}`);
     if (seconds) facts.push(`${seconds.toFixed(2)} s`);
+    const range = current.json.thermal_range;
+    if (range && range.by !== "rule") facts.push(`thermal ${Number(range.low.toPrecision(5))} to ${Number(range.high.toPrecision(5))}`);
     if (current.edited) facts.push("corrected");
   }
   $("facts").textContent = facts.join(" · ");
