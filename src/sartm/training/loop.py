@@ -191,7 +191,7 @@ class _Run:
         fits = pace.limit is not None and is_open(config.optim) and not schedule.plan.fitted
         fits = fits and self.step <= MEASURED
         stopped = self.pending and not self._validate(pace, stop)
-        if accelerator.is_main_process and self.step < self._end(most):
+        if self.step < self._end(most):
             log.info("%s", self._describe_plan(fits))
         model.train()
         # of several processes one that breaks off alone would leave the others waiting for it
@@ -285,7 +285,7 @@ class _Run:
         first = not self.schedule.plan.fitted
         self.schedule.fit(self.step, *found)
         pace.begin()
-        if first and self.setup.accelerator.is_main_process:
+        if first:
             log.info(
                 "%.2f s a step: planned to end at step %d, in %.1f minutes",
                 each,

@@ -133,6 +133,8 @@ def prepare_run(
     accelerator = make_accelerator(state.get("precision", config.precision), device)
     if accelerator.is_main_process:
         check_folder(out, config, resume, restored=checkpoint is not None)
+    else:
+        log.setLevel(logging.ERROR)  # what the first process says need not be said by each
     set_seed(config.seed)
     splits = open_splits(config)
     if splits.val is not None:
@@ -141,12 +143,12 @@ def prepare_run(
     if not resume:
         require_one_crop(config)
     config = resolve_config(config, splits.train, statistics)
-    source, config = open_start(config, splits, accelerator.is_main_process)
+    source, config = open_start(config, splits, new=checkpoint is None)
     known = list(_known_tables(state, source))
     table = text_similarity(config.model.classes, config.text_encoder or None, known)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
-    parts = build_parts(config, table, statistics, accelerator, source)
+    parts = build_parts(config, table, statistics, accelerator, source, new=checkpoint is None)
     taught_by = None
     if config.teacher and teacher is None:
         teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
@@ -252,20 +254,21 @@ def write_config(out: Path, config: TrainConfig) -> None:
         write_atomic(out / "config.json", data, durable=True)
 
 
-def open_start(
-    config: TrainConfig, splits: Splits, warns: bool
-) -> tuple[SARTM | None, TrainConfig]:
-    """The model that `init` names, and the configuration with what it decides."""
+def open_start(config: TrainConfig, splits: Splits, new: bool) -> tuple[SARTM | None, TrainConfig]:
+    """The model that `init` names, and the configuration with what it decides.
+
+    `new`: nothing is restored over it, so that it is worth words.
+    """
     if not config.init:
         return None, config
     source = load_for_training(config.init, classes=config.model.classes)
-    if warns and config.encoder:
+    if new and config.encoder:
         log.warning(
             "starting from %s, with its encoder: %s is not read; for that one: --set init=",
             config.init,
             config.encoder,
         )
-    if warns and source.facts is not None:
+    if new and source.facts is not None:
         _warn_of_seen(splits.val, source.facts, config.init)
     return source, _take_over(config, source)
 
@@ -292,11 +295,14 @@ def build_parts(
     statistics: TrainingStatistics,
     accelerator: Accelerator,
     source: SARTM | None,
+    new: bool = True,
 ) -> Parts:
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
     if source is not None:
-        _say_what_is_kept(config, source, start_from(model, source), accelerator.is_main_process)
+        new_heads = start_from(model, source)
+        if new:
+            _say_what_is_kept(config, source, new_heads)
     elif config.encoder:
         load_encoder(model, config.encoder)
     if config.activation_checkpointing:
@@ -317,7 +323,7 @@ def build_parts(
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 
-def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, says: bool) -> None:
+def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool) -> None:
     """What of a model is started from, and what its licence means for that."""
     count, name = len(config.model.classes), Path(config.init).name
     kept = f"backbone kept, heads for {count} classes new" if new_heads else "everything kept"
@@ -325,8 +331,7 @@ def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, says:
     if source.facts is not None and source.facts.licence:
         first = source.facts.licence.split(". ")[0].rstrip(".")
         terms = f". Its terms go on to what is trained from it: {first}"
-    if says:
-        log.info("starting from %s: %s%s", name, kept, terms)
+    log.info("starting from %s: %s%s", name, kept, terms)
 
 
 def start_from(model: SARTM, source: SARTM) -> bool:
