@@ -88,6 +88,7 @@ app.worker
 app.schema app.guard app.annotation
 app.encoding
 app.routes
+app.values app.examples
 app.server
 cli.printing
 cli.options
