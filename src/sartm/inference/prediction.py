@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from sartm.classes import Classes
+from sartm.config import Calibration
+from sartm.inference.confidence import confidence_of
 from sartm.inference.tiles import resize_strips
 from sartm.io.cameras import enhance_display
 
@@ -33,10 +35,15 @@ class Prediction:
     """(H, W, 3) uint8, what overlays are drawn on: RGB, or thermal in grey."""
     coarse: npt.NDArray[np.float16] | None = field(default=None, repr=False)
     """(H/4, W/4) confidence of an image that was labelled in tiles."""
+    calibration: Calibration = field(default=Calibration(), repr=False)
+    """The model's, for the images it saw."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:
-        """(H, W) largest soft-max probability; not calibrated. Of tiles: resized from stride 4."""
+        """(H, W) probability that the label is right, as far as the model was calibrated.
+
+        Of tiles: resized from stride 4.
+        """
         height, width = self.labels.shape
         out = np.empty((height, width), np.float16)
         if self.logits is None:
@@ -46,7 +53,7 @@ class Prediction:
                 out[top : top + strip.shape[1]] = strip[0].numpy()
             return out
         for top, strip in resize_strips([self.logits], (height, width)):
-            out[top : top + strip.shape[1]] = confidence_of(strip).numpy()
+            out[top : top + strip.shape[1]] = self._judge(strip).numpy()
         return out
 
     def _at_stride_4(self) -> npt.NDArray[Any]:
@@ -55,7 +62,10 @@ class Prediction:
             return self.coarse
         assert self.logits is not None
         height, width = (-(-side // 4) for side in self.labels.shape)
-        return np.asarray(confidence_of(self.logits[:, :height, :width]).numpy())
+        return np.asarray(self._judge(self.logits[:, :height, :width]).numpy())
+
+    def _judge(self, logits: Tensor) -> Tensor:
+        return confidence_of(logits, self.calibration, self.classes.has_rest)
 
     def overlay(
         self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
@@ -71,7 +81,7 @@ class Prediction:
             labels, image = self.labels[rows], np.ascontiguousarray(self.image[rows])
             colours = np.take(palette, labels, axis=0)  # a third of the time of palette[labels]
             drawn = cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)
-            if not self.classes.prompts[0]:
+            if self.classes.has_rest:
                 drawn = cv2.copyTo(image, (labels == 0).astype(np.uint8), drawn)
             mixed[rows] = drawn
         return mixed
@@ -111,8 +121,3 @@ def encode_overlay(prediction: Prediction, opacity: float) -> bytes:
         cv2.cvtColor(rows, cv2.COLOR_RGB2BGR, dst=rows)
     _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return data.tobytes()
-
-
-def confidence_of(logits: Tensor) -> Tensor:
-    """Largest soft-max probability of (K, ...) logits."""
-    return 1 / (logits - logits.amax(0)).exp().sum(0)

@@ -75,6 +75,9 @@ class Report:
     whole image. Empty for label maps that were made elsewhere."""
     robustness: tuple[dict[str, Cell], ...] = ()
     """Rows of `condition`, `severity`, `miou` and whatever else was measured."""
+    reliability: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How far the confidence came true, for `all` pixels and those of `objects`; see
+    `evaluation.reliability`. Empty for label maps, and where several views were averaged."""
 
 
 def build_report(
@@ -93,6 +96,7 @@ def build_report(
     selected_on: str | None = None,
     views: Mapping[str, Any] | None = None,
     robustness: Sequence[Mapping[str, Cell]] = (),
+    reliability: Mapping[str, Any] | None = None,
     samples: int = 1000,
 ) -> Report:
     """Score per-pair counts.
@@ -140,6 +144,7 @@ def build_report(
         intervals=intervals,
         views=dict(views or {}),
         robustness=tuple({key: _plain(row[key]) for key in row} for row in robustness),
+        reliability=dict(reliability or {}),
     )
 
 
