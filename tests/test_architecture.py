@@ -25,7 +25,7 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate
+registration.estimate registration.offset
 data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
@@ -49,12 +49,13 @@ model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.prediction inference.frames
+inference.stopping inference.confidence inference.frames inference.alarm
+inference.prediction
 inference.predictor inference.streams
 inference.pipeline inference.film
-inference.record
+inference.record inference.watch
 inference.folders inference.video
-evaluation.metrics
+evaluation.metrics evaluation.reliability
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
@@ -64,7 +65,7 @@ evaluation.report.page
 evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
-evaluation.robustness
+evaluation.robustness evaluation.calibration
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer

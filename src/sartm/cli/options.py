@@ -52,6 +52,10 @@ Holes = Annotated[
     float | None, typer.Option(help="Raw thermal value without a measurement: filled.")
 ]
 Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead pixels.")]
+Misaligned = Annotated[
+    Literal["warn", "align", "rgb", "thermal", "fail"],
+    typer.Option(help="Where thermal does not lie on RGB: one camera alone, or what else."),
+]
 Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
 
 

@@ -48,6 +48,7 @@ def predict(
     align: Annotated[
         str, typer.Option(help="Thermal onto RGB first: a calibration (JSON), or auto.")
     ] = "",
+    on_misaligned: options.Misaligned = "warn",
     overwrite: Annotated[bool, typer.Option(help="Label again what is there.")] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -75,7 +76,7 @@ def predict(
 
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
-            allow_single=allow_single, camera=camera, clahe=clahe,
+            allow_single=allow_single, camera=camera, clahe=clahe, on_misaligned=on_misaligned,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
@@ -86,13 +87,14 @@ def predict(
     how = PredictOptions(
         modality=modality, overlay=overlay, opacity=opacity, resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
-        camera=camera, clahe=clahe, align=_alignment(align),
+        camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     outcome = label_folder(
         open_model(), *sources, out, model=model, options=how, overwrite=overwrite
     )
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
+    complaints += [outcome.alarms] * bool(outcome.alarms)
     kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
     found = f"{outcome.done} label maps in {out / 'labels'}{kept}"
     _print_outcome(complaints, out / "summary.json", found, json_file)
@@ -137,6 +139,7 @@ def video(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     overwrite: Annotated[bool, typer.Option(help="Replace a video that exists.")] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -156,6 +159,7 @@ def video(
         offset=offset, smooth=smooth, one_file=one_file, rate=fps, limit=limit, labels=labels,
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe,
+        on_misaligned=on_misaligned,
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile

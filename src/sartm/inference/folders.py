@@ -22,6 +22,14 @@ from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
+from sartm.inference.alarm import (
+    OnMisaligned,
+    PairCheck,
+    check_pair,
+    handle_misaligned,
+    summarise_alarms,
+    word_alarms,
+)
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction, draw_grey, encode_overlay
 from sartm.inference.predictor import Predictor
@@ -57,6 +65,8 @@ class PredictOptions:
     """Local contrast of the thermal picture under an overlay; labels are the same."""
     align: Homography | Literal["auto"] | None = None
     """Thermal pixel to RGB pixel, as rows; `auto` estimates one per pair, or fails the pair."""
+    on_misaligned: OnMisaligned = "warn"
+    """What to do with a pair whose thermal does not lie on RGB; `alarm.handle_misaligned`."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class Outcome:
     skipped: int
     failures: dict[str, str]
     """Message per input that could not be labelled, unpaired files included."""
+    alarms: str = ""
+    """What the images say about the cameras, in a line."""
 
 
 def fingerprint(model: SARTM | ExportedModel) -> str:
@@ -117,6 +129,8 @@ def label_folder(
     settings |= {"tiling": to_dict(predictor.tiling)}
     for name in _WITHOUT_EFFECT:
         del settings[name]
+    if options.on_misaligned == "warn":  # nothing is changed
+        del settings["on_misaligned"]
     maker = Maker(model, fingerprint(predictor.model), settings)
     with lock_folder(out):
         run = _Run(out, maker, options)
@@ -137,7 +151,8 @@ def label_folder(
                 else:
                     write(pair, sample, prediction, seconds)
                 meter.advance()
-    return Outcome(run.done, len(found.pairs) - len(todo), run.failures)
+    alarms = word_alarms(summarise_alarms(run.checks), len(run.checks))
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms)
 
 
 _WITHOUT_EFFECT = ("overlay", "opacity", "clahe", "pair_regex", "allow_single")
@@ -146,7 +161,7 @@ _WITHOUT_EFFECT = ("overlay", "opacity", "clahe", "pair_regex", "allow_single")
 
 def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
     run.inputs[pair.name] = _hash_inputs(pair)
-    return read_pair(
+    sample = read_pair(
         pair,
         resize_thermal=options.resize_thermal,
         four_channel=options.four_channel,
@@ -154,6 +169,9 @@ def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
         align=None if options.align is None else partial(run.align, pair, options.align),
         remedy=f"{RESIZE_OR_REGISTER}, or predict with --align auto",
     )
+    check = check_pair(sample)
+    run.checked[pair.name] = check
+    return handle_misaligned(sample, check, options.on_misaligned)
 
 
 def _hash_inputs(pair: Pair) -> dict[str, str | None]:
@@ -181,6 +199,9 @@ class _Run:
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
+        self.checked: dict[str, PairCheck] = {}
+        """Of pairs that are not written yet."""
+        self.checks: list[PairCheck] = []
         self.done = 0
         try:
             remove_leftovers(out)
@@ -335,6 +356,9 @@ class _Run:
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
+        if pair.name in self.checked:
+            self.checks.append(self.checked.pop(pair.name))
+            entry |= self.checks[-1].describe()
         if pair.name in self.alignments:
             entry["alignment"] = self.alignments.pop(pair.name)
         if sample.note:
@@ -356,6 +380,7 @@ class _Run:
             "model": self.maker.model,
             "settings": settings | {"fingerprint": self.maker.fingerprint},
             "pairs": entries,
+            "alarms": summarise_alarms(self.checks),
             "failures": self.failures,
         }
         write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())
