@@ -6,7 +6,7 @@ Each DIR has rgb/ and thermal/ with equal names, and pairs that lie on one anoth
 middle is taken, so that a shifted or turned one shows real content up to its border:
 
     misaligned   thermal shifted by 6, 8, 12 or 20 pixels in any direction, or turned by 1.5 to 3
-                 degrees about the centre; AUROC of `Offset.evidence` against the pair as it is
+                 degrees about the centre; AUROC of the evidence, against pairs as they are
     black-hot    the same thermal inverted; AUROC of polarity
     exchanged    grey thermal as RGB, grey RGB as thermal
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from sartm.data.pairs import Sample
 from sartm.inference.alarm import check_pair
-from sartm.registration.offset import Offset, measure_offset
+from sartm.registration.displacement import Displacement, measure_displacement
 
 SHIFTS, TURNS = (6, 8, 12, 20), (1.5, 2.0, 3.0)
 MARGIN = 32
@@ -69,16 +69,16 @@ def measure(folder: Path, every: int, night: str, random: np.random.Generator) -
         scale = max(thermal.shape) / 640
         fixed, still = cut(rgb), cut(thermal)
         begun = time.process_time()
-        clean = measure_offset(fixed, still)
+        clean = measure_displacement(fixed, still)
         seconds = time.process_time() - begun
-        moved: dict[str, Offset] = {}
+        moved: dict[str, Displacement] = {}
         for pixels in SHIFTS:
             angle = random.uniform(0, 2 * np.pi)
             step = pixels * scale * np.array([np.cos(angle), np.sin(angle)])
-            moved[f"{pixels} px"] = measure_offset(fixed, cut(thermal, *step))
+            moved[f"{pixels} px"] = measure_displacement(fixed, cut(thermal, *step))
         for degrees in TURNS:
             signed = degrees * random.choice((-1, 1))
-            moved[f"{degrees:g} degrees"] = measure_offset(fixed, cut(thermal, 0, 0, signed))
+            moved[f"{degrees:g} degrees"] = measure_displacement(fixed, cut(thermal, 0, 0, signed))
         good = check_pair(Sample("", fixed, still))
         inverted = check_pair(Sample("", fixed, 255 - still))
         grey = cv2.cvtColor(fixed, cv2.COLOR_RGB2GRAY)

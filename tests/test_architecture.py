@@ -15,6 +15,7 @@ FLOORS = """
 terminal errors
 progress
 classes files
+colours
 outputs
 config
 io.streams
@@ -25,7 +26,7 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate registration.offset
+registration.estimate registration.offset registration.displacement
 data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
@@ -49,13 +50,14 @@ model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.confidence inference.frames inference.alarm
+inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
 inference.prediction
-inference.predictor inference.streams
+inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record inference.watch
 inference.folders inference.video
 evaluation.metrics evaluation.reliability
+evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
@@ -69,7 +71,7 @@ evaluation.robustness evaluation.calibration
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
-training.workers
+training.workers training.budget
 training.teaching training.batches training.processes training.recompute
 training.failures
 training.start

@@ -22,7 +22,7 @@ from sartm.evaluation.report.pictures import draw_pair, draw_sheet, write_sheet
 from sartm.evaluation.report.published import Comparison, compare, load_published
 from sartm.evaluation.report.run import write_run_page
 from sartm.evaluation.report.scores import build_report
-from sartm.evaluation.report.tables import clean_text
+from sartm.terminal import clean_text
 
 HOSTILE = "</style><script src=https://evil.example/x.js>|`*_[x](y)\n# \"'&\x00\u202e\udc80"
 CONTROL = re.compile(r"[\x00-\x1f\ud800-\udfff]")

@@ -34,7 +34,7 @@ from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM, resize_logits
 
 SMALL = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64", "workers=0"]
-SMALL += ["augmentation.crop=[32,32]", "optim.batch_size=2", "model.fusion.crop=[64,96]"]
+SMALL += ["augmentation.crop=[32,32]", "optim.batch_size=2"]
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,7 @@ def test_options_reach_the_model_from_the_command_line(
 
 def test_counts_are_those_of_every_pixel(predictor: Predictor, tmp_path: Path) -> None:
     dataset = many(tmp_path, 2)
-    for sample, _, counts in score_pairs(predictor, dataset):
+    for sample, _, counts, _ in score_pairs(predictor, dataset):
         assert sample.label is not None
         labels = predictor.predict(sample).labels
         slow = np.zeros((9, 9), int)
@@ -269,7 +269,7 @@ def test_pictures_are_of_the_best_and_worst_pairs(
     dataset = many(tmp_path, pairs)
     _, pictures = evaluate_with_pictures(predictor, dataset)
     best, worst = best_and_worst(
-        np.stack([counts for _, _, counts in score_pairs(predictor, dataset)])
+        np.stack([scored.counts for scored in score_pairs(predictor, dataset)])
     )
     wanted = [("best", dataset.pairs[i].name) for i in best]
     wanted += [("worst", dataset.pairs[i].name) for i in worst]
@@ -369,6 +369,7 @@ def test_memory_does_not_grow_with_the_pairs(tmp_path: Path) -> None:
     assert parts == {"day": 200, "night": 200}
 
 
+@pytest.mark.slow
 def test_a_pair_costs_its_paths_and_a_few_counts(tmp_path: Path) -> None:
     """From opening to the report with intervals; 9,000 pairs more are then below 20 MB."""
     peaks = []

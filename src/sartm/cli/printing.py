@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sartm.terminal import printable
+
+if TYPE_CHECKING:
+    from sartm.evaluation.modalities import Comparison
 
 
 def say(text: str) -> None:
@@ -37,6 +41,16 @@ def print_table(
     needed = Console(width=10_000).measure(table)
     width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
     Console(width=width).print(table)
+
+
+def print_comparison(found: "Comparison | None") -> None:
+    """What each camera adds to the other, as a table and in a sentence."""
+    from sartm.evaluation.report.tables import modalities_table
+
+    table = modalities_table(found)
+    if found is not None and table is not None:
+        print_table(table.head, table.rows)
+        say(found.sentence)
 
 
 class _OneLine(logging.Formatter):

@@ -222,11 +222,17 @@ def _cut(sample: Sample, tiling: Tiling) -> Sample:
         slice((length - min(length, side)) // 2, (length + min(length, side)) // 2)
         for length in sample.size
     )
-    rgb, thermal, label, unseen = (
-        None if image is None else image[area]
-        for image in (sample.rgb, sample.thermal, sample.label, sample.unseen)
+
+    def cut(image: Counts | None) -> Any:
+        return None if image is None else image[area]
+
+    return replace(
+        sample,
+        rgb=cut(sample.rgb),
+        thermal=cut(sample.thermal),
+        label=cut(sample.label),
+        unseen=cut(sample.unseen),
     )
-    return replace(sample, rgb=rgb, thermal=thermal, label=label, unseen=unseen)
 
 
 def calibrate(

@@ -1,9 +1,9 @@
 """What silently breaks a rig, seen in its images; of films see `watch`.
 
-    misaligned    thermal fits RGB better elsewhere than where it lies       registration.offset
+    misaligned    thermal fits RGB better elsewhere: registration.displacement
     flat          an image without contrast: black, saturated, a closed shutter
     colourless    RGB of grey pixels: a thermal image given as RGB, or a grey camera
-    black-hot     thermal whose warm things look dark                       `measure_polarity`
+    black-hot     thermal whose warm things look dark:                 `measure_polarity`
     frozen        one camera repeats a frame while the other one's picture changes
     stale         frames share a partner for longer than the cameras' rates explain
 
@@ -21,8 +21,12 @@ import numpy.typing as npt
 
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
+from sartm.registration.displacement import (
+    Displacement,
+    describe_displacement,
+    measure_displacement,
+)
 from sartm.registration.estimate import align_thermal
-from sartm.registration.offset import Offset, describe_offset, measure_offset
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -54,7 +58,7 @@ _DARK = 70.0
 class PairCheck:
     """What one pair looks like."""
 
-    offset: Offset | None
+    offset: Displacement | None
     """None where a camera is missing."""
     polarity: float | None
     """Above 0 thermal looks white-hot, below black-hot; None without thermal."""
@@ -65,7 +69,7 @@ class PairCheck:
         """For a summary."""
         found: dict[str, Any] = {}
         if self.offset is not None:
-            found["registration"] = describe_offset(self.offset)
+            found["registration"] = describe_displacement(self.offset)
         if self.polarity is not None:
             found["polarity"] = round(self.polarity, 2)
         return found | {"alarms": list(self.alarms)}
@@ -86,7 +90,7 @@ def check_pair(sample: Sample, registration: bool = True) -> PairCheck:
         if polarity < _BLACK_HOT:
             alarms.append("black-hot")
     if registration and sample.rgb is not None and sample.thermal is not None:
-        offset = measure_offset(sample.rgb, _known(sample))
+        offset = measure_displacement(sample.rgb, _known(sample))
         if offset.misaligned:
             alarms.append("misaligned")
     return PairCheck(offset, polarity, tuple(alarms))
@@ -188,9 +192,9 @@ def _correlate(first: Floats, second: Floats) -> float:
     return float((a * b).sum()) / product if product > 1e-6 else 0.0
 
 
-def summarise_alarms(checks: Iterable[PairCheck]) -> dict[str, int]:
-    """How many pairs raised each alarm."""
-    counts = Counter(alarm for check in checks for alarm in check.alarms)
+def count_alarms(pairs: Iterable[Iterable[str]]) -> dict[str, int]:
+    """How many pairs raised each alarm, in the order of `WORDS`."""
+    counts = Counter(alarm for alarms in pairs for alarm in alarms)
     return {name: counts[name] for name in WORDS if counts[name]}
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +24,16 @@ from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.alarm import OnMisaligned
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
 from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
+from sartm.inference.overlays import draw_grey
 from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
-from sartm.inference.prediction import Prediction, draw_grey
+from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
+from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.streams import folder_stream, is_video, open_stream
 from sartm.inference.watch import Watch, require_fitting
 from sartm.io.cameras import Camera
+from sartm.io.thermal import format_range
 from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
 
@@ -69,6 +72,8 @@ class VideoOptions:
     allow_single: bool = False
     """Label frames without a partner alone."""
     camera: Camera = field(default_factory=Camera)
+    legend: bool = False
+    """The names of all classes below the pictures."""
     clahe: bool = False
     """Local contrast of the thermal picture that is shown."""
     on_misaligned: OnMisaligned = "warn"
@@ -198,6 +203,9 @@ def _label_video(
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
     watch = Watch(options.on_misaligned, tuple(stream.rate for stream in streams))
+    levels = SlowLevels(
+        predictor.config.thermal, predictor.thermal_range, options.camera.radiometric
+    )
     for stream in streams:
         for folder, reason in stream.unreadable.items():
             tally.fail(folder, reason)
@@ -206,11 +214,14 @@ def _label_video(
     film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
+        legend=options.legend,
     )  # fmt: skip
 
     def publish() -> None:
         if tally.frames:
-            content = _summarise(places, model, rgb, thermal, streams, unpaired, tally, options)
+            content = _summarise(
+                places, model, rgb, thermal, streams, unpaired, tally, options, levels
+            )
             content |= watch.describe()
             film.publish(places.summary, json.dumps(content, indent=1).encode(), replaced)
 
@@ -221,7 +232,7 @@ def _label_video(
         stack.callback(publish)  # of an interrupted run too
         stack.enter_context(film)
         meter = stack.enter_context(Meter("video", total, "frames"))
-        samples = prepare_next(_read_samples(pairs, options, tally, watch))
+        samples = prepare_next(_read_samples(pairs, options, tally, levels, watch))
         stack.enter_context(contextlib.closing(samples))
         _label(predictor, samples, film, meter, tally, options)
         tally.interrupted = False
@@ -303,6 +314,7 @@ def _read_samples(
     pairs: Iterator[tuple[Frame, Frame | None]],
     options: VideoOptions,
     tally: _Tally,
+    levels: SlowLevels,
     watch: Watch,
 ) -> Generator[tuple[Frame, Sample]]:
     """Every N-th pair, converted; what cannot be is counted, except at the beginning."""
@@ -318,6 +330,8 @@ def _read_samples(
             else:
                 gap = partner.time + options.offset - frame.time
                 sample = watch.see(sample, partner.index, gap)
+            if sample.thermal is not None and options.modality != "rgb":
+                sample = levels.fix(sample, frame.time)
         except InputError as error:
             if not taken:
                 raise
@@ -334,7 +348,7 @@ def _read_sample(name: str, frame: Frame, partner: Frame | None, options: VideoO
     if partner is not None:
         images = replace(partner.load(), rgb=images.rgb)
     images = match_sizes(images, f"frame {name}", options.resize_thermal, RESIZE_OR_REGISTER)
-    return Sample(name, images.rgb, images.thermal, unseen=images.unseen)
+    return images.as_sample(name)
 
 
 class _Inferred(NamedTuple):
@@ -416,18 +430,20 @@ def _summarise(
     unpaired: Unpaired,
     tally: _Tally,
     options: VideoOptions,
+    levels: SlowLevels,
 ) -> dict[str, Any]:
     """What the file beside the film says."""
     whole = sum(tally.pixels.values())
     return {
         "model": model,
-        "settings": to_dict(options),
+        "settings": to_dict(options) | {"thermal_range": format_range(levels.how)},
         "inputs": {"rgb": rgb and str(rgb), "thermal": thermal and str(thermal)},
         "video": places.video.name,
         "frames": tally.frames,
         "interrupted": tally.interrupted,
         "rate": round(float(streams[0].rate / options.every), 4),
         "size": list(tally.size or ()),
+        "thermal_range": {which: asdict(used) for which, used in levels.used.items()},
         "seconds_per_frame": round(tally.seconds / tally.frames, 5),
         "shares": {name: round(n / whole, 6) for name, n in tally.pixels.items() if n},
         "unpaired": {

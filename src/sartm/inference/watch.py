@@ -19,13 +19,13 @@ from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.inference.alarm import WORDS, OnMisaligned, PairCheck, check_pair, handle_misaligned
 from sartm.registration.calibration import apply_alignment
-from sartm.registration.offset import (
+from sartm.registration.displacement import (
     NOTHING,
     Agreement,
-    Offset,
+    Displacement,
     compare_images,
-    describe_offset,
-    find_offset,
+    describe_displacement,
+    find_displacement,
     to_homography,
 )
 
@@ -60,7 +60,7 @@ class Watch:
         self.pairs = 0
         self.counts: dict[str, int] = {}
         """Frames under each alarm."""
-        self.offset: Offset = NOTHING
+        self.offset: Displacement = NOTHING
         """The running estimate."""
         self._agreement: Agreement | None = None
         self._looks = 0
@@ -118,16 +118,15 @@ class Watch:
         if self._agreement is not None:
             found = self._agreement.mixed(found, max(_SHARE, 1 / self._looks))
         self._agreement = found
-        self.offset = find_offset(found)
+        self.offset = find_displacement(found)
 
     def _see_change(self, sample: Sample, alarms: set[str]) -> None:
         changes = {}
         for name, image in (("rgb", sample.rgb), ("thermal", sample.thermal)):
             assert image is not None
             grey = image[..., 1] if image.ndim == 3 else image
-            small = cv2.resize(
-                np.nan_to_num(grey.astype(np.float32)), (80, 60), interpolation=cv2.INTER_AREA
-            )
+            known = np.nan_to_num(grey.astype(np.float32))
+            small = cv2.resize(known, (80, 60), interpolation=cv2.INTER_AREA).astype(np.float32)
             before = self._small.get(name)
             self._small[name] = small
             if before is not None:
@@ -180,7 +179,7 @@ class Watch:
         """For a summary."""
         found: dict[str, Any] = {
             "alarms": self.counts,
-            "registration": describe_offset(self.offset) if self._looks else None,
+            "registration": describe_displacement(self.offset) if self._looks else None,
             "lag": self.lag(),
         }
         if self.pairs and self._partner >= 0:
