@@ -92,7 +92,7 @@ def test_on_a_machine_of_any_speed_the_rate_has_fallen_when_the_time_is_over(eac
     assert clock <= 300
     assert rates[-1] < 0.1 * max(rates)
     assert step <= 600
-    assert clock > 250 or step == 600
+    assert clock > 220 or step == 600  # of slow steps each is a share of the time
 
 
 def test_a_machine_that_becomes_slower_or_faster_is_planned_for_again():

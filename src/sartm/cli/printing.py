@@ -28,6 +28,10 @@ def complain(text: str) -> None:
     print(f"sartm: {printable(text)}", file=sys.stderr)
 
 
+_MOST_ROWS = 1000
+"""Nobody reads more on a terminal."""
+
+
 def print_table(
     titles: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", whole: bool = False
 ) -> None:
@@ -35,8 +39,11 @@ def print_table(
     table = Table(title=Text(printable(title)) if title else None)
     for number, text in enumerate(titles):
         table.add_column(Text(printable(text)), no_wrap=number == 0 or whole)
-    for row in rows:
+    lines = list(rows)
+    for row in lines[:_MOST_ROWS]:
         table.add_row(*(Text(printable(cell)) for cell in row))
+    if len(lines) > _MOST_ROWS:
+        table.add_row(f"... and {len(lines) - _MOST_ROWS:,} more; --json FILE has all")
     console = Console()
     needed = Console(width=10_000).measure(table)
     width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum

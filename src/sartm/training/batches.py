@@ -324,7 +324,8 @@ def hash_images(splits: Splits) -> dict[str, str]:
     """Pixel hash by name of every pair that is trained on: reads all of them."""
     images: dict[str, str] = {}
     for pairs in splits.seen():
-        now = {pairs.pairs[i].name: pixel_hash(pairs[i]) for i in range(len(pairs))}
+        samples = (pairs[index] for index in range(len(pairs)))
+        now = {sample.name: pixel_hash(sample.rgb, sample.thermal) for sample in samples}
         images = join_images(images, now)
     return images
 

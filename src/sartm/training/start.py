@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
+from sartm.evaluation.metrics import require_countable
 from sartm.evaluation.scoring import was_seen
 from sartm.files import write_atomic
 from sartm.language import TextTable, named_classes, text_similarity
@@ -134,6 +135,8 @@ def prepare_run(
         check_folder(out, config, resume, restored=checkpoint is not None)
     set_seed(config.seed)
     splits = open_splits(config)
+    if splits.val is not None:
+        require_countable(len(splits.val.classes))
     statistics = measure(splits.train, config)
     if not resume:
         require_one_crop(config)

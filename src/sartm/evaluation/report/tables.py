@@ -63,6 +63,10 @@ def means_table(report: Report) -> Table:
     )
 
 
+_MOST_SHOWN = 100
+"""Classes whose confusion is shown: a page of thousands squared opens nowhere."""
+
+
 def modalities_table(found: ModalityComparison | None) -> Table | None:
     """Both cameras and either alone, headline first, then the classes; None if not measured."""
     if found is None:
@@ -263,18 +267,21 @@ def risk_table(report: Report) -> Table | None:
 
 
 def confusion_table(report: Report) -> Table:
-    """The confusion matrix in percent of each row."""
-    names = [score.name for score in report.classes]
+    """The confusion matrix in percent of each row, of the classes with the most pixels."""
+    pixels = [score.pixels for score in report.classes]
+    largest = sorted(range(len(pixels)), key=lambda index: -pixels[index])[:_MOST_SHOWN]
+    shown = sorted(largest)
     rows = []
-    for name, counts in zip(names, report.confusion, strict=True):
+    for index in shown:
+        counts = report.confusion[index]
         total = sum(counts)
-        rows.append((name, *(_share(count, total) for count in counts)))
-    return Table(
-        "Confusion",
-        ("truth \\ predicted", *names),
-        tuple(rows),
-        f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels.",
-    )
+        cells = (_share(counts[other], total) for other in shown)
+        rows.append((report.classes[index].name, *cells))
+    note = f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels."
+    if len(pixels) > len(shown):
+        note += f" The {len(shown)} classes with the most pixels; report.json has all."
+    names = (report.classes[index].name for index in shown)
+    return Table("Confusion", ("truth \\ predicted", *names), tuple(rows), note)
 
 
 def published_tables(report: Report, comparison: Comparison | None) -> Iterator[Table]:
