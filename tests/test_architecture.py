@@ -26,7 +26,7 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate registration.offset
+registration.estimate registration.offset registration.displacement
 data.listing data.lists data.coverage
 data.layouts
 data.pairs data.finding data.gaps
@@ -50,13 +50,13 @@ model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.overlays inference.frames
+inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
-inference.record
+inference.record inference.watch
 inference.folders inference.video
-evaluation.metrics
+evaluation.metrics evaluation.reliability
 evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
@@ -67,7 +67,7 @@ evaluation.report.page
 evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
-evaluation.robustness
+evaluation.robustness evaluation.calibration
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer

@@ -84,6 +84,11 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether class 0 is the leftover of the others, which no words describe: background."""
+        return not self.prompts[0]
+
     def require_same(self, data: "Classes") -> None:
         """Raise unless both tables mean the same by every id (self: the model, `data`: the set)."""
         for index, (ours, theirs) in enumerate(zip_longest(self.names, data.names)):

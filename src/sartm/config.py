@@ -248,6 +248,35 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """From the log-odds of a label to those that hold: divided, then moved."""
+
+    temperature: Positive = 1.0
+    bias: Finite = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure a model is of its labels, set right; fitted by `evaluate --calibrate`."""
+
+    objects: Scaling = Scaling()
+    background: Scaling = Scaling()
+    """Of pixels labelled as the leftover of all other classes, where the model has one."""
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """One calibration for what a model may see; the default leaves probabilities as they are."""
+
+    both: Calibration = Calibration()
+    rgb: Calibration = Calibration()
+    thermal: Calibration = Calibration()
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a SARTM, apart from its weights."""
 
@@ -275,6 +304,8 @@ class ModelConfig:
     scale: Annotated[float, Range(0.5, 1)] = 1.0
     """Size the network works at, as a share of the images': 0.6 sees 288x384 of 480x640. Images are
     shrunk before it and logits enlarged after it; label maps keep the images' size."""
+    calibration: Calibrations = Calibrations()
+    """Of the confidence; changes no label."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -62,7 +62,7 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
 
     def score(data: Path) -> float:
         matrix = ConfusionMatrix(len(MFNET))
-        for _, _, counts in score_pairs(predictor, PairDataset.open(data, "val")):
+        for _, _, counts, _ in score_pairs(predictor, PairDataset.open(data, "val")):
             matrix.counts += counts
         return float(means(matrix, MFNET)["present"]["miou"] or 0)
 

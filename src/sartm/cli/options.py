@@ -137,6 +137,13 @@ Clahe = Annotated[
         "--clahe", help="Local contrast of thermal where it is shown.", rich_help_panel=THERMAL
     ),
 ]
+Misaligned = Annotated[
+    Literal["warn", "align", "rgb", "thermal", "fail"],
+    typer.Option(
+        help="Where thermal does not lie on RGB: tell, move it, or leave one out.",
+        rich_help_panel=THERMAL,
+    ),
+]
 
 
 def print_json(target: str, content: Any) -> None:

@@ -60,6 +60,7 @@ def predict(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="Folder for label maps and overlays.", rich_help_panel=OUTPUT)
     ] = Path("out"),
@@ -113,6 +114,7 @@ def predict(
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
             allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
+            on_misaligned=on_misaligned,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
@@ -124,13 +126,14 @@ def predict(
         modality=modality, overlay=overlay, opacity=opacity, legend=legend, beside=beside,
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
-        camera=camera, clahe=clahe, align=_alignment(align),
+        camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     outcome = label_folder(
         open_model(), *sources, out, model=model, options=how, overwrite=overwrite
     )
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
+    complaints += [outcome.alarms] * bool(outcome.alarms)
     found = _describe_outcome(outcome, out / "labels")
     _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
@@ -219,6 +222,7 @@ def video(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.", rich_help_panel=OUTPUT)
     ] = Path("out"),
@@ -261,6 +265,7 @@ def video(
         offset=offset, smooth=smooth, one_file=one_file, rate=fps, limit=limit, labels=labels,
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe, legend=legend,
+        on_misaligned=on_misaligned,
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sartm import __version__
 from sartm.classes import Classes
-from sartm.config import ModelConfig, from_dict, to_dict
+from sartm.config import Calibrations, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import contents, read_json, replacing_folder
+from sartm.files import contents, read_json, replacing_folder, write_atomic
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
@@ -96,6 +96,34 @@ def save(
         raise InputError(
             f"cannot write the model {target}: {error}. Choose a folder that is writable and has "
             f"room; what was there is kept"
+        ) from None
+
+
+def save_calibration(folder: Path, calibration: Calibrations, data: Collection[str]) -> None:
+    """Store how the confidence is set right in a folder that `save` wrote; weights stay.
+
+    Args:
+        folder: the model.
+        calibration: of its confidence.
+        data: data sets and splits it was fitted on, for its card.
+
+    Raises:
+        InputError: no such model, or a folder that cannot be written.
+    """
+    content = read_config(folder)
+    content = replace(
+        content,
+        model=replace(content.model, calibration=calibration),
+        facts=replace(content.facts, calibrated_on=tuple(data)),
+    )
+    card = write_card(content, read_tensors(folder / WEIGHTS))
+    try:
+        write_atomic(folder / CONFIG, (json.dumps(to_dict(content), indent=1) + "\n").encode())
+        write_atomic(folder / CARD, card.encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the model {folder}: {error.strerror}; copy it to a folder of your "
+            f"own with `sartm weights convert`"
         ) from None
 
 

@@ -64,6 +64,17 @@ def load(
     return _load_weights(path, str(source), encoder, classes, canvas)
 
 
+def find_folder(source: str | Path) -> Path:
+    """The folder of a model of ours, by bundled name or path; InputError for anything else."""
+    path = _locate(source)
+    if not path.is_dir() or not is_model_folder(path) or find_export(path) is not None:
+        raise InputError(
+            f"{source} is no model folder: an export is made again from a calibrated model, and "
+            f"other weights become a folder by `sartm weights convert`"
+        )
+    return path
+
+
 def _load_weights(
     path: Path,
     source: str,

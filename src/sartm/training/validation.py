@@ -148,13 +148,13 @@ class Validator:
         places = range(rank, len(val), ranks)
         shown = {len(places) * i // config.pictures for i in range(config.pictures)}
         pictures = []
-        for place, (sample, labels, counts) in enumerate(score_pairs(predictor, val, places)):
+        for place, scored in enumerate(score_pairs(predictor, val, places)):
             if stopped():
                 break
-            matrix.counts += counts
+            matrix.counts += scored.counts
             if place in shown and accelerator.is_main_process:
                 rule = config.model.thermal
-                pictures.append(draw_sample(sample, labels, val.classes, rule))
+                pictures.append(draw_sample(scored.sample, scored.labels, val.classes, rule))
         if agree(accelerator, stopped())[0]:
             return None
         if ranks > 1:
