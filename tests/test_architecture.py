@@ -15,7 +15,7 @@ FLOORS = """
 terminal errors
 progress
 classes files
-outputs
+outputs spaces
 config
 io.streams
 io.tiff
@@ -65,7 +65,7 @@ evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness
-training.settings training.losses training.runs
+training.settings training.losses training.runs training.mixture
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
 training.workers
@@ -74,7 +74,7 @@ training.failures
 training.start
 training.validation
 training.loop
-datatools.survey
+datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing
 datatools.check datatools.convert datatools.align
 export demo

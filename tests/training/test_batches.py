@@ -103,9 +103,9 @@ def test_without_a_val_split_a_tenth_of_train_is_held_out(tmp_path, pairs, held)
         for index in range(1, pairs):
             (data / kind / f"{index:03d}.png").hardlink_to(data / kind / "000.png")
     (data / "train.txt").write_text("".join(f"{index:03d}\n" for index in range(pairs)))
-    splits = open_splits(short(data))
-    assert splits.val is not None
-    own, val = ({pair.name for pair in part.pairs} for part in (splits.train, splits.val))
+    (found,) = open_splits(short(data)).sets
+    assert found.val is not None
+    own, val = ({pair.name for pair in part.pairs} for part in (found.train, found.val))
     assert len(val) == held
     assert len(own) == pairs - held
     assert not own & val

@@ -64,8 +64,9 @@ def evaluate(
     wanted = choose_conditions(names, modality) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
-        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
-    )
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
+        dataset.classes,
+    )  # fmt: skip
     _check_classes(predictor, dataset, model, data)
     rows = []
     if wanted:

@@ -94,13 +94,19 @@ def make_predictor(
     batch_size: int,
     workers: int | None,
     compile: bool,
+    data: "Classes | None" = None,
 ) -> "Predictor":
-    """The model that a command's options name, ready on its device."""
+    """The model that a command's options name, ready on its device.
+
+    `data`: of the data set it is used on; where it knows them all, they are its label space.
+    """
     import_network()
     from sartm.inference.predictor import Predictor
-    from sartm.model.loading import load
+    from sartm.model.loading import choose_known, load
 
     loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
+    if data is not None:
+        loaded = choose_known(loaded, data)
     return Predictor(
         loaded,
         device=device,

@@ -26,6 +26,7 @@ from sartm.model.released import (
 )
 from sartm.model.sartm import SARTM
 from sartm.model.sources import Weights, read_weights
+from sartm.spaces import place_classes
 
 log = logging.getLogger("sartm")
 
@@ -60,6 +61,20 @@ def load(
         refuse_options(f"{source} is an export, which is complete", encoder, classes, canvas)
         return open_export(exported)
     return _load_weights(path, str(source), encoder, classes, canvas)
+
+
+def choose_known(model: SARTM | ExportedModel, classes: Classes) -> SARTM | ExportedModel:
+    """The model with these classes as its label space, where it knows all of them; else as it is.
+
+    An export stays as it is too: its classes are constants.
+    """
+    known = model.config.classes
+    if isinstance(model, Released | ExportedModel) or known.names == classes.names:
+        return model
+    places = place_classes(known, classes)
+    if any(place is None for index, place in enumerate(places) if index != classes.rest):
+        return model
+    return model.choose(classes)
 
 
 def _load_weights(

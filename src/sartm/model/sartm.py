@@ -12,20 +12,23 @@ docs/decisions.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartm.classes import Classes
 from sartm.config import RGB_MEAN, RGB_STD, ModelConfig
+from sartm.errors import InputError
 from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
 from sartm.model.lite import AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
+from sartm.spaces import LabelSpace, choose_space
 
 if TYPE_CHECKING:
     from sartm.model.facts import ModelFacts
@@ -76,6 +79,7 @@ class SARTM(nn.Module):
         self.config = config
         self.facts: ModelFacts | None = None  # where the weights come from; set by load
         self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
+        self.space: LabelSpace | None = None  # of predictions; None: all classes as they are
         classes = len(config.classes)
         trunk = (
             LiteTrunk(config.lora)
@@ -210,7 +214,8 @@ class SARTM(nn.Module):
             thermal: (B, 1, H, W) in [0, 1] by the config's thermal rule, or None.
 
         Returns:
-            (B, K, h/4, w/4), h and w being H and W padded to multiples of 32.
+            (B, K, h/4, w/4), h and w being H and W padded to multiples of 32; K the classes of
+            `config`, which `choose` may have made others than those of the heads.
         """
         if self.config.scale == 1:
             return self._predict(rgb, thermal)
@@ -230,11 +235,47 @@ class SARTM(nn.Module):
         wanted = self.config.output
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
             logits: Tensor = self.auxiliary_head(self._fuse(*self.encode(rgb, thermal)))
-            return logits
+            return self._in_space(logits)
         output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
         if output.auxiliary is None:
-            return output.logits
-        return (output.logits + output.auxiliary) / 2
+            return self._in_space(output.logits)
+        return self._in_space((output.logits + output.auxiliary) / 2)
+
+    def choose(self, classes: Classes) -> "SARTM":
+        """This model for other classes among those it knows: all weights are shared.
+
+        What it knows beside them counts as the rest of `classes`, where these have one.
+
+        Raises InputError for a class it does not know.
+        """
+        space = choose_space(self.config.classes, classes)
+        if self.space is not None:
+            raise InputError("classes were chosen already; choose from the model as it was loaded")
+        if space.plain and classes == self.config.classes:
+            return self
+        chosen = copy.copy(self)
+        chosen.config, chosen.space = replace(self.config, classes=classes), space
+        return chosen
+
+    def _in_space(self, logits: Tensor) -> Tensor:
+        """(B, K, h, w) logits of all classes to those of the chosen ones."""
+        space = self.space
+        if space is None:
+            return logits
+        rest = space.classes.rest
+        parts = []
+        for index, place in enumerate(space.picks):
+            places = [] if place is None else [place]
+            if index == rest:
+                places += space.others
+            if not places:  # there is no rest: never the largest
+                parts.append(torch.full_like(logits[:, :1], -1e4))
+            elif len(places) == 1:
+                parts.append(logits[:, places[0] : places[0] + 1])
+            else:
+                some = torch.cat([logits[:, k : k + 1] for k in places], 1)
+                parts.append(some.float().logsumexp(1, keepdim=True).to(logits.dtype))
+        return torch.cat(parts, 1)
 
     def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
         """A copy for inference: adapters folded in, no gradients.

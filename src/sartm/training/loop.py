@@ -147,7 +147,7 @@ class _Run:
         self.seconds: float = state.get("seconds", 0.0)
         self.pending = bool(state.get("pending"))  # whether a validation was broken off
         self.saved = -1  # step of the last checkpoint
-        title = f"Training {setup.config.recipe} on {setup.splits.train.name}"
+        title = f"Training {setup.config.recipe} on {setup.splits.title()}"
         settings = to_dict(setup.shareable_config())
         main = setup.accelerator.is_main_process
         self.journal = Journal(setup.out, title, settings, main)
@@ -307,8 +307,9 @@ def train_step(
                 taught = None if teacher is None else teacher(batch)
                 output = model(batch.rgb, batch.thermal, batch.has_rgb, batch.has_thermal)
                 terms = criterion(
-                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language, taught
-                )
+                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language, taught,
+                    batch.space,
+                )  # fmt: skip
             accelerator.backward(terms["total"] / config.accumulate)
         values = torch.stack([value.detach().float() for value in terms.values()]).tolist()
         for name, value in zip(terms, values, strict=True):  # fetched at once: a GPU waits once

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from sartm.classes import Classes
 from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
@@ -23,13 +24,15 @@ from sartm.model.facts import ModelFacts
 from sartm.model.filling import load_encoder
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
+from sartm.spaces import LabelSpace, place_classes
 from sartm.training.batches import (
     Splits,
     StepBatches,
     TrainingStatistics,
     fingerprint,
+    hash_images,
     make_batches,
-    measure,
+    measure_all,
     open_splits,
     resolve_config,
 )
@@ -108,7 +111,8 @@ class Setup:
         config = self.config
         return replace(
             config,
-            data=self.splits.train.name,
+            data=self.splits.sets[0].train.name,
+            pooled=tuple(part.train.name for part in self.splits.sets[1:]),
             unlabelled=tuple(dataset.name for dataset in self.splits.unlabelled),
             teacher=Path(config.teacher).name,
             init=Path(config.init).name,
@@ -134,14 +138,16 @@ def prepare_run(
         check_folder(out, config, resume, restored=checkpoint is not None)
     set_seed(config.seed)
     splits = open_splits(config)
-    statistics = measure(splits.train, config)
-    config = resolve_config(config, splits.train, statistics)
+    if checkpoint is None and len(splits.sets) > 1:
+        _require_apart(splits)
+    statistics = measure_all(splits, config)
+    config = resolve_config(config, splits.classes(), statistics)
     source, config = open_start(config, splits, accelerator.is_main_process)
     known = list(_known_tables(state, source))
     table = text_similarity(config.model.classes, config.text_encoder or None, known)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
-    parts = build_parts(config, table, statistics, accelerator, source)
+    parts = build_parts(config, splits.spaces(), table, statistics, accelerator, source)
     taught_by = None
     if config.teacher and teacher is None:
         teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
@@ -170,11 +176,30 @@ def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextT
         yield from_dict(TextTable, source.facts.text, "the text table of the model to start from")
 
 
+def _require_apart(splits: Splits) -> None:
+    """Refuse data sets of which one is trained on what another one validates on."""
+    for part in splits.sets:
+        others = [other.train for other in splits.sets if other is not part]
+        facts = ModelFacts(training_images=hash_images(others))
+        found = [] if part.val is None else _seen(part.val, facts)
+        if found:
+            raise InputError(
+                f"{len(found)} validation pairs of {part.train.name} are training pairs of another "
+                f"of the data sets, such as {found[0]!r}; take them off one of the lists"
+            )
+
+
+def _seen(val: PairDataset, facts: ModelFacts) -> list[str]:
+    """Names of the pairs that a model with these facts was trained on."""
+    samples = (val[index] for index in range(len(val)))
+    return [sample.name for sample in samples if was_seen(sample, val.classes, facts)]
+
+
 def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
     """Say so where the validation pairs are not new to the model that is started from."""
     if val is None or not facts.training_images:
         return
-    count = sum(was_seen(val[index], val.classes, facts) for index in range(len(val)))
+    count = len(_seen(val, facts))
     if count:
         log.warning(
             "%s was trained on %d of the %d validation pairs: their scores flatter it, and so does "
@@ -187,10 +212,11 @@ def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> Non
 
 def require_same_pairs(found: Checkpoint, splits: Splits, out: Path) -> None:
     """Refuse to resume where the training pairs are other ones."""
-    train, now = splits.train, fingerprint(splits)
+    now = fingerprint(splits)
     if found.state.get("pairs", now) != now:
         raise InputError(
-            f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
+            f"the training split of {splits.title()} lists other pairs ({splits.labelled()} now) "
+            f"than when "
             f"{out} was begun, or the unlabelled pairs are others. Give the split as it was, or "
             f"start a new run with --init {out}/best"
         )
@@ -248,7 +274,8 @@ def open_start(
             config.encoder,
         )
     if warns and source.facts is not None:
-        _warn_of_seen(splits.val, source.facts, config.init)
+        for part in splits.sets:
+            _warn_of_seen(part.val, source.facts, config.init)
     return source, _take_over(config, source)
 
 
@@ -267,6 +294,7 @@ def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
 
 def build_parts(
     config: TrainConfig,
+    spaces: Sequence[LabelSpace],
     table: TextTable | None,
     statistics: TrainingStatistics,
     accelerator: Accelerator,
@@ -275,7 +303,7 @@ def build_parts(
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
     if source is not None:
-        start_from(model, source)
+        start_from(model, source, by_word=len(spaces) > 1)
     elif config.encoder:
         load_encoder(model, config.encoder)
     if config.activation_checkpointing:
@@ -291,13 +319,16 @@ def build_parts(
         statistics.class_shares,
         reduce=sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
         ignore=classes.ignore,
+        spaces=spaces if len(spaces) > 1 else (),
     ).to(accelerator.device)
     average = make_average(model, config.optim.ema)
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 
-def start_from(model: SARTM, source: SARTM) -> None:
+def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> None:
     """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
+
+    `by_word`: of other classes those that both have keep what belongs to them.
 
     Raises InputError where the encoder or decoder is of another size or number of heads.
     """
@@ -316,6 +347,8 @@ def start_from(model: SARTM, source: SARTM) -> None:
         fits = name in theirs and theirs[name].shape == tensor.shape
         if fits and (same_classes or not per_class):
             tensor.copy_(theirs[name])
+        elif per_class and by_word and name in theirs:
+            _copy_known(tensor, theirs[name], model.config.classes, source.config.classes)
         elif per_class or ".lora_" in name:
             new.append(name)
         else:
@@ -329,3 +362,12 @@ def start_from(model: SARTM, source: SARTM) -> None:
     log.info(
         "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
     )
+
+
+def _copy_known(target: Tensor, values: Tensor, ours: Classes, theirs: Classes) -> None:
+    """Copy the rows of the classes that both tables have, where rows are alike."""
+    if target.shape[1:] != values.shape[1:]:
+        return
+    for index, place in enumerate(place_classes(theirs, ours)):
+        if place is not None:
+            target[index].copy_(values[place])

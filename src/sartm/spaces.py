@@ -1,0 +1,134 @@
+"""Label spaces: the classes that a data set or a user knows, among those of a model.
+
+Classes of several tables are one where they have one name, or one word in their prompts. What a
+table calls unlabeled or background is the rest: everything that it has no class for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sartm.classes import LARGEST_ID, Classes, Colour, default_palette
+from sartm.errors import InputError
+
+
+def word_of(classes: Classes, index: int) -> str:
+    """What a class is known by beside its name; "" where that is nothing."""
+    return " ".join(classes.prompts[index].lower().split())
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Some classes of a model, in an order and by names of their own."""
+
+    classes: Classes
+    """The table of label maps in this space."""
+    picks: tuple[int | None, ...]
+    """The model's class that each of them is; None: a rest that the model has no class for."""
+    others: tuple[int, ...]
+    """The model's classes that count as the rest here, beside the one that stands for it."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is left out, added or moved."""
+        return not self.others and self.picks == tuple(range(len(self.picks)))
+
+
+def place_classes(known: Classes, wanted: Classes) -> tuple[int | None, ...]:
+    """The id in `known` of every class of `wanted`; None where it is not there.
+
+    By its name, else by its word; no two of them are one.
+    """
+    ids = [index for index in range(len(known)) if index != known.rest]
+    names = {_plain(known.names[index]): index for index in reversed(ids)}
+    words = {word_of(known, index): index for index in reversed(ids)}
+    found: list[int | None] = [None] * len(wanted)
+    if wanted.rest is not None:
+        found[wanted.rest] = known.rest
+    for table, keys in (
+        (names, [_plain(name) for name in wanted.names]),
+        (words, [word_of(wanted, index) for index in range(len(wanted))]),
+    ):
+        for index, key in enumerate(keys):
+            place = table.get(key) if key else None
+            if found[index] is None and index != wanted.rest and place not in found:
+                found[index] = place
+    return tuple(found)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())
+
+
+def choose_space(known: Classes, wanted: Classes, merges: bool = True) -> LabelSpace:
+    """The classes of `wanted` among those of a model that knows `known`.
+
+    Args:
+        known: all of the model's classes.
+        wanted: a table; where it has a rest, what it has no class for is counted there.
+        merges: whether it is; otherwise the rest is the model's rest alone.
+
+    Raises:
+        InputError: a class that the model does not have.
+    """
+    places = place_classes(known, wanted)
+    rest = wanted.rest
+    missing = [
+        name
+        for index, (name, place) in enumerate(zip(wanted.names, places, strict=True))
+        if place is None and index != rest
+    ]
+    if missing:
+        raise InputError(
+            f"the model has no class {', '.join(map(repr, missing[:5]))}; it knows "
+            f"{', '.join(known.names)}"
+        )
+    others: tuple[int, ...] = ()
+    if rest is not None and merges:
+        others = tuple(index for index in range(len(known)) if index not in places)
+    return LabelSpace(wanted, places, others)
+
+
+def join_classes(tables: Sequence[Classes]) -> Classes:
+    """One table with every class of several, the rest first; the only one as it is.
+
+    Names, colours and words are those of the table that has a class first.
+
+    Raises InputError for more classes than a label map can tell apart.
+    """
+    joined = tables[0]
+    if len(tables) == 1:
+        return joined
+    with_rest = [table for table in tables if table.rest is not None]
+    if with_rest and joined.rest != 0:
+        first = with_rest[0]
+        order = [index for index in range(len(joined)) if index != joined.rest]
+        rest = first.rest or 0
+        joined = Classes(
+            (first.names[rest], *(joined.names[index] for index in order)),
+            (first.palette[rest], *(joined.palette[index] for index in order)),
+            ("", *(joined.prompts[index] for index in order)),
+            _free_ignore(joined.ignore, len(order) + 1),
+        )
+    for table in tables[1:]:
+        joined = _with_classes(joined, table)
+    return joined
+
+
+def _with_classes(joined: Classes, table: Classes) -> Classes:
+    places = place_classes(joined, table)
+    new = [index for index, place in enumerate(places) if place is None]
+    names = (*joined.names, *(table.names[index] for index in new))
+    if len(names) > LARGEST_ID:
+        raise InputError(f"the data sets have {len(names)} classes; label maps hold {LARGEST_ID}")
+    palette: list[Colour] = list(joined.palette)
+    free = (colour for colour in default_palette(2 * len(names) + 1) if colour not in palette)
+    for index in new:
+        colour = table.palette[index]
+        palette.append(next(free) if colour in palette else colour)
+    prompts = (*joined.prompts, *(table.prompts[index] for index in new))
+    return Classes(names, tuple(palette), prompts, _free_ignore(joined.ignore, len(names)))
+
+
+def _free_ignore(ignore: int, classes: int) -> int:
+    """An ignore id that is no class: the one there was, if it can stay."""
+    return ignore if ignore >= classes else LARGEST_ID
