@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from sartm.classes import LARGEST_ID, Classes, Colour, default_palette
 from sartm.errors import InputError
+from sartm.vocabulary import near_words, plain, usual_word
 
 
 def word_of(classes: Classes, index: int) -> str:
-    """What a class is known by beside its name; "" where that is nothing."""
-    return " ".join(classes.prompts[index].lower().split())
+    """What a class is known by beside its name: its usual word; "" where that is nothing."""
+    return usual_word(classes.prompts[index])
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,13 @@ def place_classes(known: Classes, wanted: Classes) -> tuple[int | None, ...]:
     By its name, else by its word; no two of them are one.
     """
     ids = [index for index in range(len(known)) if index != known.rest]
-    names = {_plain(known.names[index]): index for index in reversed(ids)}
+    names = {plain(known.names[index]): index for index in reversed(ids)}
     words = {word_of(known, index): index for index in reversed(ids)}
     found: list[int | None] = [None] * len(wanted)
     if wanted.rest is not None:
         found[wanted.rest] = known.rest
     for table, keys in (
-        (names, [_plain(name) for name in wanted.names]),
+        (names, [plain(name) for name in wanted.names]),
         (words, [word_of(wanted, index) for index in range(len(wanted))]),
     ):
         for index, key in enumerate(keys):
@@ -53,10 +54,6 @@ def place_classes(known: Classes, wanted: Classes) -> tuple[int | None, ...]:
             if found[index] is None and index != wanted.rest and place not in found:
                 found[index] = place
     return tuple(found)
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").split())
 
 
 def choose_space(known: Classes, wanted: Classes, merges: bool = True) -> LabelSpace:
@@ -78,8 +75,11 @@ def choose_space(known: Classes, wanted: Classes, merges: bool = True) -> LabelS
         if place is None and index != rest
     ]
     if missing:
+        every = [word for pair in zip(known.names, known.prompts, strict=True) for word in pair]
+        near = near_words(missing[0], filter(None, every))
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"the model has no class {', '.join(map(repr, missing[:5]))}; it knows "
+            f"the model has no class {', '.join(map(repr, missing[:5]))}; {hint}it knows "
             f"{', '.join(known.names)}"
         )
     others: tuple[int, ...] = ()
