@@ -47,8 +47,8 @@ def draw_sample(height, width, seed=0, name="drawn"):
 
 @pytest.fixture(scope="module")
 def model():
-    """The architecture of `mini`, with a thermal rule that is not the default."""
-    config = replace(mini().model, thermal=RULE)
+    """The architecture of `mini`, with a thermal rule and view that are not the defaults."""
+    config = replace(mini().model, thermal=RULE, thermal_view="contrast")
     made = build(config).eval()
     made.facts = ModelFacts(name="drawn", training_images={"one": "ab" * 32})
     return made

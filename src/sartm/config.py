@@ -251,10 +251,14 @@ class ModelConfig:
     """Everything needed to build a SARTM, apart from its weights."""
 
     classes: Classes = MFNET
-    size: Literal["mini", "lite", "tiny", "small", "base_plus", "large", "test"] = "mini"
+    size: Literal["mini", "lite", "lite2", "tiny", "small", "base_plus", "large", "test"] = "mini"
     width: Annotated[int, Range(8, 4096)] = 256
     """D: channels of the stride-16 map and of the decoder."""
     thermal: ThermalRule = ThermalRule()
+    thermal_view: Literal["grey", "contrast"] = "grey"
+    """What the three channels of the trunk show of thermal: `grey`, three times the values by the
+    rule; `contrast`, the values, and how far they stand out from what is around them, near and
+    far, which gain and offset of a camera or of an enhanced picture do not change."""
     lora: LoRAConfig = LoRAConfig()
     fusion: FusionConfig = FusionConfig()
     decoder: DecoderConfig = DecoderConfig()

@@ -393,3 +393,40 @@ def test_mini_stays_within_its_budget():
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         merged.predict_logits(torch.rand(1, 3, 480, 640), torch.rand(1, 1, 480, 640))
     assert 1e9 < counter.get_total_flops() <= 8e9
+
+
+@torch.no_grad()
+def test_contrast_views_do_not_know_gain_and_offset_of_the_camera(pair):
+    """A display picture of half the contrast and twice the level shows the same two views."""
+    model = SARTM(replace(TINY, thermal_view="contrast")).eval()
+    thermal = torch.rand(1, 1, 96, 128)
+    seen = [model._standardise(None, x)[0] for x in (thermal, 0.3 + 0.4 * thermal)]
+    grey = (thermal[0] - TINY.thermal.mean) / TINY.thermal.std
+    torch.testing.assert_close(seen[0][0], grey[0])
+    assert (seen[0][0] - seen[1][0]).abs().max() > 0.5
+    torch.testing.assert_close(seen[0][1:], seen[1][1:], atol=0.02, rtol=0.02)
+    assert seen[0][1:].abs().mean() > 0.5
+
+
+@torch.no_grad()
+def test_contrast_views_show_what_stands_out_and_nothing_in_a_flat_image():
+    model = SARTM(replace(TINY, thermal_view="contrast")).eval()
+    flat = torch.full((1, 1, 96, 128), 0.3)
+    torch.testing.assert_close(model._standardise(None, flat)[0, 1:], torch.zeros(2, 96, 128))
+    flat[..., 40:60, 60:70] = 0.5
+    near, far = model._standardise(None, flat)[0, 1:]
+    assert near[50, 65] > 1
+    assert far[50, 65] > near[50, 65]  # seen from afar it is a smaller part of what is around
+    assert near[5, 5].abs() < 0.1
+
+
+@pytest.mark.parametrize("size", ["lite", "lite2"])
+@torch.no_grad()
+def test_contrast_views_predict_at_any_size(size):
+    config = replace(TINY, size=size, thermal_view="contrast", scale=0.5, frozen_encoder=False)
+    model = SARTM(config).eval()
+    for height, width in ((64, 96), (70, 90)):
+        logits = model.predict_logits(
+            torch.rand(1, 3, height, width), torch.rand(1, 1, height, width)
+        )
+        assert logits.shape[2:] == ((height + -height % 32) // 4, (width + -width % 32) // 4)

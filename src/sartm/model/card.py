@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sartm.model.exported import ExportFile
 from sartm.model.facts import ModelFacts, ModelFile
+from sartm.model.lite import LITES
 
 
 def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
@@ -99,8 +100,8 @@ def _text_note(facts: ModelFacts) -> str:
 def _licence_note(content: ModelFile) -> str:
     facts = content.facts
     started = (
-        "The trunk started from EfficientNet-Lite0, Apache-2.0, which was trained on ImageNet. "
-        if content.model.size == "lite"
+        "The trunk started from EfficientNet-Lite, Apache-2.0, which was trained on ImageNet. "
+        if content.model.size in LITES
         else "Encoder and decoder started from SAM 2, Apache-2.0. "
     )
     data = _plain(", ".join(facts.data))

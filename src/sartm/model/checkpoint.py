@@ -26,6 +26,7 @@ from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile
 from sartm.model.filling import build, fill
 from sartm.model.hub import CARD, CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
+from sartm.model.lite import LITES
 from sartm.model.released import Released, is_unnamed, name_classes
 from sartm.model.sartm import SARTM
 from sartm.model.sources import is_encoder, read_weights
@@ -72,7 +73,7 @@ def save(
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
-    lite = model.config.size == "lite"
+    lite = model.config.size in LITES
     full = full or released or lite or not model.config.frozen_encoder or not source
     facts = replace(facts, encoder=source, encoder_sha256=hash_encoder(state))
     tensors = {

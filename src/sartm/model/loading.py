@@ -15,6 +15,7 @@ from sartm.model.exported import ExportedModel, find_export, open_export
 from sartm.model.facts import ModelFacts
 from sartm.model.filling import build, fill, fill_encoder, summarise
 from sartm.model.hub import WEIGHTS, bundled_models, get_weights, is_hub_id
+from sartm.model.lite import LITES
 from sartm.model.released import (
     CANVAS,
     Released,
@@ -140,7 +141,7 @@ def _build_released(weights: Weights, classes: Classes | None, canvas: int) -> R
 
 
 def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SARTM:
-    if weights.size == "lite":
+    if weights.size in LITES:
         raise InputError(
             f"{source} is {weights.kind}, a trunk without neck and decoder; train on it: sartm "
             f"train mini --set init= --set encoder={source}"

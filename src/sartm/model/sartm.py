@@ -26,7 +26,7 @@ from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
-from sartm.model.lite import AdaptedConv, Conv, LiteTrunk
+from sartm.model.lite import LITES, AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
 from sartm.spaces import LabelSpace, choose_space
 
@@ -48,6 +48,10 @@ class Output:
     """(B, D, h/16, w/16), RGB's own SFM (thermal's where RGB is missing)."""
     thermal: Tensor
     """(B, D, h/16, w/16), thermal's own SFM (RGB's where thermal is missing)."""
+
+
+_FLAT = 0.01
+"""Standard deviation that counts as none: two and a half of 255 levels are noise."""
 
 
 class AuxiliaryHead(nn.Module):
@@ -82,8 +86,8 @@ class SARTM(nn.Module):
         self.space: LabelSpace | None = None  # of predictions; None: all classes as they are
         classes = len(config.classes)
         trunk = (
-            LiteTrunk(config.lora)
-            if config.size == "lite"
+            LiteTrunk(config.lora, LITES[config.size])
+            if config.size in LITES
             else Trunk(ENCODERS[config.size], config.lora)
         )
         self.image_encoder = ImageEncoder(trunk, config.width)
@@ -137,7 +141,9 @@ class SARTM(nn.Module):
             images.append((rgb - self.rgb_mean) / self.rgb_std)
         if thermal is not None:
             rule = self.config.thermal
-            images.append(((thermal - rule.mean) / rule.std).expand(-1, 3, -1, -1))
+            grey = (thermal - rule.mean) / rule.std
+            apart = self.config.thermal_view == "contrast"
+            images.append(_views(thermal, grey) if apart else grey.expand(-1, 3, -1, -1))
         batch = torch.cat(images) if len(images) > 1 else images[0]
         below, right = -batch.shape[2] % 32, -batch.shape[3] % 32
         padded = F.pad(batch, (0, right, 0, below)) if below or right else batch
@@ -296,6 +302,30 @@ class SARTM(nn.Module):
                 folded = module.merged()
                 shared[id(module)] = folded.to(dtype) if dtype else folded
         return copy.deepcopy(self, shared).eval()
+
+
+def _views(thermal: Tensor, grey: Tensor) -> Tensor:
+    """(B, 1, h, w) in [0, 1] and standardised, to (B, 3, h, w): grey, contrast near, contrast far.
+
+    Contrast is the distance to the local mean in local standard deviations. Both are measured on
+    cells of 8 x 8 pixels, over 5 and 17 cells a side, cut at the border, and are smooth between.
+    """
+    x = thermal.float()
+    cells = [F.avg_pool2d(y, 8, ceil_mode=True, count_include_pad=False) for y in (x, x.square())]
+    views = [grey]
+    for side in (5, 17):
+        mean, square = (
+            F.avg_pool2d(
+                F.avg_pool2d(y, (side, 1), 1, (side // 2, 0), count_include_pad=False),
+                (1, side), 1, (0, side // 2), count_include_pad=False,
+            )
+            for y in cells
+        )  # fmt: skip
+        spread = ((square - mean.square()).clamp(min=0) + _FLAT**2).sqrt()
+        size = x.shape[2:]
+        mean, spread = (F.interpolate(y, size, mode="bilinear") for y in (mean, spread))
+        views.append(((x - mean) / spread).clamp(-4, 4).to(grey.dtype))
+    return torch.cat(views, 1)
 
 
 def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:

@@ -54,6 +54,9 @@ class AugmentationConfig:
     """Probability of black-hot thermal."""
     dead_columns: Share = 0.05
     """Probability that one to four columns of thermal hold one value."""
+    weather: Share = 0.0
+    """Probability of one bad condition of RGB and, apart, of thermal, of those that
+    `evaluation.conditions` draws, of any severity; two of them never meet in one image."""
     misregister: Annotated[float, Range(0, 65500)] = 0.0
     """Largest displacement of thermal against RGB in pixels of the crop; labels follow RGB."""
     mix: Share = 0.0
