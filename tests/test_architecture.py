@@ -14,9 +14,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 FLOORS = """
 terminal errors
 progress
+vocabulary
 classes files
 outputs spaces
 config
+language
 io.streams
 io.tiff
 io.decode
@@ -29,6 +31,7 @@ registration.estimate
 data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
+scenes.things
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.light
 scenes.vehicles scenes.surroundings scenes.sensors
@@ -39,7 +42,7 @@ model.lora model.hub model.tensors
 model.hiera
 model.lite
 model.encoder model.facts
-model.decoder
+model.decoder model.words
 model.fusion
 model.sartm
 model.released
@@ -47,7 +50,6 @@ model.sources model.exported
 model.filling model.card
 model.checkpoint
 model.loading
-language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.prediction inference.frames
 inference.predictor inference.streams
@@ -69,7 +71,7 @@ training.settings training.losses training.runs training.mixture
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
 training.workers
-training.teaching training.batches training.processes training.recompute
+training.teaching training.batches training.processes training.recompute training.wording
 training.failures
 training.start
 training.validation

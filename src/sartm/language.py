@@ -137,7 +137,8 @@ def embed(prompts: tuple[str, ...], encoder: str) -> "Tensor":
         )
     read = _embed_sentences if encoder == SENTENCE_ENCODER else _embed_clip
     found = read(prompts, encoder).double()
-    return found / found.norm(dim=1, keepdim=True)
+    unit: Tensor = found / found.norm(dim=1, keepdim=True)
+    return unit
 
 
 @dataclass(frozen=True)

@@ -56,19 +56,43 @@ def place_classes(known: Classes, wanted: Classes) -> tuple[int | None, ...]:
     return tuple(found)
 
 
-def choose_space(known: Classes, wanted: Classes, merges: bool = True) -> LabelSpace:
+def text_of(classes: Classes, index: int) -> str:
+    """What a text encoder reads of a class: its prompt, else its name; "" of the rest."""
+    if index == classes.rest:
+        return ""
+    return classes.prompts[index] or classes.names[index].replace("_", " ")
+
+
+def unknown_words(known: Classes, wanted: Classes) -> tuple[str, ...]:
+    """The words of the classes of `wanted` that `known` does not have, in order."""
+    places = place_classes(known, wanted)
+    return tuple(
+        text_of(wanted, index)
+        for index, place in enumerate(places)
+        if place is None and index != wanted.rest
+    )
+
+
+def choose_space(
+    known: Classes, wanted: Classes, merges: bool = True, guests: int = 0
+) -> LabelSpace:
     """The classes of `wanted` among those of a model that knows `known`.
 
     Args:
         known: all of the model's classes.
         wanted: a table; where it has a rest, what it has no class for is counted there.
         merges: whether it is; otherwise the rest is the model's rest alone.
+        guests: classes that the model takes on without knowing them; they come after its own.
 
     Raises:
         InputError: a class that the model does not have.
     """
-    places = place_classes(known, wanted)
-    rest = wanted.rest
+    places = list(place_classes(known, wanted))
+    rest, after = wanted.rest, len(known)
+    if guests:
+        for index, place in enumerate(places):
+            if place is None and index != rest:
+                places[index], after = after, after + 1
     missing = [
         name
         for index, (name, place) in enumerate(zip(wanted.names, places, strict=True))
@@ -85,7 +109,7 @@ def choose_space(known: Classes, wanted: Classes, merges: bool = True) -> LabelS
     others: tuple[int, ...] = ()
     if rest is not None and merges:
         others = tuple(index for index in range(len(known)) if index not in places)
-    return LabelSpace(wanted, places, others)
+    return LabelSpace(wanted, tuple(places), others)
 
 
 def join_classes(tables: Sequence[Classes]) -> Classes:

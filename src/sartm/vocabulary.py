@@ -23,9 +23,7 @@ def things() -> tuple[tuple[str, ...], ...]:
     """Every thing by all its words, the usual one first."""
     lines = FOLDER.joinpath("vocabulary.txt").read_text(encoding="utf-8").splitlines()
     parts = [part for line in lines if not line.startswith("#") for part in line.split(";")]
-    return tuple(
-        tuple(word.strip() for word in part.split("=")) for part in parts if part.strip()
-    )
+    return tuple(tuple(word.strip() for word in part.split("=")) for part in parts if part.strip())
 
 
 @lru_cache(maxsize=1)

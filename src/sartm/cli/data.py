@@ -187,6 +187,9 @@ def synth(
     thermal: Annotated[
         Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
     ] = "display",
+    classes: Annotated[
+        Literal["mfnet", "full"], typer.Option(help="Labels: MFNet's, or road, building, ... too.")
+    ] = "mfnet",
 ) -> int:
     """Draw a labelled data set of street scenes."""
     from sartm.scenes.dataset import SceneOptions, write_dataset
@@ -196,6 +199,7 @@ def synth(
         size=read_size(size, "--size"),
         misregistration=misregistration,
         thermal=thermal,
+        classes=classes,
     )
     write_dataset(out, pairs, seed, scenes)
     say(f"{pairs} pairs in {out}; sartm data check {out} describes them")

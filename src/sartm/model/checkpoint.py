@@ -70,6 +70,10 @@ def save(
             for float16.
     """
     target = Path(folder)
+    if model.space is not None:
+        raise InputError(
+            "classes were chosen from this model; save the model as it was loaded, or export it"
+        )
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from sartm.config import ModelConfig
 
-FORMAT = 1
-"""Raised when an older sartm could not read what this one writes."""
+FORMAT = 2
+"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.classes_from`."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
 from sartm.model.lite import LITES, AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
-from sartm.spaces import LabelSpace, choose_space
+from sartm.model.words import WordHead, Words, vectors_for
+from sartm.spaces import LabelSpace, choose_space, unknown_words
 
 if TYPE_CHECKING:
     from sartm.model.facts import ModelFacts
@@ -57,18 +58,21 @@ _FLAT = 0.01
 class AuxiliaryHead(nn.Module):
     """The three fused maps added at stride 4 and read by one convolution."""
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int | None, width: int) -> None:
+        """Set up the head of K classes; None: they are given as words."""
         super().__init__()
         self.lift_ffp = nn.Conv2d(width // 8, width, 1)
         self.lift_ifp = nn.Conv2d(width // 4, width, 1)
-        self.predict = nn.Conv2d(width, classes, 3, padding=1)
+        self.predict = (
+            WordHead(width) if classes is None else nn.Conv2d(width, classes, 3, padding=1)
+        )
 
-    def forward(self, levels: Levels) -> Tensor:
+    def forward(self, levels: Levels, words: Words | None = None) -> Tensor:
         """(B, K, H/4, W/4) class logits."""
         x = F.interpolate(levels.sfm, scale_factor=2.0, mode="bilinear")
         x = x + self.lift_ifp(levels.ifp)
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear") + self.lift_ffp(levels.ffp)
-        logits: Tensor = self.predict(x)
+        logits: Tensor = self.predict(x) if words is None else self.predict(x, words)
         return logits
 
 
@@ -84,7 +88,8 @@ class SARTM(nn.Module):
         self.facts: ModelFacts | None = None  # where the weights come from; set by load
         self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
         self.space: LabelSpace | None = None  # of predictions; None: all classes as they are
-        classes = len(config.classes)
+        textual = config.classes_from == "text"
+        classes = None if textual else len(config.classes)
         trunk = (
             LiteTrunk(config.lora, LITES[config.size])
             if config.size in LITES
@@ -96,6 +101,11 @@ class SARTM(nn.Module):
         self.sam_mask_decoder = MaskDecoder(classes, config.width, config.decoder)
         self.fusion = Fusion(config.width, config.fusion)
         self.auxiliary_head = AuxiliaryHead(classes, config.width)
+        self.words = (
+            Words(len(config.classes), config.classes.rest, config.width, config.words)
+            if textual
+            else None
+        )
         for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
             # on the CPU by name: in no file, so a model built on the meta device has them too
             constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
@@ -170,7 +180,12 @@ class SARTM(nn.Module):
         prompts = self.sam_prompt_encoder
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
-        logits: Tensor = self.sam_mask_decoder(levels, dense, code)
+        words = self.words
+        logits: Tensor = (
+            self.sam_mask_decoder(levels, dense, code)
+            if words is None
+            else self.sam_mask_decoder(levels, dense, code, words.tokens(), len(words.guests))
+        )
         return logits
 
     def forward(
@@ -200,8 +215,12 @@ class SARTM(nn.Module):
             logits = self.decode(fused)
         else:
             logits = (self.decode(rgb_levels) + self.decode(thermal_levels)) / 2
-        extra = self.auxiliary_head(fused) if auxiliary else None
+        extra = self._auxiliary(fused) if auxiliary else None
         return Output(logits, extra, fused.sfm, rgb_levels.sfm, thermal_levels.sfm)
+
+    def _auxiliary(self, fused: Levels) -> Tensor:
+        logits: Tensor = self.auxiliary_head(fused, self.words)
+        return logits
 
     def _fuse(self, rgb: Levels, thermal: Levels) -> Levels:
         kind = self.config.fusion.kind
@@ -240,26 +259,38 @@ class SARTM(nn.Module):
         """Logits at stride 4 of what the network sees."""
         wanted = self.config.output
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
-            logits: Tensor = self.auxiliary_head(self._fuse(*self.encode(rgb, thermal)))
-            return self._in_space(logits)
+            return self._in_space(self._auxiliary(self._fuse(*self.encode(rgb, thermal))))
         output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
         if output.auxiliary is None:
             return self._in_space(output.logits)
         return self._in_space((output.logits + output.auxiliary) / 2)
 
-    def choose(self, classes: Classes) -> "SARTM":
+    def choose(self, classes: Classes, text_encoder: str = "") -> "SARTM":
         """This model for other classes among those it knows: all weights are shared.
 
-        What it knows beside them counts as the rest of `classes`, where these have one.
+        What it knows beside them counts as the rest of `classes`, where these have one. A model of
+        words knows every word of the vocabulary.
 
-        Raises InputError for a class it does not know.
+        Args:
+            classes: in the order of the label maps to come.
+            text_encoder: for words that are not in the vocabulary, where the model is one of words;
+                the same that made the vectors of its own.
+
+        Raises:
+            InputError: a class it does not know, with the nearest ones; another encoder.
         """
-        space = choose_space(self.config.classes, classes)
         if self.space is not None:
             raise InputError("classes were chosen already; choose from the model as it was loaded")
-        if space.plain and classes == self.config.classes:
+        known, words = self.config.classes, self.words
+        new = () if words is None else unknown_words(known, classes)
+        space = choose_space(known, classes, self.config.rest == "words", guests=len(new))
+        if space.plain and classes == known:
             return self
         chosen = copy.copy(self)
+        if words is not None and new:
+            vectors = vectors_for(self.config.words, new, text_encoder)
+            guests = torch.from_numpy(vectors).to(words.vectors)
+            chosen._modules = {**self._modules, "words": words.with_guests(guests)}
         chosen.config, chosen.space = replace(self.config, classes=classes), space
         return chosen
 
@@ -356,6 +387,7 @@ def count_parameters(model: SARTM) -> dict[str, tuple[int, int]]:
         "sam_mask_decoder": "decoder",
         "fusion": "fusion",
         "auxiliary_head": "auxiliary",
+        "words": "decoder",
     }
     for name, parameter in model.named_parameters():
         home = "lora" if ".lora_" in name else homes.get(name.split(".")[0], "codes")

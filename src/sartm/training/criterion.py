@@ -49,7 +49,7 @@ class SpaceMask(nn.Module):
     absent: Tensor
     merged: Tensor
 
-    def __init__(self, spaces: Sequence[LabelSpace], classes: int) -> None:
+    def __init__(self, spaces: Sequence[LabelSpace], classes: int, merges: bool = True) -> None:
         super().__init__()
         absent = torch.ones(len(spaces), classes, dtype=torch.bool)
         merged = torch.zeros_like(absent)
@@ -59,7 +59,7 @@ class SpaceMask(nn.Module):
             rest = space.classes.rest
             if rest is not None:
                 self.rest = space.picks[rest]
-                merged[row, [self.rest, *space.others]] = True
+                merged[row, [self.rest, *(space.others if merges else ())]] = True
         self.register_buffer("absent", absent, persistent=False)
         self.register_buffer("merged", merged, persistent=False)
 
@@ -98,6 +98,7 @@ class Criterion(nn.Module):
         reduce: Reduce = lambda tensor: tensor,
         ignore: int = 255,
         spaces: Sequence[LabelSpace] = (),
+        merges: bool = True,
     ) -> None:
         """Set up the loss of K classes.
 
@@ -110,6 +111,7 @@ class Criterion(nn.Module):
             reduce: sum over ranks, with gradient.
             ignore: label id that counts for nothing.
             spaces: what each of several data sets knows of the K classes; empty: there is one set.
+            merges: whether the rest of a set takes in what the set does not know.
         """
         super().__init__()
         self.ignore = ignore
@@ -130,7 +132,7 @@ class Criterion(nn.Module):
         self.register_buffer("relations", relations, persistent=False)
         weights = class_weights(config.class_weights, class_shares)
         self.register_buffer("weights", weights, persistent=False)
-        self.spaces = SpaceMask(spaces, classes) if spaces else None
+        self.spaces = SpaceMask(spaces, classes, merges) if spaces else None
         self.pending: tuple[Tensor, Tensor] | None = None
 
     def corrected_memory(self) -> Tensor:

@@ -274,6 +274,7 @@ class _Run:
                 "taught": setup.teacher is not None,
                 "pairs": fingerprint(setup.splits),
                 "text": None if setup.table is None else to_dict(setup.table),
+                "words": setup.config.model.words.encoder,
             }
             if setup.accelerator.scaler is not None:
                 state["scaler"] = setup.accelerator.scaler.state_dict()

@@ -13,7 +13,6 @@ from accelerate.utils import set_seed
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from sartm.classes import Classes
 from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
@@ -44,6 +43,7 @@ from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
 from sartm.training.teaching import Teacher, load_teacher
+from sartm.training.wording import resolve_words
 
 log = logging.getLogger("sartm")
 
@@ -147,7 +147,8 @@ def prepare_run(
     table = text_similarity(config.model.classes, config.text_encoder or None, known)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
-    parts = build_parts(config, splits.spaces(), table, statistics, accelerator, source)
+    config, vectors = resolve_words(config, checkpoint, source)
+    parts = build_parts(config, splits.spaces(), vectors, table, statistics, accelerator, source)
     taught_by = None
     if config.teacher and teacher is None:
         teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
@@ -295,6 +296,7 @@ def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
 def build_parts(
     config: TrainConfig,
     spaces: Sequence[LabelSpace],
+    vectors: Tensor | None,
     table: TextTable | None,
     statistics: TrainingStatistics,
     accelerator: Accelerator,
@@ -306,6 +308,8 @@ def build_parts(
         start_from(model, source, by_word=len(spaces) > 1)
     elif config.encoder:
         load_encoder(model, config.encoder)
+    if model.words is not None and vectors is not None:
+        model.words.vectors.copy_(vectors)
     if config.activation_checkpointing:
         recompute_activations(model)
     model.to(accelerator.device)
@@ -320,9 +324,19 @@ def build_parts(
         reduce=sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
         ignore=classes.ignore,
         spaces=spaces if len(spaces) > 1 else (),
+        merges=config.model.rest == "words",
     ).to(accelerator.device)
     average = make_average(model, config.optim.ema)
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
+
+
+_OF_CLASSES = (
+    "sam_mask_decoder.mask_tokens", "sam_mask_decoder.output_hypernetworks",
+    "auxiliary_head.predict", "words.",
+)  # fmt: skip
+_OF_WORDS = ("words.vectors", "words.token_offset", "words.filter_offset")
+"""Beginnings of the names of what belongs to the classes of a fixed model, to the words of one of
+words."""
 
 
 def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> None:
@@ -339,17 +353,19 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> None:
             f"{model.config.decoder.heads}; use --set model.decoder.heads={heads}"
         )
     ours, theirs = model.state_dict(), source.state_dict()
-    same_classes = model.config.classes.names == source.config.classes.names
+    same_kind = model.config.classes_from == source.config.classes_from
+    textual = same_kind and model.words is not None
+    same_classes = same_kind and model.config.classes.names == source.config.classes.names
+    own = _OF_WORDS if textual else _OF_CLASSES
     new = []
     for name, tensor in ours.items():
-        per_class = name.startswith(("sam_mask_decoder.mask_tokens", "auxiliary_head.predict"))
-        per_class = per_class or "output_hypernetworks" in name
+        per_class = name.startswith(own)
         fits = name in theirs and theirs[name].shape == tensor.shape
         if fits and (same_classes or not per_class):
             tensor.copy_(theirs[name])
-        elif per_class and by_word and name in theirs:
-            _copy_known(tensor, theirs[name], model.config.classes, source.config.classes)
-        elif per_class or ".lora_" in name:
+        elif per_class and (by_word or textual) and same_kind and name in theirs:
+            _copy_known(tensor, theirs[name], model, source)
+        elif per_class or ".lora_" in name or name.startswith("words.rest_"):
             new.append(name)
         else:
             found = tuple(theirs[name].shape) if name in theirs else "nothing"
@@ -364,10 +380,20 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> None:
     )
 
 
-def _copy_known(target: Tensor, values: Tensor, ours: Classes, theirs: Classes) -> None:
-    """Copy the rows of the classes that both tables have, where rows are alike."""
+def _copy_known(target: Tensor, values: Tensor, ours: SARTM, theirs: SARTM) -> None:
+    """Copy the rows of the classes that both models have, where rows are alike.
+
+    A model of words has a row for every class but the rest.
+    """
     if target.shape[1:] != values.shape[1:]:
         return
-    for index, place in enumerate(place_classes(theirs, ours)):
-        if place is not None:
-            target[index].copy_(values[place])
+    rows, others = _rows(ours), _rows(theirs)
+    for index, place in enumerate(place_classes(theirs.config.classes, ours.config.classes)):
+        if place is not None and index in rows and place in others:
+            target[rows.index(index)].copy_(values[others.index(place)])
+
+
+def _rows(model: SARTM) -> list[int]:
+    """The class of each row of what a model has per class."""
+    rest = model.config.classes.rest if model.words is not None else None
+    return [index for index in range(len(model.config.classes)) if index != rest]
