@@ -27,7 +27,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from sartm.registration.estimate import estimate_alignment, estimate_offset
+from sartm.registration.estimate import estimate_alignment
+from sartm.registration.offset import measure_shift
 
 SHIFT, SCALE = 20.0, 0.05
 WRONG_ACCEPTED = 0.02
@@ -243,7 +244,7 @@ def main() -> None:
         found = estimate(rgb, moved)
         seconds.append(time.process_time() - start)
         start = time.process_time()
-        estimate_offset(rgb, thermal)
+        measure_shift(rgb, thermal)
         quick.append(time.process_time() - start)
         errors.append(corner_error(found.homography @ warp, original.homography, thermal.shape))
         still.append(corner_error(original.homography, np.eye(3), thermal.shape))

@@ -16,6 +16,7 @@ terminal errors
 progress
 vocabulary
 classes files
+colours
 outputs spaces
 config
 language
@@ -27,7 +28,7 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate
+registration.estimate registration.offset
 data.listing data.coverage
 data.layouts
 data.pairs data.finding data.gaps
@@ -51,12 +52,14 @@ model.filling model.card
 model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.prediction inference.frames
-inference.predictor inference.streams
+inference.stopping inference.overlays inference.frames
+inference.prediction
+inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record
 inference.folders inference.video
 evaluation.metrics
+evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
@@ -68,9 +71,10 @@ evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness
 training.settings training.losses training.runs training.mixture
+training.splits
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
-training.workers
+training.workers training.budget
 training.teaching training.batches training.processes training.recompute training.wording
 training.failures
 training.start

@@ -29,6 +29,7 @@ from sartm.model.checkpoint import require_replaceable
 from sartm.model.exported import FILES, INPUTS, KEY, ExportFile, ExportSettings, Format, open_export
 from sartm.model.facts import FORMAT, ModelFacts
 from sartm.model.sartm import SARTM
+from sartm.outputs import lock_target
 
 Array = npt.NDArray[Any]
 Images = tuple[Array | None, Array | None]
@@ -130,12 +131,13 @@ def export_model(
     precision: Literal["fp32", "int8"] = "int8" if int8 else "fp32"
     settings = ExportSettings(format, modality, precision, size, OPSET)
     content = ExportFile(FORMAT, __version__, settings, model.config, model.facts or ModelFacts())
-    reference = Predictor(model, device="cpu", precision="fp32")
+    reference = Predictor(model, device="cpu", precision="fp32", thermal_range="model")
     real = [_fit(reference.inputs(sample, modality), size) for sample in samples]
     ranges = [_fit(reference.inputs(sample, modality), size) for sample in calibration]
     _require_modality([*real, *ranges], modality)
     try:
-        with replacing_folder(target) as new:
+        with lock_target(target), replacing_folder(target) as new:
+            require_replaceable(target, PARTS)
             file = new / FILES[format]
             _write_onnx(model, new / FILES["onnx"], content)
             if format == "openvino":

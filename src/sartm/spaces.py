@@ -63,6 +63,29 @@ def text_of(classes: Classes, index: int) -> str:
     return classes.prompts[index] or classes.names[index].replace("_", " ")
 
 
+MOST_WORDS = 256
+"""That may be named at a time."""
+
+
+def classes_of_words(text: str) -> Classes:
+    """The table of words with commas between them; a rest, "unlabeled", comes first if none does.
+
+    Raises InputError where there is none, one twice, or more than `MOST_WORDS`.
+    """
+    names = tuple(" ".join(part.split()) for part in text.split(","))
+    names = tuple(name for name in names if name)
+    if not names or len(names) > MOST_WORDS:
+        raise InputError(
+            f"{len(names)} classes are named; give 1 to {MOST_WORDS} words with commas between them"
+        )
+    long = [name for name in names if len(name) > 100]
+    if long:
+        raise InputError(f"{long[0][:20]!r}... is no word: it has {len(long[0])} letters")
+    if len(names) > 1 and Classes(names).rest is not None:
+        return Classes(names)
+    return Classes(("unlabeled", *names))
+
+
 def unknown_words(known: Classes, wanted: Classes) -> tuple[str, ...]:
     """The words of the classes of `wanted` that `known` does not have, in order."""
     places = place_classes(known, wanted)

@@ -65,6 +65,7 @@ def _rows() -> dict[str, int]:
     return {word: row for row, word in enumerate(words())}
 
 
+@lru_cache(maxsize=1)
 def vectors() -> NDArray[np.float32]:
     """(n, 384) unit vectors of `words`, by SENTENCE_ENCODER."""
     with FOLDER.joinpath("vocabulary.npy").open("rb") as file:

@@ -222,7 +222,7 @@ def test_evaluate_and_score_agree(
 def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     data, run = str(write_data(tmp_path / "data")), tmp_path / "run"
     small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64"]
-    small += ["init=", "augmentation.crop=[64,96]", "model.fusion.crop=[64,96]"]
+    small += ["init=", "augmentation.crop=[64,96]"]
     args = ["train", "mini", "--data", data, "--out", str(run), "--max-steps", "3",
             "--batch-size", "2", "--workers", "0", "--precision", "fp32"]  # fmt: skip
     for setting in small:

@@ -329,6 +329,19 @@ def test_align_refuses_what_it_cannot_find(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_check_and_align_say_the_same_of_pairs_that_share_no_place(tmp_path, capsys):
+    root = misaligned(tmp_path / "in", noise=tuple(range(6)), pairs=6)
+    assert main(["data", "check", str(root)]) == 3  # val repeats a pair of train
+    said = capsys.readouterr().out
+    assert "thermal to RGB: unknown: 6 pairs have no shift in common" in said
+    assert "sartm data align" not in said
+    assert main(["data", "align", str(root), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "unknown: 6 pairs have no shift in common; give --calibration FILE" in said
+    assert "edges" not in said  # the long search has not begun
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 def test_synth_command_draws_a_set_that_passes_the_check(tmp_path, capsys):
     pytest.importorskip("sartm.scenes.dataset", reason="scenes cannot be drawn yet")
     out = tmp_path / "drawn"

@@ -34,7 +34,7 @@ from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM, resize_logits
 
 SMALL = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64", "workers=0"]
-SMALL += ["augmentation.crop=[32,32]", "optim.batch_size=2", "model.fusion.crop=[64,96]"]
+SMALL += ["augmentation.crop=[32,32]", "optim.batch_size=2"]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from sartm.inference.predictor import Predictor
 from sartm.inference.streams import is_video, open_stream
 from sartm.inference.video import Smoother, VideoOptions, predict_video
 from sartm.io.cameras import Camera
+from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 
@@ -88,7 +89,7 @@ def videos(tmp_path):
 
 
 def label_of(path):
-    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return read_label(path)
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".mp4"])
@@ -522,9 +523,7 @@ def test_frames_that_pass_together_give_the_same_film(predictor, videos, tmp_pat
                                 options=options)  # fmt: skip
         assert outcome.frames == 12
         assert max(shapes) == batch_size
-        films[batch_size] = [
-            cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(out.glob("labels/*.png"))
-        ]
+        films[batch_size] = [read_label(path) for path in sorted(out.glob("labels/*.png"))]
     assert len(films[1]) == len(films[5]) == 12
     for alone, together in zip(films[1], films[5], strict=True):
         assert (alone == together).mean() > 0.999
@@ -564,3 +563,21 @@ def test_a_browser_plays_a_result_of_300_frames_to_its_end(predictor, tmp_path):
             assert found[3] == pytest.approx(found[0], abs=0.05)
     finally:
         browser.close()
+
+
+def test_a_film_of_sixteen_bits_has_one_range_and_a_legend(predictor, tmp_path):
+    frames = [thermal_frame(i).astype(np.uint16) * 12 + 7000 for i in range(6)]
+    thermal = write_video(tmp_path / "t.mkv", frames, codec="ffv1")
+    out = tmp_path / "out.webm"
+    options = VideoOptions(labels=True, legend=True)
+    outcome = predict_video(predictor, None, thermal, out, model="tiny", options=options)
+    assert outcome.frames == 6
+    summary = json.loads((tmp_path / "out.json").read_text())
+    assert summary["settings"]["thermal_range"] == "auto"
+    first, last = (summary["thermal_range"][which] for which in ("first", "last"))
+    assert (first["unit"], first["by"]) == ("counts", "film")
+    assert 7000 <= first["low"] < first["high"] <= 7000 + 12 * 255
+    assert abs(last["high"] - first["high"]) < 0.12 * (first["high"] - first["low"])
+    _, pictures = read_video(out)
+    assert pictures[0].shape[0] > HEIGHT
+    assert pictures[0][-2:].mean() > 200  # white below the names

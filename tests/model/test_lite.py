@@ -281,3 +281,12 @@ def test_the_trunk_is_as_large_as_published(size, widths, published_count):
     head = 1280 * widths[3] + 2 * 1280 + 1000 * 1280 + 1000
     norms = sum(p.numel() for name, p in trunk.named_parameters() if name.endswith("bias"))
     assert sum(p.numel() for p in trunk.parameters()) + norms + head == published_count
+
+
+@pytest.mark.parametrize("part", ["weight", "running_var"])
+def test_norms_that_would_spread_the_weights_are_refused(part, tmp_path):
+    weights = published()
+    weights[f"_bn0.{part}"] = torch.ones(2**20)
+    torch.save(weights, tmp_path / "lite0.pth")
+    with pytest.raises(InputError, match="_conv_stem and _bn0 do not fit"):
+        load(tmp_path / "lite0.pth")

@@ -8,12 +8,8 @@ import pytest
 from draw_rig import SIZE, draw_pair, shift_and_scale
 
 from sartm.errors import InputError
-from sartm.registration.estimate import (
-    align_thermal,
-    estimate_alignment,
-    estimate_offset,
-    estimate_rig_alignment,
-)
+from sartm.registration.estimate import align_thermal, estimate_alignment, estimate_rig_alignment
+from sartm.registration.offset import ShiftEvidence, find_offset, measure_shift
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -152,10 +148,53 @@ def test_the_model_limits_what_may_differ() -> None:
 
 def test_the_quick_offset_says_which_way_to_move_the_thermal_image() -> None:
     rgb, thermal = draw_pair(5)
-    assert estimate_offset(rgb, thermal) == pytest.approx((0, 0), abs=1.0)
     shifted = warp(thermal, shift_and_scale(8, -12))
-    assert estimate_offset(rgb, shifted) == pytest.approx((-8, 12), abs=1.5)
-    assert np.isnan(estimate_offset(rgb, np.zeros(SIZE, np.uint8))).all()
+    nothing = np.zeros(SIZE, np.uint8)
+    still, moved, blank = (measure_shift(rgb, image) for image in (thermal, shifted, nothing))
+    assert still is not None
+    assert moved is not None
+    assert blank is not None
+    assert still.offset == pytest.approx((0, 0), abs=1.0)
+    assert moved.offset == pytest.approx((-8, 12), abs=1.5)
+    assert np.isnan(blank.offset).all()
+
+
+def evidence(thermals: list[np.ndarray]) -> list[ShiftEvidence]:
+    found = [measure_shift(draw_pair(seed)[0], heat) for seed, heat in enumerate(thermals)]
+    return [one for one in found if one is not None]
+
+
+def test_pairs_of_one_rig_agree_on_a_shift_whichever_of_them_are_asked() -> None:
+    moved = [warp(draw_pair(seed)[1], shift_and_scale(9, -6)) for seed in range(12)]
+    each = evidence(moved)
+    for some in (slice(0, 6), slice(6, 12), slice(0, 12)):
+        found = find_offset(each[some])
+        assert found is not None
+        assert found.agreed
+        assert (found.dx, found.dy) == pytest.approx((-9, 6), abs=1.0)
+        assert found.spread is not None
+        assert found.spread < 2
+        assert "spread" in found.describe()
+
+
+def test_pairs_that_show_nothing_in_common_name_no_shift() -> None:
+    """Each by itself may show one by chance, and another one each time."""
+    others = evidence([draw_pair(seed + 50)[1] for seed in range(12)])
+    for count in (5, 8, 12):
+        found = find_offset(others[:count])
+        assert found is not None
+        assert not found.related
+        assert not found.agreed
+        assert "unknown" in found.describe()
+    assert find_offset(others[:4]) is None
+
+
+def test_a_rig_that_is_scaled_and_turned_is_no_reason_to_give_up() -> None:
+    turned = cv2.getRotationMatrix2D((160, 120), 4, 0.93)
+    away = [cv2.warpAffine(draw_pair(seed)[1], turned, SIZE[::-1]) for seed in range(6)]
+    found = find_offset(evidence(away))
+    assert found is not None
+    assert found.related
 
 
 @pytest.mark.parametrize(
@@ -169,7 +208,7 @@ def test_the_quick_offset_says_which_way_to_move_the_thermal_image() -> None:
     ],
 )
 def test_wrong_arrays_are_named(rgb: np.ndarray, thermal: np.ndarray) -> None:
-    for estimate in (estimate_alignment, estimate_offset):
+    for estimate in (estimate_alignment, measure_shift):
         with pytest.raises(InputError, match="image"):
             estimate(rgb, thermal)
 

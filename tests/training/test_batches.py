@@ -13,9 +13,10 @@ from sartm.classes import MFNET
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.model.loading import load
-from sartm.training.batches import StepBatches, measure, open_splits
+from sartm.training.batches import StepBatches, measure
 from sartm.training.loop import train
 from sartm.training.settings import OptimConfig
+from sartm.training.splits import open_splits
 from training.runs import short
 
 
@@ -95,8 +96,8 @@ def test_16_bit_thermal_gets_the_percentile_rule(tmp_path):
     assert 0.1 < rule.std < 0.5
 
 
-@pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (20, 2), (40, 4), (250, 25)])
-def test_without_a_val_split_a_tenth_of_train_is_held_out(tmp_path, pairs, held):
+@pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (10, 2), (20, 4), (40, 4), (250, 25)])
+def test_without_a_val_split_a_tenth_is_held_out_and_of_few_up_to_four(tmp_path, pairs, held):
     """Only the lists matter: every pair is a copy of one scene's entry."""
     data = draw_dataset(tmp_path / "data", 1, val=0)
     for kind in ("rgb", "thermal", "label"):

@@ -21,11 +21,12 @@ from sartm.files import write_atomic
 from sartm.inference.predictor import Predictor
 from sartm.model.loading import load
 from sartm.spaces import choose_space, join_classes
-from sartm.training.batches import StepBatches, measure, measure_all, open_splits
+from sartm.training.batches import StepBatches, measure, measure_all
 from sartm.training.criterion import SpaceMask
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig, OptimConfig, TrainConfig
+from sartm.training.splits import open_splits
 from training.runs import TRAINS, launch_two, lines, losses, short
 
 CRACK = Classes(names=("background", "crack"))

@@ -10,16 +10,13 @@ from typing import Any
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.finding import find_pairs
+from sartm.data.finding import find_pairs, find_sides
 from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.labels import write_label
 
 Array = npt.NDArray[Any]
-
-RGB_FOLDERS = ("rgb", "RGB", "visible", "Visible", "vi", "images")
-THERMAL_FOLDERS = ("thermal", "Thermal", "infrared", "Infrared", "ir", "ther")
 
 
 @dataclass(frozen=True)
@@ -110,16 +107,9 @@ def _layout(folder: Path) -> Layout | None:
 
 
 def _unlabelled_pairs(folder: Path) -> list[Pair]:
-    rgb = _first_folder(folder, RGB_FOLDERS)
-    thermal = _first_folder(folder, THERMAL_FOLDERS)
-    if rgb is None and thermal is None:
-        rgb = folder
+    rgb, thermal = find_sides(folder)
     found, _ = find_pairs(rgb, thermal, allow_single=True)
     return found
-
-
-def _first_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _target(pair: Pair, folder: Path, out: Path | None) -> Path:

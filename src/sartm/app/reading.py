@@ -79,7 +79,7 @@ def read_uploads(
         if image is not None:  # a header may say something else
             extent.check(name, image.shape[:2])
     images = match_sizes(images, "the pair", resize_thermal, RESIZE_OR_REGISTER)
-    return Sample("upload", images.rgb, images.thermal, None, images.note, images.unseen)
+    return images.as_sample("upload")
 
 
 def read_view(upload: Upload, view: View, extent: Extent) -> Array:

@@ -2,7 +2,7 @@
 
 import base64
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,7 +35,9 @@ from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
+from sartm.io.thermal import describe_levels, format_range, read_range
 from sartm.scenes.dataset import SceneOptions, draw_scene
+from sartm.spaces import classes_of_words
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
@@ -129,7 +131,9 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         classes=schema.describe_classes(predictor.classes),
         ignore=predictor.classes.ignore,
         thermal_rule=predictor.config.thermal.rule,
+        thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
+        words=predictor.config.classes_from == "text",
     )
 
 
@@ -156,9 +160,16 @@ async def segment(
     resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
     four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
     maps: Annotated[bool, Form(description="JSON with both PNGs in base64.")] = False,
+    thermal_range: Annotated[
+        str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
+    ] = "",
+    classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
+    if classes:
+        predictor = predictor.choose(classes_of_words(classes))
+    how = read_range(thermal_range) if thermal_range else predictor.thermal_range
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
     sample = await service.worker.read(
@@ -166,7 +177,7 @@ async def segment(
     )
 
     def job() -> Response:
-        prediction = predictor.predict(sample, modality)
+        prediction = predictor.predict(predictor.fix_levels(sample, modality, how), modality)
         if output == "json":
             seen = [
                 kind
@@ -176,6 +187,10 @@ async def segment(
             answer = _as_json(prediction, maps)
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
+            if prediction.levels is not None and sample.thermal is not None:
+                rule = predictor.config.thermal
+                used = describe_levels(prediction.levels, sample.thermal, rule, how)
+                answer.thermal_range = schema.UsedRange(**asdict(used))
             answer.seconds = round(time.perf_counter() - begun, 3)
             return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
         return _as_image(prediction, output, opacity)
@@ -209,7 +224,9 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
         segments=list_segments(labels, prediction.classes),
     )
     if maps:
-        answer.label_png = base64.b64encode(encode_label(labels)).decode()
+        answer.label_png = base64.b64encode(
+            encode_label(labels, palette=prediction.classes.palette)
+        ).decode()
         confidence = encode_confidence(prediction.confidence)
         answer.confidence_png = base64.b64encode(confidence).decode()
     return answer
@@ -217,7 +234,8 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
 
 def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:
     if output == "label":
-        return Response(encode_label(prediction.labels), media_type=PNG)
+        label = encode_label(prediction.labels, palette=prediction.classes.palette)
+        return Response(label, media_type=PNG)
     if output == "confidence":
         return Response(encode_confidence(prediction.confidence), media_type=PNG)
     return Response(encode_jpeg(prediction.overlay(opacity)), media_type=JPEG)

@@ -24,10 +24,12 @@ from sartm.app.problems import problem
 from sartm.app.routes import Service, router
 from sartm.app.schema import Problem
 from sartm.app.worker import Worker
+from sartm.classes import Classes
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
 from sartm.inference.predictor import Predictor
 from sartm.inference.stopping import check_stop
+from sartm.io.thermal import ThermalRange
 from sartm.model.hub import bundled_models
 from sartm.model.loading import load
 
@@ -42,7 +44,13 @@ PARTS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def load_predictors(
-    sources: Sequence[str], *, device: str = "auto", precision: Precision = "auto"
+    sources: Sequence[str],
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    thermal_range: ThermalRange | str = "auto",
+    classes: Classes | None = None,
+    text_encoder: str = "",
 ) -> dict[str, Predictor]:
     """Models by the names that requests use: the bundled name, else the last part of the source.
 
@@ -50,16 +58,22 @@ def load_predictors(
         sources: whatever `sartm.load` takes; empty: every bundled model.
         device: where they run.
         precision: number format.
+        thermal_range: of requests that do not say another, as `Predictor` takes it.
+        classes: of requests that name none; None: each model's own.
+        text_encoder: as `load` takes it.
 
     Raises:
-        InputError: there is no bundled model, or one cannot be loaded.
+        InputError: there is no bundled model, one cannot be loaded, or no such range.
     """
     names = list(sources) or list(bundled_models())
     if not names:
         raise InputError("no model comes with this installation; name one with --model")
     predictors: dict[str, Predictor] = {}
     for source in names:
-        predictor = Predictor(load(source), device=device, precision=precision)
+        model = load(source, classes=classes, text_encoder=text_encoder)
+        predictor = Predictor(
+            model, device=device, precision=precision, thermal_range=thermal_range
+        )
         name = plain = source if source in bundled_models() else _short_name(source)
         number = 2
         while name in predictors:

@@ -8,6 +8,7 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import print_json, read_size
 from sartm.cli.printing import complain, print_table, say
+from sartm.outputs import check_json
 
 if TYPE_CHECKING:
     from sartm.datatools.check import Check
@@ -32,6 +33,7 @@ def check(
     from sartm.datatools.check import check_dataset
     from sartm.datatools.words import compare_words
 
+    check_json(json_file, datasets, out)
     words = compare_words(datasets) if len(datasets) > 1 else ()
     results = []
     for place, dataset in enumerate(datasets):
@@ -65,8 +67,7 @@ def _print_check(result: "Check") -> None:
     print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
     say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
     if result.offset:
-        shift = f"({result.offset.dx:+.1f}, {result.offset.dy:+.1f}) px right and down"
-        say(f"thermal to RGB: {shift}, median of {result.offset.pairs} pairs")
+        say(f"thermal to RGB: {result.offset.describe()}")
     for finding in result.findings:
         say(f"{finding.severity}: {finding.message}")
         for item in finding.items[:5]:
@@ -98,6 +99,7 @@ def stats(
     from sartm.config import to_dict
     from sartm.datatools.stats import stats_dataset
 
+    check_json(json_file, [dataset], out)
     result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
     if json_file != "-":
@@ -139,6 +141,7 @@ def convert(
     from sartm.config import to_dict
     from sartm.datatools.convert import convert_dataset
 
+    check_json(json_file, [dataset], out)
     result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
     if json_file != "-":
@@ -162,6 +165,7 @@ def align(
     from sartm.config import to_dict
     from sartm.datatools.align import align_dataset
 
+    check_json(json_file, [dataset, calibration], out)
     result = align_dataset(dataset, out, per_pair=per_pair, calibration=calibration)
     print_json(json_file, to_dict(result))
     if json_file != "-":

@@ -15,6 +15,9 @@ from sartm.io.decode import SUFFIXES
 
 log = logging.getLogger("sartm")
 
+RGB_FOLDERS = ("rgb", "RGB", "visible", "Visible", "vi", "images")
+THERMAL_FOLDERS = ("thermal", "Thermal", "infrared", "Infrared", "ir", "ther")
+
 
 @dataclass(frozen=True)
 class Found:
@@ -39,6 +42,15 @@ def find_pairs(
     for folder, reason in found.unreadable.items():
         log.warning("%s: %s", folder, reason)
     return found.pairs, found.unpaired
+
+
+def find_sides(folder: Path) -> tuple[Path | None, Path | None]:
+    """The sub-folders of RGB and of thermal by their usual names; RGB is all of it without any."""
+    rgb, thermal = (
+        next((folder / name for name in names if (folder / name).is_dir()), None)
+        for names in (RGB_FOLDERS, THERMAL_FOLDERS)
+    )
+    return (folder if rgb is None and thermal is None else rgb), thermal
 
 
 def search_pairs(
@@ -203,6 +215,8 @@ def _kind_of(path: Path) -> str:
         return "may not be read"
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         return "no such file or folder"
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        return "is no file but a pipe, a socket or a device"
     return "folder" if stat.S_ISDIR(mode) else "file"
 
 

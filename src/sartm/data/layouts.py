@@ -4,7 +4,9 @@ Long on purpose: a newcomer who adds a layout finds its table, its lists and its
 """
 
 import fnmatch
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -12,10 +14,13 @@ from typing import Literal
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
+from sartm.data.listing import list_files
 from sartm.errors import InputError
 from sartm.files import read_text, read_toml
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
+
+log = logging.getLogger("sartm")
 
 ThermalUnit = Literal["display", "counts", "celsius"]
 
@@ -297,7 +302,7 @@ def _names_matching(root: Path, pattern: str) -> list[str]:
     # A second {name}, as in {name}/{name}.png, must be the same text again.
     rest = re.escape(after).replace(re.escape("{name}"), "(?P=name)")
     fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest)
-    below = (file.relative_to(top).as_posix() for file in _files_below(top))
+    below = (file.relative_to(top).as_posix() for file in files_below(top))
     return sorted(match["name"] for file in below if (match := fits.fullmatch(file)))
 
 
@@ -395,31 +400,36 @@ def index_images(folder: Path) -> dict[str, Path]:
     """Path below the folder without suffix -> image file."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
-        for file in _files_below(folder)
+        for file in files_below(folder)
         if file.suffix.lower() in SUFFIXES
     }
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Every file, sorted; hidden ones (and the copies ._x some systems leave) are not images."""
+def files_below(folder: Path) -> list[Path]:
+    """Every file, sorted, as `list_files` finds them; InputError where a folder cannot be read."""
     if not folder.is_dir():
         return []
-    files = (file for file in folder.rglob("*") if not file.name.startswith("."))
-    return sorted(file for file in files if file.is_file())
+    found = list_files(folder)
+    for place, reason in found.unreadable.items():
+        raise InputError(f"{place} {reason}; the pairs in it would be missing, put it right first")
+    return found.files
 
 
 def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
     for pair in pairs:
         for file in (pair.rgb, pair.thermal, pair.four_channel, pair.label if labels else None):
             if file and not file.is_file():
+                kind = "is no file" if file.exists() else "does not exist"
                 raise InputError(
-                    f"{source} has {pair.name!r}, but {file} does not exist; "
+                    f"{source} has {pair.name!r}, but {file} {kind}; "
                     f"complete the download or take the name out"
                 )
 
 
 def read_list(path: Path, root: Path) -> list[str]:
     """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
+
+    A name that comes again counts once, and the log says so.
 
     Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
     """
@@ -433,7 +443,12 @@ def read_list(path: Path, root: Path) -> list[str]:
         if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
             raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
         names.append(_plain_name(parts))
-    return names
+    once = list(dict.fromkeys(names))
+    if more := len(names) - len(once):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        log.warning("%s lists names again (%d lines, as of %r); each counts once",
+                    path, more, twice)  # fmt: skip
+    return once
 
 
 def _first_column(line: str) -> str:

@@ -27,7 +27,9 @@ from sartm.io.decode import (
 )
 from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
+from sartm.io.thermal import Levels
 from sartm.registration.estimate import AlignedThermal
+from sartm.spaces import choose_space
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -58,6 +60,10 @@ class Sample:
     """What the user should know about how it was read."""
     unseen: Mask | None = None
     """(H, W) true where `thermal` is no measurement but stands in for one; None: nowhere."""
+    black_hot: bool = False
+    """Whether `thermal` is the inverse of what the file holds."""
+    levels: Levels | None = None
+    """What becomes 0 and 1 of `thermal` at prediction; None: what the predictor makes of it."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,6 +87,12 @@ class RawImages:
     """(H, W) as `thermal`, as `Sample.unseen`."""
     note: str = ""
     """As `Sample.note`."""
+    black_hot: bool = False
+    """As `Sample.black_hot`."""
+
+    def as_sample(self, name: str, label: Array | None = None) -> Sample:
+        """Of images that lie on one grid."""
+        return Sample(name, self.rgb, self.thermal, label, self.note, self.unseen, self.black_hot)
 
 
 class PairDataset:
@@ -100,7 +112,8 @@ class PairDataset:
         resize_thermal: bool = False,
     ) -> None:
         self.pairs = tuple(pairs)
-        self.classes = classes
+        self.classes = self.written = classes
+        self.ids: Array | None = None  # of `classes`, for each id of `written`
         self.name = name
         self.split = split
         self.subsets = dict(subsets or {})
@@ -162,13 +175,36 @@ class PairDataset:
         other.split = self.split if split is None else split
         return other
 
+    def relabel(self, classes: Classes) -> "PairDataset":
+        """The same pairs with labels in other classes, all of which this set must have.
+
+        Its other classes count as the rest of `classes`, or as `ignore` where there is none.
+
+        Raises InputError for a class that this set has no labels of.
+        """
+        space = choose_space(self.written, classes)
+        if any(place is None for place in space.picks):
+            raise InputError(f"data set {self.name} has no rest; leave it out of the classes")
+        left = classes.ignore if classes.rest is None else classes.rest
+        kind = np.uint8 if classes.ignore <= 255 else np.uint16
+        ids = np.full(max(len(self.written), self.written.ignore + 1), left, kind)
+        ids[self.written.ignore] = classes.ignore
+        for index, place in enumerate(space.picks):
+            ids[place] = index
+        other = copy.copy(self)
+        other.classes, other.ids = classes, ids
+        return other
+
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         camera = self.camera_of(pair)
-        return read_pair(pair, self.classes, resize_thermal=self.resize_thermal, camera=camera)
+        sample = read_pair(pair, self.written, resize_thermal=self.resize_thermal, camera=camera)
+        if self.ids is None or sample.label is None:
+            return sample
+        return replace(sample, label=self.ids[sample.label])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
@@ -226,7 +262,7 @@ def read_pair(
                 f"{format_size(image)}; labels are never resized, use those that belong to the "
                 f"images"
             )
-    return Sample(pair.name, images.rgb, images.thermal, label, images.note, images.unseen)
+    return images.as_sample(pair.name, label)
 
 
 def read_images(
@@ -257,7 +293,8 @@ def read_images(
         raw = None if thermal is None else read_raw(thermal, camera, max_pixels)
     if raw is None:
         return RawImages(colour, None, None, note)
-    return RawImages(colour, prepare_thermal(raw, camera), find_holes(raw, camera.holes), note)
+    thermal_image, unseen = prepare_thermal(raw, camera), find_holes(raw, camera.holes)
+    return RawImages(colour, thermal_image, unseen, note, camera.black_hot)
 
 
 def read_label_of(pair: Pair, classes: Classes, max_pixels: int = MAX_PIXELS) -> Array:

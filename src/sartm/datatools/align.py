@@ -11,14 +11,14 @@ import numpy.typing as npt
 from sartm.config import to_dict
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import read_label_of
-from sartm.datatools.survey import over_all
+from sartm.datatools.survey import COMPARED, over_all, spread_over
 from sartm.datatools.writing import (
     Place,
     Plan,
     copy_or_write,
-    finished_folder,
     place_pairs,
     read_stored,
+    refuse_clashes,
     toml_files,
     write_description,
     write_image,
@@ -27,6 +27,8 @@ from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import UsedValues, fill_holes, find_holes, mark_holes
 from sartm.io.labels import write_label
+from sartm.outputs import finished_folder
+from sartm.progress import Meter
 from sartm.registration.calibration import (
     apply_alignment,
     read_calibration,
@@ -34,6 +36,7 @@ from sartm.registration.calibration import (
     write_comparison,
 )
 from sartm.registration.estimate import estimate_alignment, estimate_rig_alignment
+from sartm.registration.offset import Offset, find_offset, measure_shift
 
 Array = npt.NDArray[Any]
 
@@ -91,11 +94,12 @@ def align_dataset(
     for place in places:
         if not place.pair.four_channel and not (place.pair.rgb and place.pair.thermal):
             raise InputError(f"pair {place.pair.name!r} lacks RGB or thermal; nothing to align")
-    found = None if per_pair else _one_homography(places, calibration)
-    shown = _spread(places, _COMPARISONS)
+    found = None if per_pair else _one_homography(places, calibration, layout.name)
+    shown = set(spread_over(places, _COMPARISONS))
     with finished_folder(Path(out)) as root:
         files, copied = toml_files(places, layout, thermal_copied=False)
         plan = Plan(root, files, layout.classes, copied, mark=_free_value(places, layout.name))
+        refuse_clashes(plan, places)
         results = over_all(
             places,
             lambda place: _align_pair(place, plan, found, place in shown),
@@ -133,10 +137,10 @@ def align_dataset(
 
 
 class _Images(Sequence[tuple[Array, Array]]):
-    """RGB and thermal of pairs, read when asked for."""
+    """RGB and thermal of pairs, read when asked for, and counted."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.places = places
+    def __init__(self, places: Sequence[Place], meter: Meter) -> None:
+        self.places, self.meter = places, meter
 
     def __len__(self) -> int:
         return len(self.places)
@@ -147,7 +151,8 @@ class _Images(Sequence[tuple[Array, Array]]):
     def __getitem__(self, index: slice) -> "_Images": ...
     def __getitem__(self, index: int | slice) -> "tuple[Array, Array] | _Images":
         if isinstance(index, slice):
-            return _Images(self.places[index])
+            return _Images(self.places[index], self.meter)
+        self.meter.advance()
         return _read_both(self.places[index])
 
 
@@ -172,17 +177,31 @@ def _free_value(places: Sequence[Place], name: str) -> float:
 
 
 def _one_homography(
-    places: Sequence[Place], calibration: str | Path | None
+    places: Sequence[Place], calibration: str | Path | None, name: str
 ) -> tuple[Array, float | None]:
     if calibration is not None:
         return read_calibration(Path(calibration)), None
-    found = estimate_rig_alignment(_Images(places))
+    some = spread_over(places, COMPARED)
+    offset = _look_for_offset(some, name)
+    if offset is not None and not offset.related:
+        raise InputError(
+            f"no alignment of the cameras was found: how thermal lies on RGB is "
+            f"{offset.describe()}; give --calibration FILE, or try --per-pair if the cameras move"
+        )
+    with Meter(f"align {name}: edges", len(some)) as meter:
+        found = estimate_rig_alignment(_Images(some, meter), most=len(some))
     if not found.accepted:
         raise InputError(
             f"no alignment of the cameras was found: {found.reason} (quality {found.quality:.2f}); "
             f"give --calibration FILE, or try --per-pair if the cameras move"
         )
     return found.homography, found.quality
+
+
+def _look_for_offset(places: Sequence[Place], name: str) -> Offset | None:
+    """What the pairs say about the cameras within seconds; `sartm data check` shows the same."""
+    evidence = over_all(places, lambda place: measure_shift(*_read_both(place)), f"compare {name}")
+    return find_offset([one for one in evidence if one is not None])
 
 
 def _align_pair(
@@ -224,8 +243,3 @@ def _title(place: Place, files: dict[str, str]) -> str:
     """Names a pair uniquely."""
     apart = "{split}" in files["rgb"]
     return f"{place.folder}/{place.pair.name}" if apart else place.pair.name
-
-
-def _spread(places: Sequence[Place], most: int) -> set[Place]:
-    count = min(most, len(places))
-    return {places[index * len(places) // count] for index in range(count)}

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from sartm.data.coverage import describe_poor_labels
 from sartm.data.gaps import open_what_is_there
 from sartm.data.layouts import Layout, Pair
 from sartm.data.pairs import describe_mixed_types
 from sartm.datatools.sheet import draw_contact_sheet
-from sartm.datatools.survey import _WRAPPED_SHARE, Facts, inspect_pair, over_all, splits_of_pairs
+from sartm.datatools.survey import (
+    _WRAPPED_SHARE,
+    COMPARED,
+    Facts,
+    inspect_pair,
+    over_all,
+    splits_of_pairs,
+    spread_over,
+)
+from sartm.registration.offset import Offset, find_offset
 
-Array = npt.NDArray[Any]
 Severity = Literal["error", "warning"]
 
 OFFICIAL = {
@@ -30,7 +35,6 @@ OFFICIAL = {
 """Pairs per split as the benchmarks are distributed; PST900's paper prints other figures."""
 
 _MIRRORED = "_flip"
-_FEWEST_OFFSETS = 5
 _LARGEST_OFFSET = 3 / 640
 """Shift between the cameras, as a share of the longer side, that fusion does not forgive."""
 
@@ -101,17 +105,6 @@ class SplitCount:
 
 
 @dataclass(frozen=True)
-class Offset:
-    """Median shift (RGB pixels) that brings the thermal image onto the RGB image."""
-
-    dx: float
-    dy: float
-    spread: float
-    """Median distance of a pair's own shift from the median."""
-    pairs: int
-
-
-@dataclass(frozen=True)
 class Check:
     """What `check_dataset` found."""
 
@@ -126,7 +119,7 @@ class Check:
     thermal_types: dict[str, int]
     """Number type of the thermal images -> images."""
     offset: Offset | None
-    """None where too few pairs show it."""
+    """None where too few pairs can be compared."""
     findings: tuple[Finding, ...]
     contact_sheet: str | None = None
 
@@ -140,13 +133,12 @@ class Check:
         return dataclasses.asdict(self) | {"usable": self.usable}
 
 
-def check_dataset(path: str | Path, out: str | Path | None = None, offsets: int = 32) -> Check:
+def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
     """Read every file of a data set and say what is wrong with it.
 
     Args:
         path: folder in a known layout, or a dataset.toml.
         out: folder to write `contact-sheet.jpg` into: RGB, thermal and label of a few pairs.
-        offsets: pairs, spread evenly, whose registration is estimated; 0 for none.
 
     Raises:
         InputError: the layout is not recognised, or `out` cannot be written.
@@ -154,15 +146,14 @@ def check_dataset(path: str | Path, out: str | Path | None = None, offsets: int 
     layout, gaps = open_what_is_there(Path(path))
     splits = splits_of_pairs(layout)
     pairs = list(splits)
-    count = min(offsets, len(pairs))
-    sample = {pairs[index * len(pairs) // count] for index in range(count)}
+    sample = set(spread_over(pairs, COMPARED))
     facts = over_all(
         pairs,
         lambda pair: inspect_pair(pair, layout, pair in sample),
         f"check {layout.name}",
     )
     counts = tuple(_count(layout, split) for split in layout.splits)
-    offset = _median_offset(facts)
+    offset = find_offset([one.shift for one in facts if one.shift])
     found = _by_kind([("missing", gap) for gap in gaps])
     found += _by_kind([problem for one in facts for problem in one.problems])
     mixed = describe_mixed_types((one.pair.name, one.heat.kind) for one in facts if one.heat)
@@ -288,22 +279,14 @@ def _wrong_counts(counts: Iterable[SplitCount]) -> list[Finding]:
     return found
 
 
-def _median_offset(facts: Sequence[Facts]) -> Offset | None:
-    shifts = np.array([one.offset for one in facts if one.offset is not None])
-    seen = shifts[np.isfinite(shifts).all(axis=1)] if shifts.size else shifts
-    if len(seen) < _FEWEST_OFFSETS:
-        return None
-    middle = np.median(seen, axis=0)
-    spread = float(np.median(np.linalg.norm(seen - middle, axis=1)))
-    return Offset(float(middle[0]), float(middle[1]), spread, len(seen))
-
-
 def _shifted(offset: Offset | None, facts: Sequence[Facts]) -> list[Finding]:
     longest = max((max(one.size) for one in facts if one.size), default=0)
-    if offset is None or math.hypot(offset.dx, offset.dy) <= _LARGEST_OFFSET * longest:
+    if offset is None or not offset.agreed:
+        return []
+    if math.hypot(offset.dx, offset.dy) <= _LARGEST_OFFSET * longest:
         return []
     message = (
         f"the thermal images must move by ({offset.dx:+.1f}, {offset.dy:+.1f}) px (right, down) to "
-        f"lie on the RGB images (median of {offset.pairs} pairs): sartm data align"
+        f"lie on the RGB images, as {offset.pairs} pairs agree: sartm data align"
     )
     return [Finding("warning", "offset", message)]

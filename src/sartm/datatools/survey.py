@@ -18,12 +18,16 @@ from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes
 from sartm.io.labels import read_label
+from sartm.outputs import shared_folder
 from sartm.progress import Meter
-from sartm.registration.estimate import estimate_offset
+from sartm.registration.offset import ShiftEvidence, measure_shift
 
 Array = npt.NDArray[Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+COMPARED = 32
+"""Pairs from which `check` and `align` tell how the cameras lie."""
 
 _SATURATED, _EMPTY = 0.25, 0.5
 """Share of pixels at the largest value of the number type, and at 0, from which it is said. Real
@@ -59,7 +63,8 @@ class Facts:
     ids: dict[int, int] | None
     """Label id -> pixels; None without a label."""
     heat: Heat | None
-    offset: tuple[float, float] | None
+    shift: ShiftEvidence | None
+    """How thermal lies on RGB, where that was asked for and can be seen."""
 
 
 def over_all(
@@ -84,6 +89,12 @@ def over_all(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return results
+
+
+def spread_over(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly over the sequence."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def splits_of_pairs(layout: Layout) -> dict[Pair, list[str]]:
@@ -132,8 +143,8 @@ def read_parts(pair: Pair, layout: Layout) -> Parts:
     return Parts(rgb, warm.thermal, warm.unseen, label, tuple(messages))
 
 
-def inspect_pair(pair: Pair, layout: Layout, with_offset: bool = False) -> Facts:
-    """Read a pair and keep the facts; `with_offset` estimates how far thermal is off RGB."""
+def inspect_pair(pair: Pair, layout: Layout, with_shift: bool = False) -> Facts:
+    """Read a pair and keep the facts; `with_shift` measures how far thermal is off RGB."""
     read, classes = read_parts(pair, layout), layout.classes
     rgb, thermal, label = read.rgb, read.thermal, read.label
     problems = [("unreadable", message) for message in read.messages]
@@ -148,12 +159,12 @@ def inspect_pair(pair: Pair, layout: Layout, with_offset: bool = False) -> Facts
         found = ", ".join(f"{id_} ({counts[id_]} pixels)" for id_ in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         problems.append(("ids", f"{pair.label}: {found}{more}; known are 0-{len(classes) - 1}"))
-    offset = None
-    if with_offset and rgb is not None and thermal is not None:
+    shift = None
+    if with_shift and rgb is not None and thermal is not None:
         marked = thermal
         if read.unseen is not None and layout.holes is not None:  # which the estimate leaves out
             marked = mark_holes(thermal, read.unseen, layout.holes)
-        offset = estimate_offset(rgb, marked)
+        shift = measure_shift(rgb, marked)
     return Facts(
         pair,
         tuple(problems),
@@ -162,7 +173,7 @@ def inspect_pair(pair: Pair, layout: Layout, with_offset: bool = False) -> Facts
         _hash(thermal),
         counts,
         None if thermal is None else _describe_heat(thermal, read.unseen),
-        offset,
+        shift,
     )
 
 
@@ -231,6 +242,7 @@ def _wraps_around(thermal: Array) -> bool:
 def write_output(path: Path, data: bytes) -> None:
     """Write a file into --out, whole or not at all."""
     try:
-        write_atomic(path, data)
+        with shared_folder(path.parent):
+            write_atomic(path, data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None

@@ -5,7 +5,7 @@ in rows and the prediction in columns. Scores are fractions here, except in `mea
 and `pair_scores`, which return percent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ PROTOCOLS = {
         Protocol("fmb-14-strict", 15, 1, "ignored", "0"),
         Protocol("fmb-15-nan", 15, 0, "counts", "null"),
         Protocol("fmb-14-nan", 15, 1, "ignored", "null"),
+        Protocol("foreground", None, 1, "not in the mean", "null"),
         Protocol("all", None, 0, "counts", "null"),
         Protocol("present", None, 0, "counts", "null", predicted="null"),
     )
@@ -73,6 +74,9 @@ BENCHMARKS = {
 }
 """Class table and means of each benchmark; the first mean is the one to put in a headline."""
 
+FEW = 6
+"""Classes up to which the first, where it is what is left of the others, would hide these in a
+mean: the headline is then `foreground`."""
 
 _WEIGHTS = 250_000
 """Weights of pairs drawn at a time by the bootstrap, which bounds its memory to a few MiB."""
@@ -155,13 +159,13 @@ def count_pixels(
     return matrix.counts
 
 
-def iou(counts: Counts) -> Fractions:
+def iou(counts: NDArray[Any]) -> Fractions:
     """(..., K) intersection over union of (..., K, K) counts; NaN where the union is empty."""
     hit, truth, predicted = _marginals(counts)
     return _ratio(hit, truth + predicted - hit)
 
 
-def accuracy(counts: Counts) -> Fractions:
+def accuracy(counts: NDArray[Any]) -> Fractions:
     """(..., K) recall of (..., K, K) counts; NaN where a class has no ground truth."""
     hit, truth, _ = _marginals(counts)
     return _ratio(hit, truth)
@@ -174,7 +178,7 @@ def f1(counts: Counts) -> Fractions:
 
 
 def protocol_means(
-    counts: Counts, protocol: Protocol
+    counts: NDArray[Any], protocol: Protocol
 ) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
     """(...) mean IoU, mean accuracy and number of classes in the mean IoU of (..., K, K) counts.
 
@@ -198,11 +202,22 @@ def protocol_means(
 
 
 def default_protocols(classes: Classes) -> tuple[str, ...]:
-    """The means to print for a class table: its benchmark's, else `all`; and `present`."""
+    """The means to print for a class table: its benchmark's, else `all`; and `present`.
+
+    Of few classes the first of which has no words (`background`), `foreground` stands before them.
+    """
     for table, protocols in BENCHMARKS.values():
         if table.names == classes.names:
             return (*protocols, "present")
+    if len(classes) <= FEW and not classes.prompts[0]:
+        return ("foreground", "all", "present")
     return ("all", "present")
+
+
+def name_mean(protocol: str, names: Sequence[str]) -> str:
+    """What a mean over classes of these names is, for people: `crack IoU` where it is that."""
+    first = PROTOCOLS[protocol].first
+    return f"{names[first]} IoU" if len(names) - first == 1 else f"{protocol} mIoU"
 
 
 def choose_protocols(classes: Classes, which: str | None = None) -> tuple[str, ...]:
@@ -274,21 +289,38 @@ def bootstrap(
             f"the two models were scored on {len(baseline)} and {len(counts)} pairs or on other "
             f"classes; a paired interval needs the same pairs in the same order"
         )
-    pairs = len(counts)
-    random = np.random.default_rng(seed)
-    scores = []
-    chunk = max(1, _WEIGHTS // max(pairs, 1))
-    for start in range(0, samples if pairs else 0, chunk):
-        size = min(chunk, samples - start)
-        weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
-        score = _resampled(weights, counts, chosen)
-        scores.append(score if baseline is None else score - _resampled(weights, baseline, chosen))
+    scores = [protocol_means(drawn, chosen)[0] for drawn in draw_pairs(counts, samples, seed)]
+    if baseline is not None:
+        others = draw_pairs(baseline, samples, seed)
+        scores = [
+            np.asarray(score - protocol_means(other, chosen)[0])
+            for score, other in zip(scores, others, strict=True)
+        ]
     drawn = np.concatenate(scores) if scores else np.empty(0)
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return float("nan"), float("nan")
     low, high = np.percentile(100 * drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def draw_pairs(counts: Counts, samples: int, seed: int = 0) -> Iterator[Fractions]:
+    """Sums over the pairs of (N, K, K) counts, drawn again with replacement: (S, K, K) at a time.
+
+    The same seed draws the same pairs, whatever the counts. `samples` draws in all.
+    """
+    pairs, classes = len(counts), counts.shape[-1]
+    random = np.random.default_rng(seed)
+    chunk = max(1, _WEIGHTS // max(pairs, 1))
+    for start in range(0, samples if pairs else 0, chunk):
+        size = min(chunk, samples - start)
+        weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
+        total = np.zeros((size, classes**2))
+        for first in range(0, pairs, 1000):  # a part at a time: no float copy of all counts
+            some = counts[first : first + 1000]
+            # float64 is exact below 2**53 pixels and lets BLAS do the sum.
+            total += weights[:, first : first + 1000] @ some.reshape(len(some), -1).astype(float)
+        yield total.reshape(-1, classes, classes)
 
 
 def pair_scores(counts: Counts) -> Fractions:
@@ -342,17 +374,6 @@ def _mean(values: Fractions) -> Fractions:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     defined = np.isfinite(values)
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
-
-
-def _resampled(weights: Fractions, counts: Counts, protocol: Protocol) -> Fractions:
-    """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn."""
-    classes = counts.shape[-1]
-    total = np.zeros((len(weights), classes**2))
-    for start in range(0, len(counts), 1000):  # a part at a time: no float copy of all counts
-        some = counts[start : start + 1000]
-        # float64 is exact below 2**53 pixels and lets BLAS do the sum.
-        total += weights[:, start : start + 1000] @ some.reshape(len(some), -1).astype(float)
-    return protocol_means(total.reshape(-1, classes, classes), protocol)[0]
 
 
 def _narrow(ids: NDArray[Any]) -> NDArray[Any]:

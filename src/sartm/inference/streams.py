@@ -106,7 +106,7 @@ def folder_stream(
             max_pixels=max_pixels,
             remedy=RESIZE_OR_REGISTER,
         )
-        return RawImages(sample.rgb, sample.thermal, sample.unseen)
+        return RawImages(sample.rgb, sample.thermal, sample.unseen, black_hot=sample.black_hot)
 
     def frames() -> Iterator[Frame]:
         # Frame 10 comes after frame 9, however many digits were written.

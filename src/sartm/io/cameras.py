@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError, unreadable
+from sartm.files import require_plain
 from sartm.io.decode import (
     MAX_PIXELS,
     Source,
@@ -136,6 +137,8 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
     """
     file = as_file(path)
     try:
+        if isinstance(file, Path):
+            require_plain(file)
         too_large = isinstance(file, Path) and file.stat().st_size > _LARGEST_FILE
         data = b"" if too_large else _flir_data(file.read_bytes())
     except OSError as error:

@@ -21,16 +21,16 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import read_json, replacing_folder
+from sartm.files import contents, read_json, replacing_folder
 from sartm.model.card import write_card
-from sartm.model.facts import FORMAT, ModelFacts, ModelFile
+from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
 from sartm.model.hub import CARD, CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
 from sartm.model.lite import LITES
 from sartm.model.released import Released, is_unnamed, name_classes
 from sartm.model.sartm import SARTM
 from sartm.model.sources import is_encoder, read_weights
-from sartm.model.tensors import read_safetensors
+from sartm.model.tensors import read_tensors
 
 log = logging.getLogger("sartm")
 
@@ -70,7 +70,7 @@ def save(
             for float16.
     """
     target = Path(folder)
-    if model.space is not None:
+    if model.known is not None:
         raise InputError(
             "classes were chosen from this model; save the model as it was loaded, or export it"
         )
@@ -121,7 +121,7 @@ def require_replaceable(folder: Path, parts: Collection[str]) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise InputError(f"{folder} is there and is no folder; choose another name for the model")
-    others = sorted({path.name for path in folder.iterdir()} - set(parts))
+    others = sorted({path.name for path in contents(folder)} - set(parts))
     if others:
         raise InputError(
             f"{folder} holds {others[0]!r}, which is no part of a model; choose another folder"
@@ -151,21 +151,25 @@ def load_folder(
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int | None = None,
+    text_encoder: str = "",
 ) -> SARTM:
     """The model in a folder that `save` wrote; arguments and errors as `load`."""
     content = read_config(folder)
     config = _adjust(content, classes, canvas, folder)
-    tensors, facts = read_safetensors(folder / WEIGHTS), content.facts
+    model = build(config, str(folder / CONFIG), content.kind)
+    tensors, facts = read_tensors(folder / WEIGHTS), content.facts
     if content.weights == "adapters":
-        tensors |= _read_encoder(content, encoder, folder)
+        tensors |= _read_encoder(content, encoder, folder, model.state_dict())
         if encoder is not None and not is_hub_id(facts.encoder):
             facts = replace(facts, encoder=str(encoder))  # where it lies now
     elif encoder is not None:
         log.warning("%s is complete; the encoder %s is not used", folder, encoder)
-    model = build(config, str(folder / CONFIG), content.kind)
     fill(model, tensors, str(folder / WEIGHTS))
     model.facts, model.encoder_source = facts, facts.encoder
-    return model.eval()
+    if classes is None and text_encoder:
+        raise InputError("--text-encoder gives words to --classes; name some, or leave it out")
+    named = classes is not None and not is_unnamed(content.model.classes)
+    return model.choose(classes, text_encoder).eval() if named and classes else model.eval()
 
 
 def _adjust(
@@ -173,9 +177,7 @@ def _adjust(
 ) -> ModelConfig:
     """A folder's configuration with what may be added to it: to released weights only."""
     config = content.model
-    if classes is not None:
-        if not is_unnamed(config.classes):
-            refuse_options(f"{folder} has its own classes in {CONFIG}", classes=classes)
+    if classes is not None and is_unnamed(config.classes):  # else chosen from, once it is filled
         config = replace(config, classes=name_classes(len(config.classes), classes, str(folder)))
     if canvas is not None:
         if content.kind != "released":
@@ -187,7 +189,7 @@ def _adjust(
 
 
 def _read_encoder(
-    content: ModelFile, encoder: str | Path | None, folder: Path
+    content: ModelFile, encoder: str | Path | None, folder: Path, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Trunk and neck that adapters belong to, by name; InputError unless they are the very same."""
     facts = content.facts
@@ -200,12 +202,15 @@ def _read_encoder(
             f"{error}. {_ways_to_encoder(content, folder)}"
         ) from None
     found = {key: value for key, value in weights.tensors.items() if is_encoder(key)}
-    digest = hash_encoder(found)
+    wanted = {key: value.shape for key, value in state.items() if is_encoder(key)}
+    fits = {key: value.shape for key, value in found.items()} == wanted
+    digest = hash_encoder(found) if fits else ""  # nothing is copied that is of another shape
     if digest != facts.encoder_sha256:
+        theirs = f"is {digest[:16]}..." if fits else "has other shapes"
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder} with SHA-256 "
-            f"{facts.encoder_sha256[:16]}..., but that of {source} is {digest[:16]}...; give the "
-            f"file they were trained on: predict --encoder, or for good {_make_whole(folder)}"
+            f"{facts.encoder_sha256[:16]}..., but that of {source} {theirs}; give the file "
+            f"they were trained on: predict --encoder, or for good {_make_whole(folder)}"
         )
     return found
 
@@ -238,4 +243,6 @@ def read_config(folder: Path) -> ModelFile:
         raise InputError(
             f"{path} has format {version}, this sartm reads up to {FORMAT}; upgrade sartm"
         )
+    if version < 2 and "model" in values:
+        values["model"] = as_trained(values["model"])
     return from_dict(ModelFile, values, str(path))

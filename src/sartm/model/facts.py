@@ -6,7 +6,13 @@ from typing import Any, Literal
 from sartm.config import ModelConfig
 
 FORMAT = 2
-"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.classes_from`."""
+"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.no_mem_embed`
+and `classes_from`."""
+
+
+def as_trained(model: Any) -> Any:
+    """The table `model` of an older file with the arithmetic that was the only one then."""
+    return {"no_mem_embed": "fusion"} | model if isinstance(model, dict) else model
 
 
 @dataclass(frozen=True)

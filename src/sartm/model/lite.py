@@ -246,8 +246,12 @@ def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
         gain, shift, mean, variance = (
             get(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
         )
+        weight = get(f"{conv}.weight")
+        shapes = {x.shape for x in (gain, shift, mean, variance)}
+        if weight.ndim != 4 or shapes != {weight.shape[:1]}:  # else they would spread each other
+            raise InputError(f"{where}: {conv} and {norm} do not fit each other; it is damaged")
         factor = gain / (variance + NORM_EPSILON).sqrt()
-        return get(f"{conv}.weight") * factor.view(-1, 1, 1, 1), shift - mean * factor
+        return weight * factor.view(-1, 1, 1, 1), shift - mean * factor
 
     weight, bias = folded("_conv_stem", "_bn0")
     std, mean = (torch.tensor(x).view(1, 3, 1, 1) for x in (RGB_STD, RGB_MEAN))

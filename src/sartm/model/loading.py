@@ -13,7 +13,7 @@ from sartm.errors import InputError
 from sartm.model.checkpoint import is_model_folder, load_folder, refuse_options, save
 from sartm.model.exported import ExportedModel, find_export, open_export
 from sartm.model.facts import ModelFacts
-from sartm.model.filling import build, fill, fill_encoder, summarise
+from sartm.model.filling import build, fill, fill_encoder, match_encoder, summarise
 from sartm.model.hub import WEIGHTS, bundled_models, get_weights, is_hub_id
 from sartm.model.lite import LITES
 from sartm.model.released import (
@@ -27,6 +27,7 @@ from sartm.model.released import (
 )
 from sartm.model.sartm import SARTM
 from sartm.model.sources import Weights, read_weights
+from sartm.outputs import check_targets, lock_target
 from sartm.spaces import place_classes
 
 log = logging.getLogger("sartm")
@@ -38,6 +39,7 @@ def load(
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int | None = None,
+    text_encoder: str = "",
 ) -> SARTM | ExportedModel:
     """A model ready to predict, in eval mode on the CPU in float32.
 
@@ -46,10 +48,11 @@ def load(
             own weights, whose class heads are then new, or what `sartm export` wrote: the folder,
             the .onnx or the .xml.
         encoder: SAM 2 weights for a model that was saved as adapters; by default those it names.
-        classes: names for the classes of a .pth, or those of the new heads; other models know
-            theirs.
+        classes: names for the classes of a .pth, or those of the new heads; of other models the
+            label space, among the classes and words that they know (`SARTM.choose`).
         canvas: side in pixels of the square that a released model pads its inputs to; 1280, or
             what it was converted with, when None.
+        text_encoder: for words in `classes` that no vocabulary has (`SARTM.choose`).
 
     Raises:
         InputError: nothing is there, or it is not whole, of a later format, or not what its
@@ -61,7 +64,7 @@ def load(
     if exported is not None:
         refuse_options(f"{source} is an export, which is complete", encoder, classes, canvas)
         return open_export(exported)
-    return _load_weights(path, str(source), encoder, classes, canvas)
+    return _load_weights(path, str(source), encoder, classes, canvas, text_encoder)
 
 
 def choose_known(model: SARTM | ExportedModel, classes: Classes) -> SARTM | ExportedModel:
@@ -84,10 +87,13 @@ def _load_weights(
     encoder: str | Path | None,
     classes: Classes | None,
     canvas: int | None,
+    text_encoder: str,
 ) -> SARTM:
     """`load` of anything but an export."""
     if path.is_dir() and is_model_folder(path):
-        return load_folder(path, encoder, classes, canvas)
+        return load_folder(path, encoder, classes, canvas, text_encoder)
+    if text_encoder:
+        raise InputError(f"{source} has fixed classes; leave --text-encoder out")
     weights = read_weights(path)
     if weights.kind == "released":
         refuse_options(f"{source} is a released SARTM with an encoder of its own", encoder=encoder)
@@ -159,6 +165,7 @@ def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SA
         width=defaults.width if neck is None else len(neck),
         decoder=replace(defaults.decoder, mlp_dim=2048 if mlp is None else len(mlp)),
     )
+    match_encoder(build(config, source), weights)  # before there is memory for what it says
     model = SARTM(config)
     fill_encoder(model, weights)
     model.encoder_source = source
@@ -178,13 +185,16 @@ def convert_weights(
 ) -> SARTM:
     """Write any weights that `load` takes as a model folder of ours.
 
-    Arguments and errors as `load` and `save`. What was adapters stays so unless `full`; weights of
-    other kinds become a folder that needs nothing else. Returns the model.
+    Arguments and errors as `load` and `save`; an input is not written over. What was adapters stays
+    so unless `full`; weights of other kinds become a folder that needs nothing else. Returns the
+    model.
     """
+    path, target = _locate(source), Path(out)
+    check_targets(target.parent, [target, target / WEIGHTS], [path, encoder])
     model = _with_weights(load(source, encoder=encoder, classes=classes, canvas=canvas), source)
-    path = _locate(source)
     full = full or not (path.is_dir() and is_model_folder(path))
-    save(model, out, model.facts or ModelFacts(), full=full, dtype=dtype)
+    with lock_target(target):
+        save(model, out, model.facts or ModelFacts(), full=full, dtype=dtype)
     return model
 
 

@@ -88,6 +88,7 @@ class SARTM(nn.Module):
         self.facts: ModelFacts | None = None  # where the weights come from; set by load
         self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
         self.space: LabelSpace | None = None  # of predictions; None: all classes as they are
+        self.known: Classes | None = None  # all classes, where others were chosen
         textual = config.classes_from == "text"
         classes = None if textual else len(config.classes)
         trunk = (
@@ -170,13 +171,20 @@ class SARTM(nn.Module):
         decoder = self.sam_mask_decoder
         images = self._standardise(rgb, thermal)
         levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
-        levels = levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+        if self.config.no_mem_embed == "fusion":
+            levels = self._without_memory(levels)
         if rgb is None or thermal is None:
             return levels, levels
         return Levels(*(x[:rows] for x in levels)), Levels(*(x[rows:] for x in levels))
 
+    def _without_memory(self, levels: Levels) -> Levels:
+        """What SAM 2's decoder expects where there is no frame before this one."""
+        return levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+
     def decode(self, levels: Levels) -> Tensor:
         """(B, K, h/4, w/4) logits of the mask decoder."""
+        if self.config.no_mem_embed == "decoder":
+            levels = self._without_memory(levels)
         prompts = self.sam_prompt_encoder
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
@@ -251,7 +259,11 @@ class SARTM(nn.Module):
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
         below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
-        small = [None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)]
+        means: tuple[Tensor | float, ...] = (self.rgb_mean, self.config.thermal.mean)
+        small = [
+            None if x is None else _shrink(x, mean, (right, below), size)
+            for x, mean in zip((rgb, thermal), means, strict=True)
+        ]
         logits = self._predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
 
@@ -279,19 +291,23 @@ class SARTM(nn.Module):
         Raises:
             InputError: a class it does not know, with the nearest ones; another encoder.
         """
-        if self.space is not None:
-            raise InputError("classes were chosen already; choose from the model as it was loaded")
-        known, words = self.config.classes, self.words
+        known, words = self.known or self.config.classes, self.words
+        if text_encoder and words is None:
+            raise InputError(
+                "the classes of this model have weights of their own, which no text encoder can "
+                "give another one; leave --text-encoder out"
+            )
         new = () if words is None else unknown_words(known, classes)
         space = choose_space(known, classes, self.config.rest == "words", guests=len(new))
-        if space.plain and classes == known:
-            return self
         chosen = copy.copy(self)
-        if words is not None and new:
-            vectors = vectors_for(self.config.words, new, text_encoder)
-            guests = torch.from_numpy(vectors).to(words.vectors)
+        if words is not None:
+            guests = words.vectors[:0]
+            if new:
+                vectors = vectors_for(self.config.words, new, text_encoder)
+                guests = torch.from_numpy(vectors).to(words.vectors)
             chosen._modules = {**self._modules, "words": words.with_guests(guests)}
-        chosen.config, chosen.space = replace(self.config, classes=classes), space
+        chosen.config = replace(self.config, classes=classes)
+        chosen.known, chosen.space = known, None if space.plain else space
         return chosen
 
     def _in_space(self, logits: Tensor) -> Tensor:
@@ -365,10 +381,13 @@ def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
     return Levels(*(torch.where(keep, x, y) for x, y in zip(levels, other, strict=True)))
 
 
-def _shrink(image: Tensor, padding: tuple[int, int], size: list[int]) -> Tensor:
-    """(B, C, H, W) continued to the right and below by its edge, then at `size`."""
+def _shrink(
+    image: Tensor, mean: Tensor | float, padding: tuple[int, int], size: list[int]
+) -> Tensor:
+    """(B, C, H, W) continued to the right and below by its mean, which is 0 once it is
+    standardised, then at `size`."""
     right, below = padding
-    continued = F.pad(image, (0, right, 0, below), mode="replicate") if right or below else image
+    continued = F.pad(image - mean, (0, right, 0, below)) + mean if right or below else image
     return F.interpolate(continued, size, mode="bilinear")
 
 

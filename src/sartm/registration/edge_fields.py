@@ -20,8 +20,11 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Field = npt.NDArray[np.complex64]
 
-_WIDTH = 640
+WIDTH = 640
 """Longer side of the grid all work is done on, in pixels; other sizes are resized to it."""
+
+SMALLEST = 48
+"""Shorter side of the working grid below which there is nothing to correlate."""
 
 COARSE = 4
 """Step of the coarsest level."""
@@ -187,7 +190,7 @@ def working_grid(
     Where the two images differ in shape, the thermal one may fill the RGB one or lie within it, or
     anything between: guesses 15 % apart, so that the search over scale covers the gaps.
     """
-    factor = _WIDTH / max(rgb)
+    factor = WIDTH / max(rgb)
     height, width = (max(round(side * factor / 4) * 4, 4) for side in rgb[:2])
     to_grid = stretch(width / rgb[1], height / rgb[0])
     down, across = height / thermal[0], width / thermal[1]

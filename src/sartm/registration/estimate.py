@@ -18,32 +18,16 @@ import numpy.typing as npt
 from sartm.errors import InputError
 from sartm.registration.calibration import apply_alignment, check_images, describe_size
 from sartm.registration.edge_fields import (
-    COARSE,
-    LEVELS,
+    SMALLEST,
     Array,
     FieldPair,
     Floats,
-    gradient_field,
     make_pyramid,
-    prepare,
-    stretch,
     working_grid,
 )
-from sartm.registration.search import (
-    REACH,
-    Found,
-    correlate,
-    mirrored,
-    peak_strength,
-    search_alignment,
-    subpixel_peak,
-)
+from sartm.registration.search import Found, search_alignment
 
 Model = Literal["similarity", "affine", "homography"]
-
-_SMALLEST = 48
-"""Shorter side of the working grid below which there is nothing to correlate."""
-
 
 _FREE: dict[str, int] = {"similarity": 4, "affine": 6, "homography": 8}
 
@@ -121,7 +105,7 @@ def estimate_rig_alignment(
                 f"each, or every pair by itself"
             )
         grid, to_grid, places = working_grid(rgb.shape[:2], thermal.shape)
-        if min(grid) < _SMALLEST:
+        if min(grid) < SMALLEST:
             nothing = f"an RGB image of {describe_size(rgb)} is too small or too narrow to align"
             return _finish(Found(np.eye(3), 0.0, nothing, np.inf), to_grid, places[0], model)
         rgb_fields = make_pyramid(rgb, grid, to_grid)
@@ -199,33 +183,3 @@ def align_thermal(
         )
     homography = np.asarray(homography, np.float64)
     return AlignedThermal(moved, valid, homography, quality, float(valid.mean()))
-
-
-def estimate_offset(rgb: Array, thermal: Array) -> tuple[float, float]:
-    """Shift (dx, dy) in RGB pixels that brings the thermal image onto the RGB image; quick.
-
-    Shift only, at a quarter of the working resolution: right to about a pixel per 640, meant for
-    the median over many pairs. (nan, nan) where nothing stands out. Shapes and errors as in
-    `estimate_alignment`.
-    """
-    check_images(rgb, thermal)
-    grid, to_grid, places = working_grid(rgb.shape[:2], thermal.shape)
-    if min(grid) < _SMALLEST:
-        return float("nan"), float("nan")
-    level = LEVELS[0]
-    small = (grid[0] // level.step, grid[1] // level.step)
-    shrink = stretch(1 / level.step, 1 / level.step)
-    fields = []
-    for image, place in ((rgb, to_grid), (thermal[..., None], places[0])):
-        values, valid = prepare(image, small, shrink @ place, margin=2)
-        fields.append({COARSE: gradient_field(values, valid, level)})
-    pair = FieldPair(*fields)
-    still = np.array([1.0]), np.array([0.0])
-    volume = correlate([pair], *still)
-    if peak_strength(volume, [correlate([mirror], *still) for mirror in mirrored(pair)]) < 1.15:
-        return float("nan"), float("nan")
-    x, y = subpixel_peak(volume[0, 0])
-    return (
-        -level.step * (x - REACH) / to_grid[0, 0],
-        -level.step * (y - REACH) / to_grid[1, 1],
-    )

@@ -1,9 +1,8 @@
-"""The data of a training run: its splits, what they measure, and the order of its batches.
+"""The data of a training run: what its splits measure, and the order of its batches.
 
 Everything here follows from the data set, the configuration and the seed; no model is needed.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -17,152 +16,18 @@ from torch.utils.data import DataLoader, Dataset
 from sartm.classes import Classes
 from sartm.config import ThermalRule
 from sartm.data.coverage import describe_poor_labels
-from sartm.data.layouts import Layout, open_layout
-from sartm.data.pairs import PairDataset, describe_mixed_types, pixel_hash
+from sartm.data.pairs import PairDataset, describe_mixed_types
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
-from sartm.spaces import LabelSpace, choose_space, join_classes
+from sartm.spaces import LabelSpace
 from sartm.training.augmentation import TrainingItem, TrainingSet
+from sartm.training.budget import is_open, suggested_steps
 from sartm.training.mixture import Mixture
 from sartm.training.settings import OptimConfig, TrainConfig
+from sartm.training.splits import Splits
 from sartm.training.workers import leave_group, pack, usable_workers
 
 log = logging.getLogger("sartm")
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """One data set of a run."""
-
-    train: PairDataset
-    val: PairDataset | None
-    """None where nothing is validated."""
-    selected_on: str
-    """What the model that is kept was chosen by, for its card."""
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The pairs of a run."""
-
-    sets: tuple[LabelledSet, ...]
-    unlabelled: tuple[PairDataset, ...] = ()
-    """What only a teacher speaks about."""
-
-    def seen(self) -> list[PairDataset]:
-        """All that is trained on, in the order of their indices."""
-        return [*(part.train for part in self.sets), *self.unlabelled]
-
-    def labelled(self) -> int:
-        """Pairs with a label that are trained on."""
-        return sum(len(part.train) for part in self.sets)
-
-    def classes(self) -> Classes:
-        """Every class of the data sets."""
-        return join_classes([part.train.classes for part in self.sets])
-
-    def spaces(self) -> list[LabelSpace]:
-        """What each data set knows of `classes`."""
-        joined = self.classes()
-        return [choose_space(joined, part.train.classes) for part in self.sets]
-
-    def title(self) -> str:
-        """The data sets by name."""
-        return ", ".join(part.train.name for part in self.sets)
-
-    def selected_on(self) -> str:
-        """What the model that is kept was chosen by."""
-        found = list(dict.fromkeys(part.selected_on for part in self.sets))
-        if len(found) == 1:
-            return found[0]
-        return "; ".join(f"{part.train.name}: {part.selected_on}" for part in self.sets)
-
-
-def open_splits(config: TrainConfig) -> Splits:
-    """The training and validation pairs; a test split is never touched.
-
-    Raises InputError where there is no data, pairs without a label, too few to hold some out, or
-    unlabelled ones without a teacher or that the validation split has too.
-    """
-    if not config.data:
-        raise InputError("no training data: name a folder or dataset.toml with --data")
-    layouts = [open_layout(source) for source in (config.data, *config.pooled)]
-    for index, layout in enumerate(layouts):
-        twice = [other.name for other in layouts[:index] if other.root == layout.root]
-        twice += [other.name for other in layouts[:index] if other.name == layout.name]
-        if twice:
-            raise InputError(
-                f"two of the data sets are called {layout.name!r} or are one; give each once, and "
-                f"each a name of its own in its dataset.toml"
-            )
-    splits = Splits(tuple(_open_labelled(layout, config) for layout in layouts))
-    if not config.unlabelled:
-        return splits
-    return replace(splits, unlabelled=_open_unlabelled(config, splits))
-
-
-def _open_unlabelled(config: TrainConfig, splits: Splits) -> tuple[PairDataset, ...]:
-    if not config.teacher:
-        raise InputError("unlabelled pairs need a --teacher that says what is on them")
-    sets = []
-    for source in config.unlabelled:
-        found = PairDataset.of(open_layout(source, labels=False), "train")
-        found = found.replace(pairs=[replace(pair, label=None) for pair in found.pairs])
-        found.classes = splits.classes()
-        vals = [part.val for part in splits.sets if part.val is not None]
-        both = [name for val in vals for name in _common(found, val)]
-        if both:
-            raise InputError(
-                f"{len(both)} unlabelled pairs of {source} are of the validation split too, such "
-                f"as {both[0]!r}; take them off the list, or validation will not tell how good the "
-                f"model is on pairs it has not seen"
-            )
-        sets.append(found)
-    return tuple(sets)
-
-
-def _common(some: PairDataset, others: PairDataset) -> list[str]:
-    """Names that two data sets share with an image of the same pixels, RGB or thermal."""
-    places = {pair.name: index for index, pair in enumerate(others.pairs)}
-    found = []
-    for index, pair in enumerate(some.pairs):
-        if pair.name not in places:
-            continue
-        ours, theirs = some[index], others[places[pair.name]]
-        images = ((ours.rgb, theirs.rgb), (ours.thermal, theirs.thermal))
-        if any(x is not None and y is not None and np.array_equal(x, y) for x, y in images):
-            found.append(pair.name)
-    return found
-
-
-def _open_labelled(layout: Layout, config: TrainConfig) -> LabelledSet:
-    train = PairDataset.of(layout, "train")
-    unlabelled = [pair.name for pair in train.pairs if pair.label is None]
-    if unlabelled:
-        raise InputError(
-            f"{len(unlabelled)} pairs of split 'train' have no label, such as {unlabelled[0]!r}; "
-            f"label them or take them off the list"
-        )
-    if config.validate_every == 0:
-        return LabelledSet(train, None, "nothing: the last step was kept")
-    if "val" in layout.splits:
-        return LabelledSet(train, PairDataset.of(layout, "val"), "val")
-    held = max(1, round(len(train) * config.val_share))
-    if held >= len(train):
-        raise InputError(
-            f"{train.name} has no val split and {len(train)} training pairs are too few to hold "
-            f"some out; add a val split, or set --set validate_every=0"
-        )
-    # up to ten runs of neighbours, spread evenly, so that frames of one scene stay together
-    runs = min(held, 10)
-    sizes = [len(part) for part in np.array_split(np.arange(held), runs)]
-    blocks = np.array_split(np.arange(len(train)), runs)
-    chosen = {int(i) for block, size in zip(blocks, sizes, strict=True) for i in block[:size]}
-    kept = [pair for index, pair in enumerate(train.pairs) if index not in chosen]
-    val = [pair for index, pair in enumerate(train.pairs) if index in chosen]
-    return LabelledSet(
-        train.replace(pairs=kept), train.replace(pairs=val, split="val"), "pairs held out of train"
-    )
 
 
 @dataclass(frozen=True)
@@ -175,6 +40,8 @@ class TrainingStatistics:
     """Whether raw thermal has more than 8 bits."""
     class_shares: Tensor
     """(K,) share of each class in the labelled pixels."""
+    size: tuple[int, int]
+    """Median height and width of the images."""
 
 
 def measure_all(splits: Splits, config: TrainConfig) -> TrainingStatistics:
@@ -201,7 +68,9 @@ def measure_all(splits: Splits, config: TrainConfig) -> TrainingStatistics:
     for weight, part, space in zip(weights, found, splits.spaces(), strict=True):
         shares[list(_ids(space))] += float(weight) * part.class_shares
     deviation = max(math.sqrt(max(square - mean**2, 0)), 1e-3)
-    return TrainingStatistics(mean, deviation, any(part.wide for part in found), shares)
+    height, width = (max(part.size[axis] for part in found) for axis in (0, 1))
+    wide = any(part.wide for part in found)
+    return TrainingStatistics(mean, deviation, wide, shares, (height, width))
 
 
 def _percentile(config: TrainConfig) -> ThermalRule:
@@ -227,8 +96,10 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
     sums = np.zeros(3)  # of values, of squares, their number
     rule, wide = config.model.thermal, False
     kinds: list[tuple[str, str]] = []
+    sizes: list[tuple[int, int]] = []
     for index in range(0, len(dataset), max(1, math.ceil(len(dataset) / most))):
         sample = dataset[index]
+        sizes.append(sample.size)
         if sample.label is not None:
             counts += np.bincount(sample.label.ravel(), minlength=65536)
         if sample.thermal is None:
@@ -251,13 +122,15 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
         log.warning("%s, %d pairs of split %s: %s", dataset.name, most, dataset.split, poor)
     labelled = counts[: len(dataset.classes)]
     shares = torch.from_numpy(labelled / max(labelled.sum(), 1)).float()
-    return TrainingStatistics(float(mean), deviation, wide, shares)
+    height, width = (int(side) for side in np.median(sizes, axis=0))
+    return TrainingStatistics(float(mean), deviation, wide, shares, (height, width))
 
 
 def resolve_config(
     config: TrainConfig, classes: Classes, statistics: TrainingStatistics
 ) -> TrainConfig:
-    """Fill in what the data decides: the class table, and the thermal rule with its statistics."""
+    """Fill in what follows: the class table, the thermal rule with its statistics and the crop from
+    the data; the size that the fusion is made for from the crop."""
     thermal = config.model.thermal
     if config.thermal == "auto":
         if statistics.wide and thermal.rule == "uint8":
@@ -267,8 +140,20 @@ def resolve_config(
             mean=round(statistics.thermal_mean, 5),
             std=round(statistics.thermal_std, 5),
         )
-    model = replace(config.model, classes=classes, thermal=thermal)
-    return replace(config, model=model)
+    augmentation = config.augmentation
+    if augmentation.fit_crop:
+        sides = zip(augmentation.crop, statistics.size, strict=True)
+        height, width = (_fit_side(side, config.model.scale * of) for side, of in sides)
+        augmentation = replace(augmentation, crop=(height, width))
+    fusion = config.model.fusion
+    fusion = replace(fusion, crop=fusion.crop or augmentation.crop)
+    model = replace(config.model, classes=classes, thermal=thermal, fusion=fusion)
+    return replace(config, model=model, augmentation=augmentation)
+
+
+def _fit_side(crop: int, image: float) -> int:
+    """A side of the crop that is no larger than the image's, in whole strides of 32 pixels."""
+    return crop if crop <= image else max(32, min(crop, 32 * round(image / 32)))
 
 
 class StepBatches:
@@ -305,7 +190,9 @@ class StepBatches:
         self.labelled = self.batch_size - self.others
         self.per_step = config.accumulate * ranks  # batches
         self.steps_per_epoch = max(1, pairs // (self.labelled * self.per_step))
-        self.steps = self.steps_per_epoch * config.epochs
+        self.steps = config.steps or self.steps_per_epoch * config.epochs
+        if is_open(config):
+            self.steps = suggested_steps(pairs, self.labelled * self.per_step)
         places = self.steps_per_epoch * self.per_step * self.labelled
         self.mixture = Mixture(sizes, weights, places, seed) if len(sizes) > 1 else None
 
@@ -400,27 +287,3 @@ def make_loader(
         worker_init_fn=leave_group,
         generator=torch.Generator().manual_seed(config.seed),  # not the model's
     )
-
-
-def fingerprint(splits: Splits) -> str:
-    """Of the names and their order: what the order of training follows from."""
-    names = [pair.name for dataset in splits.seen() for pair in dataset.pairs]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def hash_images(sets: Sequence[PairDataset]) -> dict[str, str]:
-    """Pixel hash by name of every pair: reads all of them."""
-    images: dict[str, str] = {}
-    for pairs in sets:
-        now = {pairs.pairs[i].name: pixel_hash(pairs[i]) for i in range(len(pairs))}
-        images = join_images(images, now)
-    return images
-
-
-def join_images(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
-    """Hashes by name of both; another image under a name that is taken keeps its hash too."""
-    taken = {name for name in before if name in now and before[name] != now[name]}
-    renamed = {
-        f"{name}#{before[name][:8]}" if name in taken else name: before[name] for name in before
-    }
-    return renamed | now

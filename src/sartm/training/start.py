@@ -25,14 +25,10 @@ from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
 from sartm.spaces import LabelSpace, place_classes
 from sartm.training.batches import (
-    Splits,
     StepBatches,
     TrainingStatistics,
-    fingerprint,
-    hash_images,
     make_batches,
     measure_all,
-    open_splits,
     resolve_config,
 )
 from sartm.training.criterion import Criterion
@@ -42,6 +38,7 @@ from sartm.training.recipes import find_changes, load_recipe
 from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
+from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
 from sartm.training.teaching import Teacher, load_teacher
 from sartm.training.wording import resolve_words
 
@@ -141,6 +138,8 @@ def prepare_run(
     if checkpoint is None and len(splits.sets) > 1:
         _require_apart(splits)
     statistics = measure_all(splits, config)
+    if not resume:
+        require_one_crop(config)
     config = resolve_config(config, splits.classes(), statistics)
     source, config = open_start(config, splits, accelerator.is_main_process)
     known = list(_known_tables(state, source))
@@ -254,6 +253,19 @@ def check_folder(out: Path, config: TrainConfig, resume: bool, restored: bool) -
         require_nothing_to_lose(out)
 
 
+def require_one_crop(config: TrainConfig) -> None:
+    """Refuse a crop of the model's own: the fusion is made for the size that it is trained at.
+
+    A run that an older sartm began with two of them is resumed as it was.
+    """
+    model, crop = config.model.fusion.crop, config.augmentation.crop
+    if model not in (None, crop):
+        raise InputError(
+            f"model.fusion.crop is {list(model)} but augmentation.crop is {list(crop)}: the second "
+            f"decides the first. Use --set augmentation.crop=[H,W] --set model.fusion.crop=null"
+        )
+
+
 def write_config(out: Path, config: TrainConfig) -> None:
     """Make a folder that of a run: from now on it can be resumed, and not begun again."""
     with writing(f"config.json of {out}", begins=True):
@@ -283,9 +295,12 @@ def open_start(
 def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
     """What a model that is started from decides beside its weights.
 
-    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1].
+    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1]. A
+    frozen encoder stays the file's, so that what was added to its map goes on being added there.
     """
     model, released = config.model, source.config.fusion.norm == "batch"
+    if model.frozen_encoder:
+        model = replace(model, no_mem_embed=source.config.no_mem_embed)
     model = replace(model, fusion=replace(model.fusion, norm=source.config.fusion.norm))
     if released and config.thermal == "auto":
         before = source.config.thermal
@@ -305,7 +320,9 @@ def build_parts(
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
     if source is not None:
-        start_from(model, source, by_word=len(spaces) > 1)
+        several = len(spaces) > 1
+        new_heads = start_from(model, source, by_word=several)
+        _say_what_is_kept(config, source, new_heads, several, accelerator.is_main_process)
     elif config.encoder:
         load_encoder(model, config.encoder)
     if model.words is not None and vectors is not None:
@@ -339,12 +356,27 @@ _OF_WORDS = ("words.vectors", "words.token_offset", "words.filter_offset")
 words."""
 
 
-def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> None:
-    """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
+def _say_what_is_kept(
+    config: TrainConfig, source: SARTM, new_heads: bool, by_word: bool, says: bool
+) -> None:
+    """What of a model is started from, and what its licence means for that."""
+    count, name = len(config.model.classes), Path(config.init).name
+    kept = f"backbone kept, heads for {count} classes new"
+    kept += ", but those of the classes it knows" * by_word
+    kept = kept if new_heads else "everything kept"
+    terms = ""
+    if source.facts is not None and source.facts.licence:
+        first = source.facts.licence.split(". ")[0].rstrip(".")
+        terms = f". Its terms go on to what is trained from it: {first}"
+    if says:
+        log.info("starting from %s: %s%s", name, kept, terms)
 
-    `by_word`: of other classes those that both have keep what belongs to them.
 
-    Raises InputError where the encoder or decoder is of another size or number of heads.
+def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
+    """Copy every weight of `source` that fits; heads for other classes start anew.
+
+    Returns whether they did; `by_word`, but for what belongs to classes that both have. Raises
+    InputError where the encoder or decoder is of another size or number of heads.
     """
     heads = source.config.decoder.heads
     if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
@@ -374,10 +406,13 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> None:
                 f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
                 f"model.width as the model has them"
             )
+    if (source.config.no_mem_embed, model.config.no_mem_embed) == ("fusion", "decoder"):
+        # an older model, whose maps had it before the fusion: as a bias of the neck it is the same
+        bias = ours["image_encoder.neck.convs.1.conv.bias"]
+        bias += ours["no_mem_embed"].flatten()
+        ours["no_mem_embed"].zero_()
     model.facts, model.encoder_source = source.facts, source.encoder_source
-    log.info(
-        "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
-    )
+    return any(".lora_" not in name for name in new)
 
 
 def _copy_known(target: Tensor, values: Tensor, ours: SARTM, theirs: SARTM) -> None:

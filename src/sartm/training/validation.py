@@ -1,5 +1,6 @@
 """Validation of a run: scores of the split, and the best model kept in best/ with its facts."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,16 +8,21 @@ import torch
 
 from sartm.config import to_dict
 from sartm.data.pairs import PairDataset
-from sartm.evaluation.metrics import ConfusionMatrix, means, percent
+from sartm.evaluation.metrics import ConfusionMatrix, means, name_mean, percent
+from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
-from sartm.evaluation.scoring import score_pairs
+from sartm.evaluation.report.run import read_metrics
+from sartm.evaluation.scoring import count_pairs, score_pairs
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
-from sartm.training.batches import hash_images, join_images
+from sartm.model.hub import WEIGHTS
+from sartm.model.sartm import SARTM
+from sartm.model.tensors import read_safetensors
 from sartm.training.failures import explained_failures
 from sartm.training.journal import Journal
 from sartm.training.processes import agree, precision_of
+from sartm.training.splits import hash_images, join_images
 from sartm.training.start import Setup
 
 
@@ -25,7 +31,10 @@ class Validator:
 
     def __init__(self, setup: Setup, journal: Journal, best: dict[str, Any] | None) -> None:
         self.setup, self.journal = setup, journal
-        self.best = {"present": -1.0, "step": 0} if best is None else best
+        self.best: dict[str, Any] = {"present": -1.0, "step": 0} if best is None else best
+        self.best.setdefault("headline", ["present mIoU", self.best["present"]])
+        self.headline: float | None = None
+        """Of the last validation, in percent."""
         self._images: dict[str, str] | None = None
 
     def validate(self, step: int, seconds: float, stopped: Callable[[], bool]) -> bool:
@@ -56,6 +65,7 @@ class Validator:
             scores = {
                 "present": _mean_of([scores[f"{val.name}: present"] for val in sets])
             } | scores
+        self.headline = next(iter(scores.values()))["miou"]
         self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
         self.select_best(step, scores)
         self.journal.show(step, pictures)
@@ -65,8 +75,47 @@ class Validator:
         """Keep the model of `step` where its mean over the present classes is the highest yet."""
         present = scores["present"]["miou"] or 0.0
         if present > self.best["present"]:
-            self.best = {"present": present, "step": step, "means": scores}
+            names = self.setup.config.model.classes.names
+            headline, mean = next(iter(scores.items()))
+            self.best = {
+                "present": present,
+                "step": step,
+                "headline": [name_mean(headline, names), mean["miou"]],
+                "means": scores,
+            }
             self.keep(step, self.best)
+
+    def compare(self, step: int, seconds: float) -> dict[str, Any] | None:
+        """What each camera adds in the best model, as `modalities` of `train`'s result.
+
+        None where there is nothing to compare, or several data sets: `evaluate` does it for each.
+        It is measured once, and written down at `step`.
+        """
+        sets, out = self.setup.splits.sets, self.setup.out
+        val = sets[0].val if len(sets) == 1 else None
+        if val is None or not self.best["step"] or not are_pairs(val.pairs):
+            return None
+        known = [line["modalities"] for line in read_metrics(out) if "modalities" in line]
+        if known:
+            found: dict[str, Any] = known[-1]
+            return found
+        model = copy.deepcopy(self.setup.parts.validated())
+        # of adapters the file lacks the frozen encoder, which this model has
+        model.load_state_dict(read_safetensors(out / "best" / WEIGHTS), strict=False)
+        counts = count_pairs(self._predictor(model), val, ("both", *SINGLE))
+        found = to_dict(compare_modalities(counts, val.classes))
+        self.journal.write({"step": step, "modalities": found}, seconds)
+        return found
+
+    def _predictor(self, model: SARTM) -> Predictor:
+        accelerator = self.setup.accelerator
+        return Predictor(
+            model,
+            device=str(accelerator.device),
+            precision=precision_of(accelerator),
+            workers=1,  # the loader's processes have the cores too
+            thermal_range="model",
+        )
 
     def keep(self, step: int, results: dict[str, Any]) -> None:
         """Write the model as it is to best/, with what it was trained on and by which command."""
@@ -107,12 +156,8 @@ class Validator:
         """Counts of the whole split over all ranks, and pictures of its fixed pairs on this one."""
         accelerator, config = self.setup.accelerator, self.setup.config
         model = self.setup.parts.validated()
-        predictor = Predictor(
-            model if len(self.setup.splits.sets) == 1 else model.choose(val.classes),
-            device=str(accelerator.device),
-            precision=precision_of(accelerator),
-            workers=1,  # the loader's processes have the cores too
-        )
+        several = len(self.setup.splits.sets) > 1
+        predictor = self._predictor(model.choose(val.classes) if several else model)
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = accelerator.process_index, accelerator.num_processes
         places = range(rank, len(val), ranks)

@@ -21,9 +21,11 @@ from sartm.evaluation.report.tables import (
     confusion_table,
     describe_selection,
     describe_versions,
+    distinct_means,
     list_facts,
     list_warnings,
     means_table,
+    modalities_table,
     number,
     numeric_columns,
     published_tables,
@@ -52,7 +54,7 @@ def write_report(
     }
     try:
         for name, text in texts.items():
-            write_atomic(out / name, text.encode())
+            write_atomic(out / name, text.encode(), durable=True)
     except OSError as error:
         raise InputError(
             f"cannot write the report to {out}: {error.strerror}; choose another folder with --out"
@@ -62,7 +64,7 @@ def write_report(
 def to_json(report: Report) -> str:
     """report.json; None becomes null, and what was not measured is left out."""
     values = dataclasses.asdict(report)
-    for optional in ("intervals", "views", "robustness"):
+    for optional in ("intervals", "views", "robustness", "modalities"):
         if not values[optional]:
             del values[optional]
     text = json.dumps(values, indent=2, allow_nan=False)
@@ -74,10 +76,10 @@ def to_json(report: Report) -> str:
 
 def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
     """report.md: the tables, readable as text and on a forge."""
-    name, mean = next(iter(report.means.items()))
+    name, mean = next(iter(distinct_means(report)))
     blocks = [
         f"# {_md(title_of(report))}",
-        f"**mIoU {number(mean['miou'])} %** ({name}) over {report.pairs} pairs",
+        f"**{_md(name)} {number(mean['miou'])} %** over {report.pairs} pairs",
         *(f"> **Warning.** {_md(warning)}" for warning in list_warnings(report)),
     ]
     if report.contaminated:
@@ -86,7 +88,10 @@ def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
         blocks.append(f"Training pairs: {some}{f' and {rest} more' if rest > 0 else ''}")
     blocks.append("\n".join(f"* {term}: {_md(value)}" for term, value in list_facts(report)))
     blocks.append(_md(describe_selection(report)))
-    tables = [means_table(report), class_table(report), subset_table(report)]
+    if report.modalities is not None:
+        blocks.append(_md(report.modalities.sentence))
+    tables = [means_table(report), modalities_table(report.modalities)]
+    tables += [class_table(report), subset_table(report)]
     tables += [robustness_table(report), confusion_table(report)]
     blocks += [_markdown_table(table) for table in tables if table is not None]
     blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
