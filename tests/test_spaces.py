@@ -48,6 +48,7 @@ def test_what_a_space_does_not_know_counts_as_its_rest_if_it_has_one():
     assert choose_space(joined, CRACK, merges=False).others == ()
     bare = choose_space(joined, Classes(("person", "car")))
     assert (bare.picks, bare.others) == ((2, 1), ())
-    assert choose_space(joined, joined).plain
+    assert choose_space(joined, joined).is_all(len(joined))
+    assert not choose_space(joined, MFNET).is_all(len(joined))
     with pytest.raises(InputError, match="no class 'walrus'; it knows unlabeled, car"):
         choose_space(joined, Classes(("background", "walrus")))

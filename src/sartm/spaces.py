@@ -28,10 +28,9 @@ class LabelSpace:
     others: tuple[int, ...]
     """The model's classes that count as the rest here, beside the one that stands for it."""
 
-    @property
-    def plain(self) -> bool:
-        """Whether nothing is left out, added or moved."""
-        return not self.others and self.picks == tuple(range(len(self.picks)))
+    def is_all(self, known: int) -> bool:
+        """Whether nothing of `known` classes is left out, added or moved."""
+        return self.picks == tuple(range(known))
 
 
 def place_classes(known: Classes, wanted: Classes) -> tuple[int | None, ...]:

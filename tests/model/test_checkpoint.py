@@ -376,7 +376,7 @@ def test_names_are_resolved_or_explained(folder, tmp_path):
 
 
 def test_a_model_knows_no_classes_but_its_own(folder):
-    with pytest.raises(InputError, match="no class 'fire_extinguisher'.*it knows ground, car"):
+    with pytest.raises(InputError, match=r"no class 'fire_extinguisher'.*it knows ground, car"):
         load(folder, classes=PST900)
     with pytest.raises(InputError, match="leave --text-encoder out"):
         load(folder, classes=Classes(("ground", "car")), text_encoder="org/clip")

@@ -307,7 +307,7 @@ class SARTM(nn.Module):
                 guests = torch.from_numpy(vectors).to(words.vectors)
             chosen._modules = {**self._modules, "words": words.with_guests(guests)}
         chosen.config = replace(self.config, classes=classes)
-        chosen.known, chosen.space = known, None if space.plain else space
+        chosen.known, chosen.space = known, None if space.is_all(len(known)) else space
         return chosen
 
     def _in_space(self, logits: Tensor) -> Tensor:
