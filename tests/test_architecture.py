@@ -29,7 +29,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset
-data.listing data.coverage
+data.listing data.lists data.coverage
 data.layouts
 data.pairs data.finding data.gaps
 scenes.things
@@ -91,6 +91,7 @@ app.worker
 app.schema app.guard app.annotation
 app.encoding
 app.routes
+app.values app.examples
 app.server
 cli.printing
 cli.options

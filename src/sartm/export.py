@@ -24,12 +24,13 @@ from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.files import replacing_folder
 from sartm.inference.predictor import Predictor
-from sartm.model.card import plain_cell, table, title
+from sartm.model.card import table, title
 from sartm.model.checkpoint import require_replaceable
 from sartm.model.exported import FILES, INPUTS, KEY, ExportFile, ExportSettings, Format, open_export
 from sartm.model.facts import FORMAT, ModelFacts
 from sartm.model.sartm import SARTM
 from sartm.outputs import lock_target
+from sartm.terminal import as_markdown
 
 Array = npt.NDArray[Any]
 Images = tuple[Array | None, Array | None]
@@ -380,6 +381,12 @@ def write_card(content: ExportFile, comparison: Comparison) -> str:
     ]
     classes = zip(config.classes.names, config.classes.palette, strict=True)
     for index, (name, colour) in enumerate(classes):
-        lines.append(f"| {index} | {plain_cell(name)} | {', '.join(map(str, colour))} |")
-    lines += ["", "## Licence", "", content.facts.licence or "As the model it was made from.", ""]
+        lines.append(f"| {index} | {as_markdown(name)} | {', '.join(map(str, colour))} |")
+    lines += [
+        "",
+        "## Licence",
+        "",
+        as_markdown(content.facts.licence) or "As the model it was made from.",
+        "",
+    ]
     return "\n".join(lines)

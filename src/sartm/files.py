@@ -135,6 +135,7 @@ def nests_too_deeply(value: Any) -> bool:
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill, which then takes the name of `target`; after an error it is gone."""
+    target = _with_name(target)
     fixed = is_fixed(target)
     temporary = temporary_beside(target / target.name if fixed else target)
     try:
@@ -147,26 +148,39 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _with_name(target: Path) -> Path:
+    """The same place under a name of its own, which `.` and `..` are not."""
+    return target if target.name not in ("", "..") else target.resolve()
+
+
 def is_fixed(folder: Path) -> bool:
     """Whether a folder must stay where it is: a mount, as containers have, or the current one."""
     return folder.is_dir() and (folder.is_mount() or folder.samefile(Path.cwd()))
 
 
 def _pour(new: Path, target: Path) -> None:
-    """Move all of `new`, a folder in `target`, there; `recover_folder` goes on after a kill."""
+    """Move all of `new`, a folder in `target`, there, in place of what is there.
+
+    From when it is called whole it holds, and `recover_folder` goes on after a kill.
+    """
     _sync_all(new)
-    for path in contents(target):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    temporary_beside(target / target.name).with_suffix(_OLD).mkdir()
     whole = new.with_suffix(_WHOLE)
     new.rename(whole)
     _finish_pouring(whole)
 
 
 def _finish_pouring(whole: Path) -> None:
+    folder = whole.parent
+    for old in folder.glob(f"{temporary_prefix(folder)}*{_OLD}"):  # what lies there is old still
+        for path in contents(folder):
+            path.rename(old / path.name)
+        old.rename(old.with_suffix(".tmp"))
     for path in list(whole.iterdir()):
-        path.rename(whole.parent / path.name)
+        path.rename(folder / path.name)
     whole.rmdir()
-    _sync(whole.parent)
+    _sync(folder)
+    remove_leftovers_of(folder / folder.name)
 
 
 def contents(folder: Path) -> list[Path]:
@@ -208,9 +222,12 @@ def recover_folder(target: Path) -> None:
 
     Call it while holding the lock of `target`, or of the folder that it is in.
     """
+    target = _with_name(target)
     if is_fixed(target):
         for whole in target.glob(f"{temporary_prefix(target)}*{_WHOLE}"):
             _finish_pouring(whole)
+        for old in target.glob(f"{temporary_prefix(target)}*{_OLD}"):  # not begun
+            old.rmdir()
         remove_leftovers_of(target / target.name)
     for old in sorted(target.parent.glob(f"{temporary_prefix(target)}*{_OLD}")):
         if target.exists():

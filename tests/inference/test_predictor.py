@@ -228,6 +228,7 @@ def assert_compiled_is_the_same(model: SARTM) -> None:
         assert (found.labels == theirs.labels).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_the_network_can_be_traced_as_a_whole(monkeypatch):
     """All of it, as `torch.compile` sees it; what generates code is left out."""
     compile = partial(torch.compile, backend="aot_eager", fullgraph=True)

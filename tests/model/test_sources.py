@@ -572,6 +572,7 @@ def test_a_cut_connection_is_resumed_where_it_broke(hub, cache, monkeypatch):
     assert int(second.removeprefix("bytes=").rstrip("-")) > 0
 
 
+@pytest.mark.slow
 def test_the_commands_get_convert_and_say_what_to_do_offline(hub, cache, tmp_path):
     environment = os.environ | {"HF_HOME": str(cache)}
 

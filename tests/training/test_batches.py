@@ -7,14 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from draw_training import draw_dataset
+from draw_training import draw_dataset, write_dataset
 
 from sartm.classes import MFNET
+from sartm.config import ThermalRule
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.model.loading import load
 from sartm.training.batches import StepBatches, measure
-from sartm.training.loop import train
+from sartm.training.loop import Limits, train
 from sartm.training.settings import OptimConfig
 from sartm.training.splits import open_splits
 from training.runs import short
@@ -123,3 +124,20 @@ def test_unlabelled_pairs_end_every_batch_and_all_have_their_turn():
     assert list(StepBatches(6, config, 1, 0, 7, unlabelled=5, share=0.5)) == batches[7:]
     with pytest.raises(InputError, match=r"batch of 1 cannot be 0\.5 unlabelled"):
         StepBatches(6, replace(config, batch_size=1), 1, 0, 0, unlabelled=5, share=0.5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_number_type_that_the_measured_pairs_have_not_is_noticed_when_it_is_read(
+    tmp_path, workers
+):
+    """Of a large set some pairs are measured before the first step; the others are not."""
+    scene = {kind: np.full((32, 32), 3, np.uint8) for kind in ("thermal", "label")}
+    scene |= {"rgb": np.zeros((32, 32, 3), np.uint8), "label": np.eye(32, dtype=np.uint8)}
+    thermal = {"thermal": scene["thermal"].astype(np.uint16)}
+    data = write_dataset(tmp_path, [scene | (thermal if i % 2 == 0 else {}) for i in range(258)], 1)
+    config = short(data, validate_every=0, workers=workers)
+    optim = replace(config.optim, batch_size=129)
+    model = replace(config.model, thermal=ThermalRule("range", 0, 10))
+    config = replace(config, optim=optim, model=model, loss=replace(config.loss, every=4))
+    with pytest.raises(InputError, match=r"several number types: uint16.*uint8"):
+        train(config, tmp_path / "run", limits=Limits(steps=2), device="cpu")

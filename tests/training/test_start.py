@@ -218,6 +218,7 @@ def odd_names(six, tmp_path) -> Path:
     return data
 
 
+@pytest.mark.slow
 def test_the_text_table_goes_with_a_checkpoint_and_a_model(odd_names, tmp_path, monkeypatch):
     """Made once; a run resumed offline and one that starts from its model need no encoder."""
     made = []

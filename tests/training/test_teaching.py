@@ -45,6 +45,7 @@ def taught(six, undisturbed, tmp_path_factory) -> Path:
     return root / "run"
 
 
+@pytest.mark.slow
 def test_a_student_that_listens_comes_nearer_to_its_teacher(taught, tmp_path):
     """The same pairs in the same order: what the teacher says counts next to nothing, or a lot."""
     config = from_dict(TrainConfig, json.loads((taught / "config.json").read_text()), "config")
@@ -67,6 +68,7 @@ def test_a_model_says_what_it_was_taught_by_and_what_it_has_seen(taught, six):
     assert len(facts.training_images) == 6 + 5
 
 
+@pytest.mark.slow
 def test_a_run_with_a_teacher_resumes_bit_for_bit(taught, six, tmp_path):
     config = from_dict(TrainConfig, json.loads((taught / "config.json").read_text()), "config")
     train(config, tmp_path / "run", limits=Limits(steps=18), device="cpu")

@@ -8,7 +8,7 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, make_predictor, print_json, read_size
-from sartm.cli.printing import complain, print_table, say
+from sartm.cli.printing import complain, print_comparison, print_table, say
 from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.errors import InputError
@@ -159,6 +159,7 @@ def _describe_poor_labels(report: "Report", classes: "Classes") -> str:
 
 def _print_report(report: "Report", out: Path, json_file: str) -> None:
     from sartm.evaluation.report.files import to_json
+    from sartm.evaluation.report.tables import distinct_means
 
     if json_file:
         print_json(json_file, json.loads(to_json(report)))
@@ -173,8 +174,10 @@ def _print_report(report: "Report", out: Path, json_file: str) -> None:
         ((row.name, cell(row.iou), cell(row.acc), cell(row.f1), f"{row.pixels:,}")
          for row in report.classes),
     )  # fmt: skip
-    for name, mean in report.means.items():
-        say(f"{name}: mIoU {cell(mean['miou'])} over {mean['counted']} classes")
+    for name, mean in distinct_means(report):
+        over = "" if mean["counted"] == 1 else f" over {mean['counted']} classes"
+        say(f"{name} {cell(mean['miou'])} %{over}")
+    print_comparison(report.modalities)
     for name in report.subsets:
         present = report.subsets[name].means["present"]
         say(f"{name}: present mIoU {cell(present['miou'])}")

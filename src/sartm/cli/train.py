@@ -8,7 +8,7 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, print_json
-from sartm.cli.printing import print_table, say
+from sartm.cli.printing import print_comparison, say
 from sartm.errors import InputError
 from sartm.outputs import check_json
 
@@ -122,7 +122,6 @@ def _print_result(
     """What a run came to: only what was measured, and only files that are there."""
     from sartm.config import from_dict
     from sartm.evaluation.modalities import Comparison
-    from sartm.evaluation.report.tables import modalities_table
 
     on = "" if device == "auto" else f" --device {device}"
     say(
@@ -137,11 +136,7 @@ def _print_result(
     if result["finished"] and result["gain"] is not None:
         say(_describe_gain(result, out, max_time))
     if result["modalities"] is not None:
-        found = from_dict(Comparison, result["modalities"])
-        table = modalities_table(found)
-        assert table is not None
-        print_table(table.head, table.rows)
-        say(found.sentence)
+        print_comparison(from_dict(Comparison, result["modalities"]))
     model, page = out / "best", out / "report" / "report.html"
     if (model / "config.json").is_file():
         say(f"model: {model}")

@@ -4,23 +4,20 @@ Long on purpose: a newcomer who adds a layout finds its table, its lists and its
 """
 
 import fnmatch
-import logging
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.data.listing import list_files
+from sartm.data.lists import read_list
 from sartm.errors import InputError
-from sartm.files import read_text, read_toml
+from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
-
-log = logging.getLogger("sartm")
 
 ThermalUnit = Literal["display", "counts", "celsius"]
 
@@ -173,6 +170,8 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
             lists a pair that does not exist, or a name leaves the data set's folder.
     """
     path = Path(path)
+    if path.exists():
+        require_plain(path)
     if path.is_file():
         if path.suffix.lower() != ".toml":
             raise InputError(f"{path}: a data set is a folder or a dataset.toml, found a file")
@@ -278,7 +277,7 @@ def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
         raise InputError(f"{place}: no such file; split {split!r} of {path} names it")
     images = toml.files.rgb or toml.files.four_channel or toml.files.thermal
     above = images.replace("{split}", split).rpartition("/")[0].partition("{name}")[0]
-    return [name.removeprefix(f"{above}/") for name in read_list(place, path.parent)]
+    return read_list(place, path.parent, above)
 
 
 def toml_pair(root: Path, toml: DatasetFile, name: str, folder: str) -> Pair:
@@ -301,7 +300,7 @@ def _names_matching(root: Path, pattern: str) -> list[str]:
     top = root / (folder or ".") if not before.startswith("/") else Path(folder or "/")
     # A second {name}, as in {name}/{name}.png, must be the same text again.
     rest = re.escape(after).replace(re.escape("{name}"), "(?P=name)")
-    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest)
+    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest, re.DOTALL)
     below = (file.relative_to(top).as_posix() for file in files_below(top))
     return sorted(match["name"] for file in below if (match := fits.fullmatch(file)))
 
@@ -364,7 +363,7 @@ def _listed_splits(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair
     for split in SPLIT_NAMES:
         source = root / f"{split}.txt"
         if source.is_file():
-            names = [name.removeprefix(f"{arrangement.rgb}/") for name in read_list(source, root)]
+            names = read_list(source, root, arrangement.rgb)
             if not names:
                 raise InputError(f"split {split!r} is empty: {source} lists no names")
             splits[split] = pairs_in(root, arrangement, "", names, str(source))
@@ -424,54 +423,6 @@ def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
                     f"{source} has {pair.name!r}, but {file} {kind}; "
                     f"complete the download or take the name out"
                 )
-
-
-def read_list(path: Path, root: Path) -> list[str]:
-    """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
-
-    A name that comes again counts once, and the log says so.
-
-    Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
-    """
-    names = []
-    for line in read_text(path).splitlines():
-        name = _first_column(line)
-        if not name:
-            continue
-        parts = PurePosixPath(name.replace("\\", "/"))
-        drive = re.match(r"[A-Za-z]:", name)
-        if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
-            raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
-        names.append(_plain_name(parts))
-    once = list(dict.fromkeys(names))
-    if more := len(names) - len(once):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        log.warning("%s lists names again (%d lines, as of %r); each counts once",
-                    path, more, twice)  # fmt: skip
-    return once
-
-
-def _first_column(line: str) -> str:
-    """The first of several files of one line, between tabs, commas or spaces; else all of it.
-
-    Names may hold spaces and commas themselves: apart from tabs, columns are what all are images,
-    or all the same name in several folders.
-    """
-    line = line.strip()
-    for cut in ("\t", ",", None):
-        columns = [column.strip() for column in line.split(cut)]
-        if len(columns) < 2:
-            continue
-        images = all(PurePosixPath(column).suffix.lower() in SUFFIXES for column in columns)
-        same = len({PurePosixPath(column).stem for column in columns}) == 1
-        if cut == "\t" or images or same:
-            return columns[0]
-    return line
-
-
-def _plain_name(path: PurePosixPath) -> str:
-    plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-    return plain.as_posix()
 
 
 def _unrecognised(root: Path) -> str:

@@ -376,10 +376,11 @@ def describe_mixed_types(types: Iterable[tuple[str, str]]) -> str:
     return f"thermal images are of several number types: {found}; write all of them in one"
 
 
-def pixel_hash(sample: Sample) -> str:
-    """SHA-256 over the decoded RGB and thermal pixels: equal for the same picture in any file."""
+def pixel_hash(*images: Array | None) -> str:
+    """SHA-256 over decoded pixels, as a pair's RGB and thermal: equal for the same picture, type
+    and size in any file."""
     digest = hashlib.sha256()
-    for image in (sample.rgb, sample.thermal):
+    for image in images:
         if image is None:
             digest.update(b"none;")
         else:

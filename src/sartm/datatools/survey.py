@@ -1,6 +1,5 @@
 """One pass over the pairs of a data set: what each holds, and what is wrong with it."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.data.layouts import Layout, Pair
-from sartm.data.pairs import RawImages, read_images
+from sartm.data.pairs import RawImages, pixel_hash, read_images
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes
@@ -169,8 +168,8 @@ def inspect_pair(pair: Pair, layout: Layout, with_shift: bool = False) -> Facts:
         pair,
         tuple(problems),
         next(iter(sizes.values()), None),
-        _hash(rgb),
-        _hash(thermal),
+        "" if rgb is None else pixel_hash(rgb),
+        "" if thermal is None else pixel_hash(thermal),
         counts,
         None if thermal is None else _describe_heat(thermal, read.unseen),
         shift,
@@ -179,15 +178,6 @@ def inspect_pair(pair: Pair, layout: Layout, with_shift: bool = False) -> Facts:
 
 def _size(image: Array) -> tuple[int, int]:
     return int(image.shape[0]), int(image.shape[1])
-
-
-def _hash(image: Array | None) -> str:
-    """Equal for equal pixels of one type and size, whatever the file format; "" without image."""
-    if image is None:
-        return ""
-    digest = hashlib.sha256(f"{image.dtype.name} {image.shape};".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
 
 
 def _count_ids(label: Array) -> dict[int, int]:

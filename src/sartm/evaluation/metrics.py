@@ -78,6 +78,9 @@ FEW = 6
 """Classes up to which the first, where it is what is left of the others, would hide these in a
 mean: the headline is then `foreground`."""
 
+MOST_CLASSES = 4096
+"""That are scored: 128 MiB of counts."""
+
 _WEIGHTS = 250_000
 """Weights of pairs drawn at a time by the bootstrap, which bounds its memory to a few MiB."""
 
@@ -86,6 +89,7 @@ class ConfusionMatrix:
     """Pixels per (truth, prediction), summed over a split; exact, as the counts are integers."""
 
     def __init__(self, classes: int, counts: Counts | None = None) -> None:
+        require_countable(classes)
         self.counts: Counts = np.zeros((classes, classes), np.int64)
         """(K, K), rows are the ground truth, columns the prediction."""
         if counts is not None:
@@ -150,6 +154,15 @@ class ConfusionMatrix:
         return float(_ratio(np.trace(self.counts), self.counts.sum()))
 
 
+def require_countable(classes: int) -> None:
+    """Refuse more classes than can be counted against each other."""
+    if classes > MOST_CLASSES:
+        raise InputError(
+            f"{classes} classes; which was taken for which is counted for every two of them, up "
+            f"to {MOST_CLASSES}. Join some of them"
+        )
+
+
 def count_pixels(
     prediction: NDArray[np.integer], label: NDArray[np.integer], classes: Classes
 ) -> Counts:
@@ -186,11 +199,23 @@ def protocol_means(
     protocol makes absent classes 0. A mean over no class at all is NaN.
     """
     _require_size(protocol, counts.shape[-1])
+    return _means_of(_marginals(_counted(counts, protocol)), protocol)
+
+
+def _counted(counts: Counts, protocol: Protocol) -> Counts:
+    """Counts without the pixels that a protocol ignores."""
     if protocol.truth_zero == "ignored":
         counts = counts.copy()
         counts[..., 0, :] = 0
-    _, truth, predicted = _marginals(counts)
-    scores, recalls = iou(counts), accuracy(counts)
+    return counts
+
+
+def _means_of(
+    marginals: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], protocol: Protocol
+) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
+    """`protocol_means` of right, truth and predicted pixels, each (..., K)."""
+    hit, truth, predicted = marginals
+    scores, recalls = _ratio(hit, truth + predicted - hit), _ratio(hit, truth)
     if protocol.absent == "0":
         scores = np.where((truth == 0) & (predicted == 0), 0.0, scores)
         recalls = np.where(truth == 0, 0.0, recalls)
@@ -289,13 +314,12 @@ def bootstrap(
             f"the two models were scored on {len(baseline)} and {len(counts)} pairs or on other "
             f"classes; a paired interval needs the same pairs in the same order"
         )
-    scores = [protocol_means(drawn, chosen)[0] for drawn in draw_pairs(counts, samples, seed)]
-    if baseline is not None:
-        others = draw_pairs(baseline, samples, seed)
-        scores = [
-            np.asarray(score - protocol_means(other, chosen)[0])
-            for score, other in zip(scores, others, strict=True)
-        ]
+    sums = _sums(counts, chosen)
+    others = None if baseline is None else _sums(baseline, chosen)
+    scores = []
+    for weights in _draw_weights(len(counts), samples, seed, counts.shape[-1]):
+        score = _resampled(weights, sums, chosen)
+        scores.append(score if others is None else score - _resampled(weights, others, chosen))
     drawn = np.concatenate(scores) if scores else np.empty(0)
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
@@ -310,12 +334,8 @@ def draw_pairs(counts: Counts, samples: int, seed: int = 0) -> Iterator[Fraction
     The same seed draws the same pairs, whatever the counts. `samples` draws in all.
     """
     pairs, classes = len(counts), counts.shape[-1]
-    random = np.random.default_rng(seed)
-    chunk = max(1, _WEIGHTS // max(pairs, 1))
-    for start in range(0, samples if pairs else 0, chunk):
-        size = min(chunk, samples - start)
-        weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
-        total = np.zeros((size, classes**2))
+    for weights in _draw_weights(pairs, samples, seed, classes**2):
+        total = np.zeros((len(weights), classes**2))
         for first in range(0, pairs, 1000):  # a part at a time: no float copy of all counts
             some = counts[first : first + 1000]
             # float64 is exact below 2**53 pixels and lets BLAS do the sum.
@@ -374,6 +394,29 @@ def _mean(values: Fractions) -> Fractions:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     defined = np.isfinite(values)
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def _sums(counts: Counts, protocol: Protocol) -> Fractions:
+    """(N, 3, K) right, true and predicted pixels of (N, K, K) counts: all that a mean needs."""
+    return np.stack(_marginals(_counted(counts, protocol)), axis=1).astype(float)
+
+
+def _resampled(weights: Fractions, sums: Fractions, protocol: Protocol) -> Fractions:
+    """(S,) mean IoU of S draws, each of so many of the N pairs of `sums` as `weights` (S, N) say.
+
+    float64 is exact below 2**53 pixels and lets BLAS do the sum.
+    """
+    total = (weights @ sums.reshape(len(sums), -1)).reshape(len(weights), 3, -1)
+    return _means_of((total[:, 0], total[:, 1], total[:, 2]), protocol)[0]
+
+
+def _draw_weights(pairs: int, samples: int, seed: int, numbers: int) -> Iterator[Fractions]:
+    """(S, N) how often each pair is drawn; S at a time, fewer where a draw makes many numbers."""
+    random = np.random.default_rng(seed)
+    chunk = max(1, _WEIGHTS // max(pairs, numbers, 1))
+    for start in range(0, samples if pairs else 0, chunk):
+        size = min(chunk, samples - start)
+        yield random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
 
 
 def _narrow(ids: NDArray[Any]) -> NDArray[Any]:

@@ -105,7 +105,8 @@ def compare_modalities(
             for other in SINGLE
         ]  # fmt: skip
         rows.append(Row(name, values["both"], values["rgb"], values["thermal"], *gains))
-    return Comparison(tuple(rows), _sentence(rows, pairs), pairs)
+    classes_of_it = rows[1 + PROTOCOLS[headline].first :]
+    return Comparison(tuple(rows), _sentence(rows[0], classes_of_it, pairs), pairs)
 
 
 def _scores(counts: NDArray[Any], protocol: str) -> Fractions:
@@ -122,9 +123,9 @@ def _gain(points: Any, drawn: Fractions) -> Gain:
     return Gain(percent(float(points)), percent(float(low)), percent(float(high)))
 
 
-def _sentence(rows: list[Row], pairs: int) -> str:
-    """What the headline says of thermal, and of which classes it is surely true."""
-    head, gain = rows[0], rows[0].thermal_adds
+def _sentence(head: Row, classes: list[Row], pairs: int) -> str:
+    """What the headline says of thermal, and of which of its classes it is surely true."""
+    gain = head.thermal_adds
     if head.both is None or head.rgb is None or gain.points is None:
         return "Whether thermal pays cannot be told: no class of the headline occurs."
     found = f"{head.name} is {head.both:.1f} % with it and {head.rgb:.1f} % from RGB alone"
@@ -138,11 +139,11 @@ def _sentence(rows: list[Row], pairs: int) -> str:
         number = f"{pairs} pairs" if pairs > 1 else "these counts"
         said = f"Whether thermal pays, {number} cannot tell: {measured}"
     parts = []
-    if len(rows) > 3:  # of two classes the headline has said it
+    if len(classes) > 1:  # of one the headline has said it
         for sign, verb in ((1, "helps"), (-1, "harms")):
             known = [
                 f"{row.name} ({row.thermal_adds.points:+.1f})"
-                for row in rows[1:]
+                for row in classes
                 if row.thermal_adds.sign == sign
             ]
             parts += [f"it {verb} {', '.join(known)}"] if known else []

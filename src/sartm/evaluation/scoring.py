@@ -159,7 +159,7 @@ def evaluate_with_pictures(
         robustness=robustness,
     )
     if modality == "both" and are_pairs(dataset.pairs):
-        found: dict[Modality, Counts] = {"both": tally.counts}
+        found: dict[Modality, Counts] = {"both": tally.paired()}
         found |= count_pairs(predictor, dataset, SINGLE, views)
         report = replace(report, modalities=compare_modalities(found, dataset.classes, protocol))
     pictures = [
@@ -187,7 +187,7 @@ def count_pairs(
             for index, (sample, _, counts) in enumerate(scored):
                 tally.add(index, counts, sample.size)
                 meter.advance()
-        found[modality] = tally.counts
+        found[modality] = tally.paired()
     return found
 
 
@@ -294,6 +294,10 @@ class _Tally:
         self.counts[self.rows[index]] += counts.astype(self.counts.dtype)
         self.sizes.add(size)
 
+    def paired(self) -> Counts:
+        """(N, K, K) of every pair; where there is no room for that, (1, K, K) of all."""
+        return self.counts if self.each else self.counts.sum(axis=0, keepdims=True)
+
     def report(
         self,
         dataset: PairDataset,
@@ -395,4 +399,4 @@ def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:
     numbered = len(name) == 6 and name[:5].isdigit() and name[5] in "DN"
     if numbered and classes.names == MFNET.names and name in known:
         return True
-    return bool(known) and pixel_hash(sample) in known.values()
+    return bool(known) and pixel_hash(sample.rgb, sample.thermal) in facts.training_hashes

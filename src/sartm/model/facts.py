@@ -1,6 +1,7 @@
 """What a model folder says about itself: where it comes from and how it is built."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from sartm.config import ModelConfig
@@ -43,6 +44,11 @@ class ModelFacts:
     """Of trunk and neck without adapters; see `hash_encoder`."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """The whole training configuration."""
+
+    @cached_property
+    def training_hashes(self) -> frozenset[str]:
+        """The values of `training_images`, to look one up at once."""
+        return frozenset(self.training_images.values())
 
 
 @dataclass(frozen=True)

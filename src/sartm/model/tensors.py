@@ -42,13 +42,14 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, mapped into memory; `fill` copies them."""
     try:
         require_plain(path)
+        str(path).encode()
         with path.open("rb"):  # safetensors calls everything missing that it cannot open
             pass
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise InputError(f"{path} is missing; copy or download the model again") from None
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # safetensors takes names in UTF-8 alone
         raise unreadable(path, error) from None
     except (SafetensorError, ValueError) as error:
         raise InputError(

@@ -174,7 +174,8 @@ def hash_images(sets: Sequence[PairDataset]) -> dict[str, str]:
     """Pixel hash by name of every pair: reads all of them."""
     images: dict[str, str] = {}
     for pairs in sets:
-        now = {pairs.pairs[i].name: pixel_hash(pairs[i]) for i in range(len(pairs))}
+        samples = (pairs[index] for index in range(len(pairs)))
+        now = {sample.name: pixel_hash(sample.rgb, sample.thermal) for sample in samples}
         images = join_images(images, now)
     return images
 

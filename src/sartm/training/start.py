@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
+from sartm.evaluation.metrics import require_countable
 from sartm.evaluation.scoring import was_seen
 from sartm.files import write_atomic
 from sartm.language import TextTable, named_classes, text_similarity
@@ -135,8 +136,7 @@ def prepare_run(
         check_folder(out, config, resume, restored=checkpoint is not None)
     set_seed(config.seed)
     splits = open_splits(config)
-    if checkpoint is None and len(splits.sets) > 1:
-        _require_apart(splits)
+    _check_splits(splits, begins=checkpoint is None)
     statistics = measure_all(splits, config)
     if not resume:
         require_one_crop(config)
@@ -174,6 +174,15 @@ def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextT
         yield from_dict(TextTable, state["text"], "the checkpoint's text table")
     if source is not None and source.facts is not None and source.facts.text:
         yield from_dict(TextTable, source.facts.text, "the text table of the model to start from")
+
+
+def _check_splits(splits: Splits, begins: bool) -> None:
+    """Refuse data sets that cannot be scored, or that are not apart from each other."""
+    for part in splits.sets:
+        if part.val is not None:
+            require_countable(len(part.val.classes))
+    if begins and len(splits.sets) > 1:
+        _require_apart(splits)
 
 
 def _require_apart(splits: Splits) -> None:

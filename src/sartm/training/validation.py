@@ -31,7 +31,7 @@ class Validator:
 
     def __init__(self, setup: Setup, journal: Journal, best: dict[str, Any] | None) -> None:
         self.setup, self.journal = setup, journal
-        self.best: dict[str, Any] = {"present": -1.0, "step": 0} if best is None else best
+        self.best: dict[str, Any] = best or {"present": -1.0, "step": 0}
         self.best.setdefault("headline", ["present mIoU", self.best["present"]])
         self.headline: float | None = None
         """Of the last validation, in percent."""

@@ -63,6 +63,10 @@ def means_table(report: Report) -> Table:
     )
 
 
+_MOST_SHOWN = 100
+"""Classes whose confusion is shown: a page of thousands squared opens nowhere."""
+
+
 def modalities_table(found: ModalityComparison | None) -> Table | None:
     """Both cameras and either alone, headline first, then the classes; None if not measured."""
     if found is None:
@@ -71,6 +75,7 @@ def modalities_table(found: ModalityComparison | None) -> Table | None:
         (row.name, number(row.both), number(row.rgb), number(row.thermal),
          describe_gain(row.thermal_adds), describe_gain(row.rgb_adds))
         for row in found.rows
+        if row.name != found.rows[0].name.removesuffix(" IoU")  # the headline is this class
     ]  # fmt: skip
     return Table(
         "Does thermal pay?",
@@ -209,18 +214,21 @@ def robustness_table(report: Report) -> Table | None:
 
 
 def confusion_table(report: Report) -> Table:
-    """The confusion matrix in percent of each row."""
-    names = [score.name for score in report.classes]
+    """The confusion matrix in percent of each row, of the classes with the most pixels."""
+    pixels = [score.pixels for score in report.classes]
+    largest = sorted(range(len(pixels)), key=lambda index: -pixels[index])[:_MOST_SHOWN]
+    shown = sorted(largest)
     rows = []
-    for name, counts in zip(names, report.confusion, strict=True):
+    for index in shown:
+        counts = report.confusion[index]
         total = sum(counts)
-        rows.append((name, *(_share(count, total) for count in counts)))
-    return Table(
-        "Confusion",
-        ("truth \\ predicted", *names),
-        tuple(rows),
-        f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels.",
-    )
+        cells = (_share(counts[other], total) for other in shown)
+        rows.append((report.classes[index].name, *cells))
+    note = f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels."
+    if len(pixels) > len(shown):
+        note += f" The {len(shown)} classes with the most pixels; report.json has all."
+    names = (report.classes[index].name for index in shown)
+    return Table("Confusion", ("truth \\ predicted", *names), tuple(rows), note)
 
 
 def published_tables(report: Report, comparison: Comparison | None) -> Iterator[Table]:
@@ -347,9 +355,3 @@ def numeric_columns(table: Table) -> list[bool]:
         bool(table.rows) and all(pattern.fullmatch(cell) for cell in column) and any(column)
         for column in zip(*table.rows, strict=True)
     ] or [False] * len(table.head)
-
-
-def clean_text(text: str) -> str:
-    """Text without control or direction characters and without what UTF-8 cannot hold."""
-    text = str(text).encode("utf-8", "replace").decode("utf-8")
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
