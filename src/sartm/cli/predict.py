@@ -83,6 +83,7 @@ def predict(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -104,7 +105,7 @@ def predict(
     camera = Camera(radiometric, black_hot, repair, holes)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
-        device, precision, batch_size, workers, compile, thermal_range,
+        device, precision, batch_size, workers, compile, thermal_range, text_encoder,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
         if align:
@@ -246,6 +247,7 @@ def video(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -269,7 +271,7 @@ def video(
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
-        thermal_range,
+        thermal_range, text_encoder,
     )  # fmt: skip
     return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
 
