@@ -26,6 +26,7 @@ MOUNT = 'mount -t tmpfs -o size=$0 tmpfs /dev/shm || exit 77; exec "$@"'
 """In a namespace of its own: nothing outside sees it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["200k", "4k"])
 def test_with_little_shared_memory_a_run_is_the_same(undisturbed, six, tmp_path, room):
     """200 KiB hold the workers' semaphores and not two batches; 4 KiB not even these."""
