@@ -26,8 +26,9 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset
-data.listing data.coverage
+data.listing data.coverage data.names data.tables
 data.layouts
+data.matching
 data.pairs data.finding data.gaps
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.light
@@ -75,7 +76,8 @@ training.start
 training.validation
 training.loop
 datatools.survey
-datatools.stats datatools.sheet datatools.writing
+datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
+datatools.init
 datatools.check datatools.convert datatools.align
 export demo
 benchmark

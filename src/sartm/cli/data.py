@@ -1,4 +1,4 @@
-"""`sartm data`: check, describe, convert, align and draw data sets."""
+"""`sartm data`: begin, check, describe, convert, align and draw data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,12 +10,41 @@ from sartm.cli.options import print_json, read_size
 from sartm.cli.printing import complain, print_table, say
 
 if TYPE_CHECKING:
+    from sartm.datatools.check import Check
     from sartm.datatools.stats import GroupStats
 
-app = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Begin, check, describe, convert, draw and align data sets.", no_args_is_help=True
+)
 
 DataSet = Annotated[str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")]
 Target = Literal["four-channel", "flat", "flat-jpeg", "dataset.toml"]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds the pairs.")],
+    classes: Annotated[str, typer.Option(help='Names in the order of ids: "road, person".')] = "",
+    overwrite: Annotated[bool, typer.Option(help="Replace dataset.toml and lists.")] = False,
+    json_file: options.Json = "",
+) -> int:
+    """Make a data set of your own folder: find pairs and labels, write dataset.toml and splits."""
+    from sartm.datatools.init import init_dataset
+
+    names = tuple(name.strip() for name in classes.split(",") if name.strip())
+    start = init_dataset(folder, names, overwrite)
+    written = sorted(start.files)
+    print_json(
+        json_file,
+        {"written": written, "found": list(start.said), "undecided": list(start.questions)},
+    )
+    if json_file != "-":
+        for text in start.said:
+            say(text)
+        for text in start.questions:
+            say(f"undecided: {text}")
+        say(f"written: {', '.join(written) or 'nothing'}; next: sartm data check {folder}")
+    return 0
 
 
 @app.command()
@@ -36,24 +65,30 @@ def check(
             pairs = f"{count.pairs - count.mirrored}{copies}"
             rows.append((count.split, pairs, str(count.official or "-")))
         print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
-        say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
-        if result.offset:
-            say(f"thermal to RGB: {result.offset.describe()}")
-        for finding in result.findings:
-            say(f"{finding.severity}: {finding.message}")
-            for item in finding.items[:5]:
-                say(f"  {item}")
-            if len(finding.items) > 5:
-                say(f"  and {len(finding.items) - 5} more; --json FILE lists all")
-        if not result.findings:
-            say("nothing wrong was found")
-        if result.contact_sheet:
-            say(f"contact sheet: {result.contact_sheet}")
+        _print_check(result)
     if not result.usable:
         faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
         remedy = "correct them or take the pairs out"
         complain(f"{dataset}: errors: {faults}; {remedy}")
     return 0 if result.usable else 3
+
+
+def _print_check(result: "Check") -> None:
+    say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
+    if result.offset:
+        say(f"thermal to RGB: {result.offset.describe()}")
+    for note in result.notes:
+        say(note)
+    for finding in result.findings:
+        say(f"{finding.severity}: {finding.message}")
+        for item in finding.items[:5]:
+            say(f"  {item}")
+        if len(finding.items) > 5:
+            say(f"  and {len(finding.items) - 5} more; --json FILE lists all")
+    if not result.findings:
+        say("nothing wrong was found")
+    if result.contact_sheet:
+        say(f"contact sheet: {result.contact_sheet}")
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sartm.cli import options
-from sartm.cli.printing import complain
+from sartm.cli.printing import complain, say
 from sartm.errors import InputError
 
 
@@ -57,6 +57,8 @@ def serve_app(
     predictors = load_predictors(models or [], device=device, precision=precision)
     classes = next(iter(predictors.values())).classes
     folder = open_annotation(annotate, annotations, classes) if annotate else None
+    if folder is not None:
+        say(folder.said)
     local = host in {"127.0.0.1", "localhost", "::1"}
     # Without a token a name that anybody can point here would open it to every web page.
     named = local or allow_host or not secret
