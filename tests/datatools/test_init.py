@@ -128,13 +128,13 @@ def test_nothing_that_is_there_is_written_over(
 
 
 def test_lists_that_are_there_are_the_splits(yard: Path) -> None:
-    OWN_FOLDERS["MFNet-like"](yard)
-    draw_layouts.lists(yard, {"train": ["00003N", "00000D"], "val": ["00001N"]})
+    OWN_FOLDERS["half-size"](yard)
+    draw_layouts.lists(yard, {"train": ["3", "0"], "val": ["1"]})
     kept = (yard / "train.txt").read_bytes()
     start = init_dataset(yard)
     assert set(start.files) == {"dataset.toml"}
     assert (yard / "train.txt").read_bytes() == kept
-    assert [pair.name for pair in open_layout(yard).splits["train"]] == ["00003N", "00000D"]
+    assert [pair.name for pair in open_layout(yard).splits["train"]] == ["3", "0"]
 
 
 def test_a_benchmark_needs_no_description(yard: Path, capsys: pytest.CaptureFixture[str]) -> None:

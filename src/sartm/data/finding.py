@@ -98,7 +98,7 @@ def _match_by_key(
     lone_left += [left[key] for key in left.keys() - right.keys()]
     lone_right += [right[key] for key in right.keys() - left.keys()]
     expression, count = suggest_expression(visible, infrared)
-    would = f"--pair {expression!r} would pair {count}" if count > len(pairs) else ""
+    would = f"predict --pair {expression!r} would pair {count}" if count > len(pairs) else ""
     if not pairs and not allow_single:
         raise InputError(
             f"no RGB image has a thermal partner of the same name, e.g. {min(visible)!r} and "

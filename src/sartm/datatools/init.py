@@ -18,6 +18,7 @@ from sartm.data.layouts import (
 )
 from sartm.data.matching import FolderPairs, pair_folder
 from sartm.data.names import SPLIT_NAMES, natural_order
+from sartm.data.pairs import read_images
 from sartm.data.tables import format_table
 from sartm.datatools.legend import Legend, read_legend
 from sartm.datatools.splitting import split_blocks
@@ -25,9 +26,8 @@ from sartm.datatools.survey import spread_over
 from sartm.datatools.writing import format_toml
 from sartm.errors import InputError
 from sartm.files import read_text, write_atomic
-from sartm.io.cameras import Camera, read_radiometric, read_raw
-from sartm.io.decode import image_size, read_rgb_alone
-from sartm.outputs import lock_folder
+from sartm.io.cameras import Camera
+from sartm.io.decode import image_size
 
 TOML, TABLE, UNLABELLED = "dataset.toml", "pairs.tsv", "unlabelled"
 _LOOKED_AT = 8
@@ -81,9 +81,8 @@ def init_dataset(
             f"--overwrite"
         )
     if start.files:
-        with lock_folder(root):
-            for name in sorted(start.files, key=lambda name: name == TOML):  # complete once there
-                write_atomic(root / name, start.files[name].encode())
+        for name in sorted(start.files, key=lambda name: name == TOML):  # complete once it is there
+            write_atomic(root / name, start.files[name].encode())
         open_layout(root)
     return start
 
@@ -152,7 +151,7 @@ def _pairs_of(root: Path, found: FolderPairs) -> tuple[list[Pair], bool]:
         return found.pairs, False
     alone = [pair for pair in found.alone if pair.rgb]
     some = spread_over(alone, 3)
-    deep = [pair for pair in some if pair.rgb and read_rgb_alone(pair.rgb)[1] is not None]
+    deep = [pair for pair in some if _has_four(pair)]
     if some and len(deep) == len(some):
         return [dataclasses.replace(pair, rgb=None, four_channel=pair.rgb) for pair in alone], True
     loose = found.unpaired
@@ -163,6 +162,10 @@ def _pairs_of(root: Path, found: FolderPairs) -> tuple[list[Pair], bool]:
         f"_ir; or images have four channels. Rename them so, or write {TABLE} and {TOML} yourself "
         f"(docs/own-data.md)"
     )
+
+
+def _has_four(pair: Pair) -> bool:
+    return read_images(pair.rgb, None, four_channel="auto").thermal is not None
 
 
 def _names_beside(root: Path) -> tuple[str, ...]:
@@ -186,10 +189,11 @@ def _look_at_heat(pairs: Sequence[Pair]) -> _Heat:
     warmest = 0.0
     for file in some:
         try:
-            thermal = read_raw(file, Camera(radiometric))
+            thermal = read_images(None, file, camera=Camera(radiometric)).thermal
         except InputError as error:
             questions.append(f"how thermal is to be read: {error}")
             break
+        assert thermal is not None
         sizes[file] = (thermal.shape[0], thermal.shape[1])
         kinds[thermal.dtype.name] += 1
         warmest = max(warmest, float(thermal.max()))
@@ -211,7 +215,7 @@ def _is_radiometric(file: Path) -> bool:
     if file.suffix.lower() not in (".jpg", ".jpeg"):
         return False
     try:
-        read_radiometric(file)
+        read_images(None, file, camera=Camera(radiometric=True))
     except InputError:
         return False
     return True
@@ -357,7 +361,9 @@ def _questions(found: FolderPairs, legend: Legend, pairs: Sequence[Pair]) -> lis
         name, why = next(iter(legend.unread.items()))
         asked.append(f"what {len(legend.unread)} labels mean, such as that of {name}: {why}")
     if not any(pair.label for pair in pairs):
-        asked.append("which classes there are: put their names into dataset.toml, or --classes")
+        asked.append(
+            "which classes there are: name them in dataset.toml, or by data init --classes"
+        )
     asked += found.notes
     if found.unpaired and found.pairs:
         shown = ", ".join(file.name for file in found.unpaired[:3])

@@ -8,9 +8,9 @@ import numpy as np
 
 from sartm.classes import MFNET, Classes, Colour
 from sartm.data.layouts import Pair, is_street_name
+from sartm.data.pairs import read_images
 from sartm.datatools.survey import over_all
 from sartm.errors import InputError
-from sartm.io.decode import read_rgb
 from sartm.io.labels import read_label
 
 _MOST_COLOURS = 64
@@ -80,10 +80,11 @@ def _look_at(pair: Pair) -> _Seen:
         if "colour picture" not in str(error):
             return _Seen(problem=str(error))
     try:
-        pixels = read_rgb(pair.label).reshape(-1, 3)
+        image = read_images(pair.label, None).rgb
     except InputError as error:
         return _Seen(problem=str(error))
-    found, counts = np.unique(pixels, axis=0, return_counts=True)
+    assert image is not None
+    found, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
     if len(found) > _MOST_COLOURS:
         return _Seen(problem=f"{pair.label} has {len(found)} colours: no label map, or smoothed")
     colours = [(int(red), int(green), int(blue)) for red, green, blue in found]
@@ -152,13 +153,13 @@ def _name(
     what = "ids" if not palette else "grey values" if grey else "colours"
     if names and len(names) < count:
         raise InputError(
-            f"--classes names {len(names)} classes, but the labels hold {count} {what}; name all "
-            f"of them, in the order of {'their ids' if not palette else str(list(palette))}"
+            f"data init --classes names {len(names)} classes, but the labels hold {count} "
+            f"{what}; name all of them, in the order of {list(palette) if palette else 'their ids'}"
         )
     questions: tuple[str, ...] = ()
     if not names:
         names = ("background", *(f"class {id_}" for id_ in range(1, max(count, 2))))
-        questions = (f"what the {count} classes are called: put names in, or give --classes",)
+        questions = (f"what the {count} classes are called: data init --classes, or put names in",)
     shown = ", ".join(str(one[0] if grey else one) for one in palette) or f"0-{count - 1}"
     if palette:
         palette += Classes(names).palette[len(palette) :]
