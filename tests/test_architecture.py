@@ -77,7 +77,10 @@ training.validation
 training.loop
 datatools.survey
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
-datatools.init
+datatools.init datatools.shapes
+datatools.annotations datatools.instances
+datatools.tool_exports
+datatools.importing
 datatools.check datatools.convert datatools.align
 export demo
 benchmark

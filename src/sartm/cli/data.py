@@ -8,6 +8,7 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import print_json, read_size
 from sartm.cli.printing import complain, print_table, say
+from sartm.errors import InputError
 
 if TYPE_CHECKING:
     from sartm.datatools.check import Check
@@ -18,7 +19,8 @@ app = typer.Typer(
 )
 
 DataSet = Annotated[str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")]
-Target = Literal["four-channel", "flat", "flat-jpeg", "dataset.toml"]
+Target = Literal["dataset.toml", "four-channel", "flat", "flat-jpeg", "coco", "yolo"]
+Tool = Literal["coco", "yolo", "labelme", "cvat", "label-studio"]
 
 
 @app.command()
@@ -142,8 +144,15 @@ def _print_stats(groups: "list[GroupStats]") -> None:
 @app.command()
 def convert(
     dataset: DataSet,
-    to: Annotated[Target, typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
+    to: Annotated[Target, typer.Option(help="Layout to write.")] = "dataset.toml",
+    tool: Annotated[
+        Tool | None, typer.Option("--from", help="Draw labels from what a tool exported.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="That export: a file or folder; else in the data set.")
+    ] = None,
+    min_area: Annotated[int, typer.Option(min=1, help="Pixels of an object, coco and yolo.")] = 1,
     lossy: Annotated[bool, typer.Option(help="Also where something is lost; says what.")] = False,
     json_file: options.Json = "",
 ) -> int:
@@ -151,10 +160,56 @@ def convert(
     from sartm.config import to_dict
     from sartm.datatools.convert import convert_dataset
 
+    if tool is not None:
+        if to != "dataset.toml":
+            raise InputError("--from writes a dataset.toml; convert that to another layout then")
+        return _import(dataset, tool, annotations or Path(dataset), out, json_file)
+    if to in ("coco", "yolo"):
+        return _export(dataset, to, out, min_area, json_file)
     result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
     if json_file != "-":
         say(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
+        for lost in result.lost:
+            say(f"lost: {lost}")
+    return 0
+
+
+def _import(dataset: str, tool: Tool, annotations: Path, out: Path, json_file: str) -> int:
+    from sartm.config import to_dict
+    from sartm.datatools.importing import import_annotations
+
+    result = import_annotations(dataset, tool, annotations, out)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        say(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
+        say(f"classes: {', '.join(f'{id_} {name}' for id_, name in enumerate(result.classes))}")
+        if result.overlapping:
+            say(
+                f"{result.overlapping} pixels are under areas of two classes; the upper one has them"
+            )
+        for kind, count in result.left_out.items():
+            say(f"left out, no areas: {count} {kind}")
+        for what, names in (
+            ("pairs without annotation", result.without),
+            ("annotated images of no pair", result.unmatched),
+        ):
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                say(f"{what}: {len(names)}: {', '.join(names[:5])}{more}")
+    return 0
+
+
+def _export(
+    dataset: str, to: Literal["coco", "yolo"], out: Path, min_area: int, json_file: str
+) -> int:
+    from sartm.config import to_dict
+    from sartm.datatools.instances import export_dataset
+
+    result = export_dataset(dataset, to, out, min_area)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        say(f"{result.pairs} pairs, {result.instances} objects in {out}: {_listed(result.splits)}")
         for lost in result.lost:
             say(f"lost: {lost}")
     return 0
