@@ -15,6 +15,7 @@ FLOORS = """
 terminal errors
 progress
 classes files
+colours
 outputs
 config
 io.streams
@@ -26,7 +27,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset
-data.listing data.coverage data.names data.tables
+data.listing data.lists data.coverage data.names data.tables
 data.layouts
 data.matching
 data.pairs data.finding data.gaps
@@ -50,12 +51,14 @@ model.checkpoint
 model.loading
 language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.prediction inference.frames
-inference.predictor inference.streams
+inference.stopping inference.overlays inference.frames
+inference.prediction
+inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record
 inference.folders inference.video
 evaluation.metrics
+evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
@@ -69,7 +72,7 @@ evaluation.robustness
 training.settings training.losses training.runs
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
-training.workers
+training.workers training.budget
 training.teaching training.batches training.processes training.recompute
 training.failures
 training.start
@@ -90,6 +93,7 @@ app.worker
 app.schema app.guard app.annotation
 app.encoding
 app.routes
+app.values app.examples
 app.server
 cli.printing
 cli.options

@@ -109,7 +109,7 @@ def test_where_there_can_be_no_folder_it_is_said(tmp_path):
     (tmp_path / "file").touch()
     for lock in (outputs.lock_beside, outputs.lock_folder):
         with (
-            pytest.raises(InputError, match=r"cannot write to .*choose another --out"),
+            pytest.raises(InputError, match=r"cannot write to .*choose another place"),
             lock(tmp_path / "file/out"),
         ):
             pass

@@ -62,7 +62,9 @@ class Classes:
         if double:
             raise InputError(f"class names must differ, found {double[:5]} more than once")
         for text in (*self.names, *self.prompts):  # they are shown on terminals and pages
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+            if not text.isprintable() and any(
+                unicodedata.category(letter) in ("Cc", "Cs") for letter in text
+            ):
                 raise InputError(f"class name {text!r} holds control characters; take them out")
 
     def _require_values(self) -> None:

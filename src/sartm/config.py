@@ -239,8 +239,9 @@ class FusionConfig:
     kind: Literal["frm_ffm", "mean", "rgb", "thermal"] = "frm_ffm"
     """`mean` averages the modalities; `rgb` and `thermal` use one alone (for ablations)."""
     norm: Literal["layer", "batch"] = "layer"
-    crop: tuple[Side, Side] = (480, 640)
-    """Height and width of the training crop in pixels: fixes n0 of the context's scale."""
+    crop: tuple[Side, Side] | None = None
+    """Height and width of the training crop in pixels: fixes n0 of the context's scale. A training
+    fills in `augmentation.crop`; None: n0 is the number of tokens, whatever it is."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -251,19 +252,26 @@ class ModelConfig:
     """Everything needed to build a SARTM, apart from its weights."""
 
     classes: Classes = MFNET
-    size: Literal["mini", "lite", "tiny", "small", "base_plus", "large", "test"] = "mini"
+    size: Literal["mini", "lite", "lite2", "tiny", "small", "base_plus", "large", "test"] = "mini"
     width: Annotated[int, Range(8, 4096)] = 256
     """D: channels of the stride-16 map and of the decoder."""
     thermal: ThermalRule = ThermalRule()
+    thermal_view: Literal["grey", "contrast"] = "grey"
+    """What the three channels of the trunk show of thermal: `grey`, three times the values by the
+    rule; `contrast`, the values, and how far they stand out from what is around them, near and
+    far, which gain and offset of a camera or of an enhanced picture do not change."""
     lora: LoRAConfig = LoRAConfig()
     fusion: FusionConfig = FusionConfig()
     decoder: DecoderConfig = DecoderConfig()
     frozen_encoder: bool = True
     """Trunk and neck stay as they are; only adapters, fusion and heads learn."""
+    no_mem_embed: Literal["decoder", "fusion"] = "decoder"
+    """Where SAM 2's embedding for "no memory" is added: to the decoder's input, or before the
+    fusion, as models of format 1 were trained."""
     decode: Literal["fused", "per_modality"] = "fused"
     """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
-    output: Literal["decoder", "auxiliary", "blend"] = "decoder"
-    """Which logits make the label map."""
+    output: Literal["decoder", "auxiliary", "blend"] = "blend"
+    """Which logits make the label map; `blend` is the mean of both heads'."""
     scale: Annotated[float, Range(0.5, 1)] = 1.0
     """Size the network works at, as a share of the images': 0.6 sees 288x384 of 480x640. Images are
     shrunk before it and logits enlarged after it; label maps keep the images' size."""

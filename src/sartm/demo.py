@@ -9,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import MFNET
+from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.data.pairs import Sample
-from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, Counts, best_and_worst, count_pixels, means
 from sartm.evaluation.report.files import write_report
 from sartm.evaluation.report.pictures import draw_pair, encode, tile
 from sartm.evaluation.report.scores import build_report
-from sartm.files import write_atomic
+from sartm.files import remove_leftovers, write_atomic
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.model.loading import load
+from sartm.outputs import shared_folder
 from sartm.progress import Meter
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
@@ -60,19 +61,20 @@ def run_demo(out: Path, *, model: str = "mini", device: str = "auto") -> DemoRes
     """
     predictor = Predictor(load(model), device=device)
     predictor.classes.require_same(MFNET)
-    _make_folder(out / "pairs")
-    scenes = []
-    with Meter("demo", len(CONDITIONS) * SCENES) as meter:
-        for condition in CONDITIONS:
-            for number in range(SCENES):
-                scene = _label_scene(predictor, condition, number)
-                _write_picture(out / "pairs" / f"{scene.sample.name}.jpg", _strip(scene))
-                scenes.append(scene)
-                meter.advance()
-    picture = out / "scenes.jpg"
-    _write_picture(picture, _sheet(scenes))
-    scores = _scores(scenes)
-    _write_report(out, model, scenes, scores)
+    with shared_folder(out):
+        remove_leftovers(out / "pairs")
+        scenes = []
+        with Meter("demo", len(CONDITIONS) * SCENES) as meter:
+            for condition in CONDITIONS:
+                for number in range(SCENES):
+                    scene = _label_scene(predictor, condition, number)
+                    _write_picture(out / "pairs" / f"{scene.sample.name}.jpg", _strip(scene))
+                    scenes.append(scene)
+                    meter.advance()
+        picture = out / "scenes.jpg"
+        _write_picture(picture, _sheet(scenes))
+        scores = _scores(scenes)
+        _write_report(out, model, scenes, scores)
     return DemoResult(scores, out / "report.html", picture)
 
 
@@ -120,7 +122,7 @@ def _write_report(
                     sample.name, group, sample.label, labels, MFNET, sample.rgb, sample.thermal
                 )
             )
-    write_report(report, out, pictures, palette=MFNET.palette)
+    write_report(report, out, pictures, palette=display_palette(MFNET))
 
 
 _SHOWN = {"rgb": "RGB only", "thermal": "thermal only", "both": "both"}
@@ -178,15 +180,6 @@ def _sheet(scenes: list[_Scene]) -> Image:
 def _truth(scene: _Scene) -> Image:
     assert scene.sample.label is not None
     return np.asarray(scene.sample.label, np.uint8)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder}: {error.strerror}; choose another folder with --out"
-        ) from None
 
 
 def _write_picture(path: Path, image: Image) -> None:

@@ -24,11 +24,13 @@ from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.files import replacing_folder
 from sartm.inference.predictor import Predictor
-from sartm.model.card import plain_cell, table, title
+from sartm.model.card import table, title
 from sartm.model.checkpoint import require_replaceable
 from sartm.model.exported import FILES, INPUTS, KEY, ExportFile, ExportSettings, Format, open_export
 from sartm.model.facts import FORMAT, ModelFacts
 from sartm.model.sartm import SARTM
+from sartm.outputs import lock_target
+from sartm.terminal import as_markdown
 
 Array = npt.NDArray[Any]
 Images = tuple[Array | None, Array | None]
@@ -130,12 +132,13 @@ def export_model(
     precision: Literal["fp32", "int8"] = "int8" if int8 else "fp32"
     settings = ExportSettings(format, modality, precision, size, OPSET)
     content = ExportFile(FORMAT, __version__, settings, model.config, model.facts or ModelFacts())
-    reference = Predictor(model, device="cpu", precision="fp32")
+    reference = Predictor(model, device="cpu", precision="fp32", thermal_range="model")
     real = [_fit(reference.inputs(sample, modality), size) for sample in samples]
     ranges = [_fit(reference.inputs(sample, modality), size) for sample in calibration]
     _require_modality([*real, *ranges], modality)
     try:
-        with replacing_folder(target) as new:
+        with lock_target(target), replacing_folder(target) as new:
+            require_replaceable(target, PARTS)
             file = new / FILES[format]
             _write_onnx(model, new / FILES["onnx"], content)
             if format == "openvino":
@@ -378,6 +381,12 @@ def write_card(content: ExportFile, comparison: Comparison) -> str:
     ]
     classes = zip(config.classes.names, config.classes.palette, strict=True)
     for index, (name, colour) in enumerate(classes):
-        lines.append(f"| {index} | {plain_cell(name)} | {', '.join(map(str, colour))} |")
-    lines += ["", "## Licence", "", content.facts.licence or "As the model it was made from.", ""]
+        lines.append(f"| {index} | {as_markdown(name)} | {', '.join(map(str, colour))} |")
+    lines += [
+        "",
+        "## Licence",
+        "",
+        as_markdown(content.facts.licence) or "As the model it was made from.",
+        "",
+    ]
     return "\n".join(lines)

@@ -7,8 +7,10 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,22 @@ _MARKS = (
 """What a text begins with, as some editors and shells write it -> its encoding."""
 
 
+def require_plain(path: Path) -> None:
+    """Refuse what is read without end or waited for: a pipe, a socket or a device.
+
+    Raises:
+        InputError: it is one.
+        OSError: nothing is there, or it may not be looked at.
+    """
+    mode = path.stat().st_mode
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+             stat.S_IFBLK: "a device"}  # fmt: skip
+    if stat.S_IFMT(mode) in kinds:
+        raise InputError(
+            f"{path} is {kinds[stat.S_IFMT(mode)]}, not a file; save what it holds as a file first"
+        )
+
+
 def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
     """A text file in UTF-8, or in UTF-16 or UTF-32 with their byte order mark.
 
@@ -56,6 +74,7 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
         InputError: it cannot be read, has more than `largest` bytes, or is no text.
     """
     try:
+        require_plain(path)
         with path.open("rb") as file:
             data = file.read(largest + 1)
     except (OSError, ValueError) as error:
@@ -116,15 +135,57 @@ def nests_too_deeply(value: Any) -> bool:
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill, which then takes the name of `target`; after an error it is gone."""
-    temporary = temporary_beside(target)
+    target = _with_name(target)
+    fixed = is_fixed(target)
+    temporary = temporary_beside(target / target.name if fixed else target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         yield temporary
-        swap(temporary, target)
+        (_pour if fixed else swap)(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _with_name(target: Path) -> Path:
+    """The same place under a name of its own, which `.` and `..` are not."""
+    return target if target.name not in ("", "..") else target.resolve()
+
+
+def is_fixed(folder: Path) -> bool:
+    """Whether a folder must stay where it is: a mount, as containers have, or the current one."""
+    return folder.is_dir() and (folder.is_mount() or folder.samefile(Path.cwd()))
+
+
+def _pour(new: Path, target: Path) -> None:
+    """Move all of `new`, a folder in `target`, there, in place of what is there.
+
+    From when it is called whole it holds, and `recover_folder` goes on after a kill.
+    """
+    _sync_all(new)
+    temporary_beside(target / target.name).with_suffix(_OLD).mkdir()
+    whole = new.with_suffix(_WHOLE)
+    new.rename(whole)
+    _finish_pouring(whole)
+
+
+def _finish_pouring(whole: Path) -> None:
+    folder = whole.parent
+    for old in folder.glob(f"{temporary_prefix(folder)}*{_OLD}"):  # what lies there is old still
+        for path in contents(folder):
+            path.rename(old / path.name)
+        old.rename(old.with_suffix(".tmp"))
+    for path in list(whole.iterdir()):
+        path.rename(folder / path.name)
+    whole.rmdir()
+    _sync(folder)
+    remove_leftovers_of(folder / folder.name)
+
+
+def contents(folder: Path) -> list[Path]:
+    """What lies in a folder, but for locks and files under temporary names."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(HIDDEN))
 
 
 def swap(new: Path, target: Path) -> None:
@@ -133,8 +194,7 @@ def swap(new: Path, target: Path) -> None:
     A kill leaves `target` there, old or new. Where the system cannot let two names change places it
     may leave the old one hidden: `recover_folder` brings it back.
     """
-    for path in (*new.iterdir(), new):
-        _sync(path)
+    _sync_all(new)
     if not target.exists():
         new.rename(target)
         _sync(target.parent)
@@ -158,16 +218,31 @@ def _replace(new: Path, target: Path) -> None:
 
 
 def recover_folder(target: Path) -> None:
-    """Bring back what `swap` had taken away when it was killed; its leftovers go.
+    """Finish or undo what a killed process was at when it replaced a folder; its leftovers go.
 
-    Call it while holding the lock of the folder that `target` is in.
+    Call it while holding the lock of `target`, or of the folder that it is in.
     """
+    target = _with_name(target)
+    if is_fixed(target):
+        for whole in target.glob(f"{temporary_prefix(target)}*{_WHOLE}"):
+            _finish_pouring(whole)
+        for old in target.glob(f"{temporary_prefix(target)}*{_OLD}"):  # not begun
+            old.rmdir()
+        remove_leftovers_of(target / target.name)
     for old in sorted(target.parent.glob(f"{temporary_prefix(target)}*{_OLD}")):
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(target)
     remove_leftovers_of(target)
+
+
+def _sync_all(folder: Path) -> None:
+    """Have a folder on disk with all below it: several at a time, for disks are slow to answer."""
+    below = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    folders = [Path(place) for place, _, _ in os.walk(folder)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_sync, below + folders))
 
 
 def _sync(path: Path) -> None:
@@ -205,8 +280,10 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-_TEMPORARY = ".sartm-"
-_OLD = ".old"
+HIDDEN = ".sartm"
+"""What the names of locks and of temporary files begin with."""
+_TEMPORARY = f"{HIDDEN}-"
+_OLD, _WHOLE = ".old", ".whole"
 _NUMBERS = itertools.count()
 
 
@@ -217,7 +294,11 @@ def temporary_prefix(target: Path) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """What a file holds, as 32 hex digits: equal for equal bytes, whatever it is called."""
+    """What a file holds, as 32 hex digits: equal for equal bytes, whatever it is called.
+
+    Raises InputError or OSError as `require_plain`.
+    """
+    require_plain(path)
     return hash_bytes(path.read_bytes())
 
 

@@ -11,7 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sartm.errors import InputError
-from sartm.files import temporary_prefix
+from sartm.files import (
+    HIDDEN,
+    contents,
+    is_fixed,
+    recover_folder,
+    remove_leftovers,
+    replacing_folder,
+    temporary_prefix,
+)
 
 
 @contextmanager
@@ -34,7 +42,44 @@ def lock_beside(target: Path) -> Iterator[None]:
         yield
 
 
-LOCK = ".sartm.lock"
+@contextmanager
+def lock_target(target: Path) -> Iterator[None]:
+    """`lock_beside` for a folder that is replaced; what killed processes left of it is cleared up.
+
+    The lock lies inside where the folder must stay as it is, as in a container.
+    """
+    with lock_folder(target) if is_fixed(target) else lock_beside(target):
+        recover_folder(target)
+        yield
+
+
+@contextmanager
+def shared_folder(out: Path) -> Iterator[None]:
+    """`lock_folder` for a folder that may hold more than ours; leftovers of killed runs go."""
+    with lock_folder(out):
+        remove_leftovers(out)
+        yield
+
+
+@contextmanager
+def finished_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that takes the name `out` at the end, or vanishes.
+
+    Raises:
+        InputError: `out` holds something, another process is at it, or it cannot be written.
+    """
+    out = out.resolve()
+    try:
+        with lock_target(out):
+            if out.exists() and (not out.is_dir() or contents(out)):
+                raise InputError(f"{out} exists and is not an empty folder; name a new one")
+            with replacing_folder(out) as new:
+                yield new
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
+
+
+LOCK = f"{HIDDEN}.lock"
 """Hidden in a folder while a process writes there."""
 _BEYOND = 2**30
 """Windows keeps others from reading the bytes that are locked: these are behind the text."""
@@ -86,13 +131,13 @@ def _open_locked(lock: Path, what: Path) -> int:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
         except OSError as error:
             raise InputError(
-                f"cannot write to {what}: {error.strerror}; choose another --out"
+                f"cannot write to {what}: {error.strerror}; choose another place"
             ) from None
         if not _try_lock(descriptor):
             holder = _read_holder(descriptor)
             os.close(descriptor)
             raise InputError(
-                f"{what} is in use by {holder}; wait until it has ended, or choose another --out"
+                f"{what} is in use by {holder}; wait until it has ended, or choose another place"
             )
         # Whoever held it may have removed the name between opening and locking.
         with suppress(FileNotFoundError):
@@ -160,6 +205,58 @@ def check_targets(
             )
 
 
+def check_json(
+    target: str, inputs: Iterable[str | Path | None] = (), out: Path | None = None
+) -> None:
+    """Refuse, before anything is done, a file of --json that holds or will hold something else.
+
+    Args:
+        target: the file; empty or `-` names none.
+        inputs: files and folders of the run.
+        out: what the run writes, which has names of its own for its files.
+
+    Raises:
+        InputError: it is an input or lies among them, is a file of another kind, or one of `out`.
+    """
+    file = Path(target)
+    if target in ("", "-") or (file.exists() and not (file.is_file() or file.is_dir())):
+        return  # such as /dev/null
+    why = ""
+    real = Path(os.path.realpath(file))
+    if file.is_dir():
+        why = "is a folder"
+    elif file.exists() and any(_holds(source, real) for source in inputs if source):
+        why = "is an input of this run"
+    elif file.exists() and not _is_json(file):
+        why = "is there and is no JSON file"
+    elif out is not None and _is_of_output(real, Path(os.path.realpath(out))):
+        why = f"is a file of the run's own, into {out}"
+    if why:
+        raise InputError(f"--json {target} {why}; choose another file for it")
+
+
+def _holds(source: str | Path, real: Path) -> bool:
+    """Whether an input is a file, or a folder with it as one that we read there."""
+    top = os.path.realpath(source)
+    return real == Path(top) or (real.stem in _JSON_FILES and real.is_relative_to(top))
+
+
+def _is_json(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(64).lstrip()[:1] in (b"", b"{", b"[")
+
+
+_JSON_FILES = ("summary", "report", "config", "alignment", "calibration", "state")
+"""What commands call those that they write themselves, and read."""
+
+
+def _is_of_output(file: Path, out: Path) -> bool:
+    if out.suffix and file == out.with_suffix(".json"):  # of a film
+        return True
+    inside = file.parent == out and file.suffix == ".json" and file.stem not in _JSON_FILES
+    return file.is_relative_to(out) and not inside
+
+
 def _identify(path: str | Path) -> tuple[int, int] | None:
     """Device and number of what lies there, links followed; None where nothing does."""
     try:
@@ -182,3 +279,16 @@ def find_clash(names: Iterable[str]) -> tuple[str, str] | None:
 def ignores_case(folder: Path) -> bool:
     """Whether the file system of a folder that this process has locked takes `a` and `A` as one."""
     return (folder / LOCK.upper()).exists()
+
+
+def require_distinct(folder: Path, names: Iterable[str]) -> None:
+    """Refuse names that would be one file in a new folder, whose own name is `finished_folder`'s.
+
+    Raises InputError, which names two of them.
+    """
+    clash = find_clash(names)
+    if clash and folder.with_name(folder.name.upper()).exists():
+        raise InputError(
+            f"{clash[0]!r} and {clash[1]!r} would be one file in {folder.parent}, which takes "
+            f"small and capital letters as the same; rename one of them"
+        )

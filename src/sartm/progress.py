@@ -57,6 +57,12 @@ class Meter:
         """Items per second since the start."""
         return (self.done - self.before) / max(time.monotonic() - self.begun, 1e-9)
 
+    def expect(self, total: int) -> None:
+        """Correct how many items there are."""
+        self.total = total
+        if self.bar:
+            self.bar.update(self.task, total=total)
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more items; `note` is shown beside the rate."""
         self.done += count

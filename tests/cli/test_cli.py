@@ -1,6 +1,7 @@
 """The commands end to end, and what they say about bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,10 +152,10 @@ def test_bad_images_exit_2_naming_the_file_and_the_remedy(
         ([str(cut), thermal], ["cut.png"]),
         ([rgb, small], ["64x96", "32x32", "--resize-thermal", "data align"]),
         ([rgb, str(tmp_path / "jet.png")], ["jet.png", "colour"]),
-        ([rgb, str(tmp_path / "wide.png")], ["uint16", "range"]),
+        ([rgb, str(tmp_path / "wide.png"), "--thermal-range", "model"], ["uint16", "auto"]),
     ]
-    for (first, second), words in cases:
-        _exits_2(["predict", "--rgb", first, "--thermal", second, *end], capsys, *words)
+    for (first, second, *more), words in cases:
+        _exits_2(["predict", "--rgb", first, "--thermal", second, *more, *end], capsys, *words)
 
 
 def test_bad_options_exit_2(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +223,7 @@ def test_evaluate_and_score_agree(
 def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     data, run = str(write_data(tmp_path / "data")), tmp_path / "run"
     small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64"]
-    small += ["init=", "augmentation.crop=[64,96]", "model.fusion.crop=[64,96]"]
+    small += ["init=", "augmentation.crop=[64,96]"]
     args = ["train", "mini", "--data", data, "--out", str(run), "--max-steps", "3",
             "--batch-size", "2", "--workers", "0", "--precision", "fp32"]  # fmt: skip
     for setting in small:
@@ -239,6 +240,7 @@ def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     assert len(json.loads((report / "report.json").read_text())["contaminated"]) == 3
 
 
+@pytest.mark.slow
 def test_real_pairs_of_every_source_are_labelled(tmp_path: Path, model: str) -> None:
     if not (SHARED / "data").is_dir():
         pytest.skip("the real pairs are not beside this checkout")
@@ -276,6 +278,35 @@ def test_help_of_every_command_loads_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage: ") == 3 + len(commands())
+
+
+def test_help_groups_options_and_cuts_no_sentence(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def words(*command: str) -> str:
+        assert main([*command, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    whole = words()
+    for name, function in commands().items():
+        if " " not in name:
+            assert function.__doc__
+            assert " ".join(function.__doc__.split("\n\n")[0].split()) in whole, name
+    shown = words("predict")
+    groups = ["Input", "Thermal", "Output", "Model", "Device and speed"]
+    places = [shown.index(f"╭─ {group} ") for group in groups]
+    assert places == sorted(places)
+    assert places[1] < shown.index("--thermal-range") < places[2]
+    assert places[2] < shown.index("--legend") < places[3]
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    code = "import sys; from sartm.cli.main import run; sys.argv = ['sartm']; run()"
+    for typed, expected in (("sartm pre", "predict"), ("sartm predict --thermal-r", "-range")):
+        env = dict(os.environ, _SARTM_COMPLETE="complete_bash", COMP_WORDS=typed,
+                   COMP_CWORD=str(typed.count(" ")))  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+        assert expected in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from sartm.data.finding import find_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import (
     PairDataset,
-    Sample,
     describe_mixed_types,
     fit_thermal,
     pixel_hash,
@@ -185,22 +184,23 @@ def test_pixel_hash_is_of_the_pixels_not_of_the_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     for name in ("a.png", "b.bmp", "c.tif"):
         Image.fromarray(pixels).save(tmp_path / name)
-    hashes = {pixel_hash(read_pair(Pair(n, tmp_path / n))) for n in ("a.png", "b.bmp", "c.tif")}
+    read = [read_pair(Pair(name, tmp_path / name)) for name in ("a.png", "b.bmp", "c.tif")]
+    hashes = {pixel_hash(sample.rgb, sample.thermal) for sample in read}
     assert len(hashes) == 1
     grey = pixels[..., 0]
     others = {
-        pixel_hash(sample)
-        for sample in (
-            Sample("x", pixels, grey),
-            Sample("x", pixels, grey.T),
-            Sample("x", pixels, grey.astype(np.uint16)),
-            Sample("x", pixels, None),
-            Sample("x", None, grey),
-            Sample("x", pixels[::-1], grey),
+        pixel_hash(rgb, thermal)
+        for rgb, thermal in (
+            (pixels, grey),
+            (pixels, grey.T),
+            (pixels, grey.astype(np.uint16)),
+            (pixels, None),
+            (None, grey),
+            (pixels[::-1], grey),
         )
     }
     assert len(others) == 6
-    assert pixel_hash(Sample("y", pixels, None, grey)) in hashes
+    assert pixel_hash(pixels, None) in hashes
 
 
 def test_shrinking_thermal_averages_and_keeps_the_number_type():

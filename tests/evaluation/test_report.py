@@ -13,6 +13,7 @@ import pytest
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.cli.main import main
+from sartm.colours import display_palette
 from sartm.errors import InputError
 from sartm.evaluation.metrics import PROTOCOLS, ConfusionMatrix
 from sartm.evaluation.report.charts import Shares, class_shares
@@ -22,7 +23,7 @@ from sartm.evaluation.report.pictures import draw_pair, draw_sheet, write_sheet
 from sartm.evaluation.report.published import Comparison, compare, load_published
 from sartm.evaluation.report.run import write_run_page
 from sartm.evaluation.report.scores import build_report
-from sartm.evaluation.report.tables import clean_text
+from sartm.terminal import clean_text
 
 HOSTILE = "</style><script src=https://evil.example/x.js>|`*_[x](y)\n# \"'&\x00\u202e\udc80"
 CONTROL = re.compile(r"[\x00-\x1f\ud800-\udfff]")
@@ -308,7 +309,8 @@ def test_pictures_are_small_and_label_colours_exact():
     assert [image.shape[:2] for image in images] == [(40, 320)] * 5
     rgb, _, truth = (image[..., ::-1].astype(int) for image in images[:3])
     assert np.abs(rgb - (200, 40, 90)).max() < 12
-    known = {MFNET.palette[0], MFNET.palette[1], (128, 128, 128)}
+    shown = display_palette(MFNET)
+    known = {shown[0], shown[1], (128, 128, 128)}
     assert {tuple(colour) for colour in truth.reshape(-1, 3).tolist()} == known
 
 

@@ -34,7 +34,7 @@ from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM, resize_logits
 
 SMALL = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64", "workers=0"]
-SMALL += ["augmentation.crop=[32,32]", "optim.batch_size=2", "model.fusion.crop=[64,96]"]
+SMALL += ["augmentation.crop=[32,32]", "optim.batch_size=2"]
 
 
 @pytest.fixture(scope="module")
@@ -369,6 +369,7 @@ def test_memory_does_not_grow_with_the_pairs(tmp_path: Path) -> None:
     assert parts == {"day": 200, "night": 200}
 
 
+@pytest.mark.slow
 def test_a_pair_costs_its_paths_and_a_few_counts(tmp_path: Path) -> None:
     """From opening to the report with intervals; 9,000 pairs more are then below 20 MB."""
     peaks = []
@@ -419,7 +420,7 @@ def test_pixels_that_were_trained_on_are_named_whatever_they_are_called(
     network: SARTM, tmp_path: Path
 ) -> None:
     dataset = many(tmp_path, 3)
-    known = trained_on(network, {"another name": pixel_hash(dataset[1])})
+    known = trained_on(network, {"another name": pixel_hash(dataset[1].rgb, dataset[1].thermal)})
     report, _ = evaluate_with_pictures(known, dataset)
     assert report.contaminated == (dataset.pairs[1].name,)
     assert report.selected_on == "val"
@@ -445,7 +446,8 @@ def test_a_leak_is_inherited_by_what_starts_from_the_model(
 ) -> None:
     """A test split's hashes go in; a model trained from there on other pairs still has them."""
     test = PairDataset.open(mfnet, "test")
-    hashes = {f"copy of {pair.name}": pixel_hash(test[i]) for i, pair in enumerate(test.pairs)}
+    samples = [test[index] for index in range(len(test))]
+    hashes = {f"copy of {one.name}": pixel_hash(one.rgb, one.thermal) for one in samples}
     first = tmp_path / "first"
     save_model(network, first, ModelFacts(name="first", training_images=hashes))
     arguments = ["train", "mini", "--data", mfnet, "--init", first, "--out", tmp_path / "run"]

@@ -18,6 +18,7 @@ from sartm.errors import InputError
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.predictor import Predictor
 from sartm.inference.tiles import Tiling
+from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM
@@ -175,7 +176,7 @@ def label_folder(folder: Path, out: str, *options: str) -> dict[str, np.ndarray]
     assert main([str(word) for word in command]) == 3
     assert list(json.loads((folder / out / "summary.json").read_text())["failures"]) == ["4"]
     maps = sorted((folder / out / "labels").iterdir())
-    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in maps}
+    return {path.name: read_label(path) for path in maps}
 
 
 def test_a_second_run_labels_only_what_is_missing(folder, passes):
@@ -227,6 +228,7 @@ def assert_compiled_is_the_same(model: SARTM) -> None:
         assert (found.labels == theirs.labels).mean() > 0.999
 
 
+@pytest.mark.slow
 def test_the_network_can_be_traced_as_a_whole(monkeypatch):
     """All of it, as `torch.compile` sees it; what generates code is left out."""
     compile = partial(torch.compile, backend="aot_eager", fullgraph=True)

@@ -14,8 +14,10 @@ WIDE = EncoderConfig(16, 1, (2, 1, 1, 1), (8, 4, 4, 4), (1,), (7, 7), mlp_ratio=
 
 @pytest.mark.parametrize(
     ("config", "size", "cut"),
-    [(WIDE, (160, 224), True), (ENCODERS["tiny"], (256, 1024), False)],
-    ids=["wide", "tiny"],
+    [
+        pytest.param(WIDE, (160, 224), True, id="wide"),
+        pytest.param(ENCODERS["tiny"], (256, 1024), False, id="tiny", marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_blocks_compute_the_same_in_strips_as_at_once(config, size, cut):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,7 @@ from sartm.inference.predictor import Predictor
 from sartm.inference.streams import is_video, open_stream
 from sartm.inference.video import Smoother, VideoOptions, predict_video
 from sartm.io.cameras import Camera
+from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 
@@ -88,7 +90,7 @@ def videos(tmp_path):
 
 
 def label_of(path):
-    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    return read_label(path)
 
 
 @pytest.mark.parametrize("suffix", [".webm", ".mp4"])
@@ -428,31 +430,59 @@ def test_a_missing_encoder_is_named_with_what_there_is(monkeypatch):
         choose_encoder(Path("a.webm"))
 
 
-def test_a_camera_gives_its_newest_frames(predictor, tmp_path, monkeypatch):
-    """A drawn camera stands in for the device; its frames end."""
+class DrawnCamera:
+    """Stands in for the device: six frames; waits after the first and before the end, if asked."""
 
-    class Drawn:
-        def __init__(self, number):
-            self.left = 6
+    def __init__(self, number):
+        self.given = 0
+        self.taken, self.all_given, self.may_end = (threading.Event() for _ in range(3))
 
-        def isOpened(self):
-            return True
+    def isOpened(self):
+        return True
 
-        def get(self, what):
-            return 20.0
+    def get(self, what):
+        return 20.0
 
-        def set(self, what, value):
-            return True
+    def set(self, what, value):
+        return True
 
-        def read(self):
-            self.left -= 1
-            torch.rand(200, 200) @ torch.rand(200, 200)
-            return self.left >= 0, rgb_frame(self.left)
+    def read(self):
+        if self.given == 1:
+            self.taken.wait(60)
+        if self.given == 6:
+            self.all_given.set()
+            self.may_end.wait(60)
+            return False, None
+        self.given += 1
+        return True, rgb_frame(self.given - 1)
 
-        def release(self):
-            self.left = 0
+    def release(self):
+        self.given = 6
 
-    monkeypatch.setattr(cv2, "VideoCapture", Drawn)
+
+def test_a_camera_gives_its_newest_frames(monkeypatch):
+    camera = DrawnCamera(0)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
+    frames = open_stream("camera:0", "rgb").frames
+    first = next(frames)
+    camera.taken.set()
+    assert camera.all_given.wait(60)
+    second = next(frames)
+    camera.may_end.set()
+    assert next(frames, None) is None
+    shown = [cv2.cvtColor(rgb_frame(i), cv2.COLOR_BGR2RGB) for i in (0, 5)]
+    for frame, image in zip((first, second), shown, strict=True):
+        np.testing.assert_array_equal(frame.load().rgb, image)
+    assert (first.index, second.index) == (0, 1)
+    assert first.time < second.time
+
+
+def test_the_last_frame_of_a_camera_is_labelled(predictor, tmp_path, monkeypatch):
+    """However late it is asked for."""
+    camera = DrawnCamera(0)
+    camera.taken.set()
+    camera.may_end.set()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
     outcome = predict_video(predictor, "camera:0", None, tmp_path, model="m")
     assert 1 <= outcome.frames <= 6
     assert outcome.video.name == "camera-0.webm"
@@ -522,9 +552,7 @@ def test_frames_that_pass_together_give_the_same_film(predictor, videos, tmp_pat
                                 options=options)  # fmt: skip
         assert outcome.frames == 12
         assert max(shapes) == batch_size
-        films[batch_size] = [
-            cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(out.glob("labels/*.png"))
-        ]
+        films[batch_size] = [read_label(path) for path in sorted(out.glob("labels/*.png"))]
     assert len(films[1]) == len(films[5]) == 12
     for alone, together in zip(films[1], films[5], strict=True):
         assert (alone == together).mean() > 0.999
@@ -564,3 +592,21 @@ def test_a_browser_plays_a_result_of_300_frames_to_its_end(predictor, tmp_path):
             assert found[3] == pytest.approx(found[0], abs=0.05)
     finally:
         browser.close()
+
+
+def test_a_film_of_sixteen_bits_has_one_range_and_a_legend(predictor, tmp_path):
+    frames = [thermal_frame(i).astype(np.uint16) * 12 + 7000 for i in range(6)]
+    thermal = write_video(tmp_path / "t.mkv", frames, codec="ffv1")
+    out = tmp_path / "out.webm"
+    options = VideoOptions(labels=True, legend=True)
+    outcome = predict_video(predictor, None, thermal, out, model="tiny", options=options)
+    assert outcome.frames == 6
+    summary = json.loads((tmp_path / "out.json").read_text())
+    assert summary["settings"]["thermal_range"] == "auto"
+    first, last = (summary["thermal_range"][which] for which in ("first", "last"))
+    assert (first["unit"], first["by"]) == ("counts", "film")
+    assert 7000 <= first["low"] < first["high"] <= 7000 + 12 * 255
+    assert abs(last["high"] - first["high"]) < 0.12 * (first["high"] - first["low"])
+    _, pictures = read_video(out)
+    assert pictures[0].shape[0] > HEIGHT
+    assert pictures[0][-2:].mean() > 200  # white below the names

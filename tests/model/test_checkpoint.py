@@ -325,8 +325,8 @@ def test_a_refused_file_changes_nothing():
 
 
 def test_a_later_format_asks_for_an_upgrade(folder):
-    reconfigure(folder, lambda values: values.update(format=2, brand_new=True))
-    with pytest.raises(InputError, match=r"format 2.*upgrade sartm"):
+    reconfigure(folder, lambda values: values.update(format=3, brand_new=True))
+    with pytest.raises(InputError, match=r"format 3.*upgrade sartm"):
         load(folder)
 
 
@@ -399,7 +399,11 @@ def test_the_card_says_where_the_model_comes_from(tmp_path):
 def test_a_folder_of_format_1_still_loads(tmp_path):
     """tests/data/format1: adapters of width 16 in float16, written when format 1 was new."""
     config = dataclasses.replace(
-        SMALL, width=16, decoder=dataclasses.replace(SMALL.decoder, heads=2, mlp_dim=16)
+        SMALL,
+        width=16,
+        decoder=dataclasses.replace(SMALL.decoder, heads=2, mlp_dim=16),
+        no_mem_embed="fusion",  # as there was no other way then
+        output="decoder",
     )
     encoder = tmp_path / "encoder.pt"
     torch.save(meta_weights(config), encoder)
@@ -415,7 +419,7 @@ def test_a_folder_of_format_1_still_loads(tmp_path):
 
 def test_the_config_is_plain_json_that_says_it_all(folder):
     values = json.loads((folder / "config.json").read_text())
-    assert values["format"] == 1
+    assert values["format"] == 2
     assert values["model"] == to_dict(SMALL)
     assert values["facts"]["training_images"] == FACTS.training_images
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a trunk: the published arithmetic, adapters per modality, files."""
+"""EfficientNet-Lite as a trunk: the published arithmetic, adapters per modality, files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,7 @@ from sartm.errors import InputError
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.filling import load_encoder
-from sartm.model.lite import (
-    NORM_EPSILON,
-    STAGES,
-    TAPS,
-    WIDTHS,
-    AdaptedConv,
-    LiteTrunk,
-    from_efficientnet,
-)
+from sartm.model.lite import LITES, NORM_EPSILON, TAPS, AdaptedConv, LiteTrunk, from_efficientnet
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 
@@ -31,7 +23,7 @@ LITE = replace(TINY, size="lite", lora=LORA, frozen_encoder=False)
 STRIDES = (4, 8, 16, 32)
 
 
-def published(seed: int = 0) -> dict[str, Tensor]:
+def published(seed: int = 0, size: str = "lite") -> dict[str, Tensor]:
     """Random weights under the names and of the shapes of PyTorch's ports, classifier included."""
     draw = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
@@ -46,7 +38,7 @@ def published(seed: int = 0) -> dict[str, Tensor]:
 
     put("_conv_stem", "_bn0", 32, 3, 3, 3)
     width, index = 32, 0
-    for stage in STAGES:
+    for stage in LITES[size]:
         for _ in range(stage.blocks):
             name, inner = f"_blocks.{index}", width * stage.expand
             if stage.expand > 1:
@@ -54,7 +46,7 @@ def published(seed: int = 0) -> dict[str, Tensor]:
             put(f"{name}._depthwise_conv", f"{name}._bn1", inner, 1, stage.kernel, stage.kernel)
             put(f"{name}._project_conv", f"{name}._bn2", stage.width, inner, 1, 1)
             width, index = stage.width, index + 1
-    put("_conv_head", "_bn1", 1280, 320, 1, 1)
+    put("_conv_head", "_bn1", 1280, width, 1, 1)
     tensors["_fc.weight"] = torch.randn(1000, 1280, generator=draw)
     return tensors
 
@@ -78,7 +70,7 @@ def as_published(t: dict[str, Tensor], rgb: Tensor) -> list[Tensor]:
 
     x = F.relu6(conv((rgb * 255 - 127) / 128, "_conv_stem", "_bn0", 2))
     taps, index = [], 0
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(LITES["lite"]):
         for place in range(stage.blocks):
             name, before = f"_blocks.{index}", x
             if stage.expand > 1:
@@ -255,13 +247,46 @@ def test_a_model_on_a_frozen_trunk_is_saved_whole(tmp_path):
     (tmp_path / "lite0.pth").unlink()
     found = load(tmp_path / "model").state_dict()
     assert all(torch.equal(found[name], value) for name, value in model.state_dict().items())
-    assert "EfficientNet-Lite0" in (tmp_path / "model" / "README.md").read_text()
+    assert "EfficientNet-Lite" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_the_trunk_is_as_large_as_published():
-    trunk = LiteTrunk(LoRAConfig("none"))
-    assert WIDTHS == (24, 40, 112, 320)
-    # 4.652 M with batch norms (two per channel, here one bias), classifier and head
-    head = 1280 * 320 + 2 * 1280 + 1000 * 1280 + 1000
+def test_each_size_takes_its_own_file(tmp_path):
+    for size in LITES:
+        torch.save(published(size=size), tmp_path / f"{size}.pth")
+    model = SARTM(replace(LITE, size="lite2"))
+    load_encoder(model, tmp_path / "lite2.pth")
+    for name, tensor in from_efficientnet(published(size="lite2"), "x").items():
+        assert torch.equal(model.get_parameter(f"image_encoder.trunk.{name}").data, tensor)
+    with pytest.raises(InputError, match=r"model\.size=lite"):
+        load_encoder(model, tmp_path / "lite.pth")
+
+
+def test_a_size_between_is_refused(tmp_path):
+    between = published(size="lite2")
+    for part in ("_expand_conv", "_depthwise_conv", "_project_conv"):
+        del between[f"_blocks.20.{part}.weight"]
+    torch.save(between, tmp_path / "cut.pth")
+    with pytest.raises(InputError, match=r"of 20 blocks; .* Lite0 and Lite2"):
+        load_encoder(SARTM(LITE), tmp_path / "cut.pth")
+
+
+# With batch norms (two per channel, here one bias), classifier and head, as the files hold them.
+@pytest.mark.parametrize(
+    ("size", "widths", "published_count"),
+    [("lite", (24, 40, 112, 320), 4_652_008), ("lite2", (24, 48, 120, 352), 6_092_072)],
+)
+def test_the_trunk_is_as_large_as_published(size, widths, published_count):
+    trunk = LiteTrunk(LoRAConfig("none"), LITES[size])
+    assert LiteTrunk(LORA, LITES[size]).widths == widths
+    head = 1280 * widths[3] + 2 * 1280 + 1000 * 1280 + 1000
     norms = sum(p.numel() for name, p in trunk.named_parameters() if name.endswith("bias"))
-    assert sum(p.numel() for p in trunk.parameters()) + norms + head == 4_652_008
+    assert sum(p.numel() for p in trunk.parameters()) + norms + head == published_count
+
+
+@pytest.mark.parametrize("part", ["weight", "running_var"])
+def test_norms_that_would_spread_the_weights_are_refused(part, tmp_path):
+    weights = published()
+    weights[f"_bn0.{part}"] = torch.ones(2**20)
+    torch.save(weights, tmp_path / "lite0.pth")
+    with pytest.raises(InputError, match="_conv_stem and _bn0 do not fit"):
+        load(tmp_path / "lite0.pth")

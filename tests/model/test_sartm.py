@@ -106,6 +106,32 @@ def test_decoding_per_modality_is_the_mean_of_what_each_modality_says(pair):
     close(model(pair[0], None).logits, alone[0], atol=1e-5, rtol=1e-5)
 
 
+def test_the_embedding_for_no_memory_reaches_the_decoder_and_nothing_else(tiny_model, pair):
+    """SAM 2 adds it to the map that its decoder reads; what is fused are the encoder's maps."""
+    before = tiny_model(*pair)
+    levels = tiny_model.encode(*pair)[0]
+    vector = tiny_model.no_mem_embed.detach().clone().view(1, -1, 1, 1)
+    with torch.no_grad():
+        decoded = tiny_model.decode(levels)
+        tiny_model.no_mem_embed.zero_()
+    by_hand = tiny_model.decode(levels._replace(sfm=levels.sfm + vector))
+    close(decoded, by_hand, atol=1e-5, rtol=1e-5)
+    after = tiny_model(*pair)
+    for name in ("auxiliary", "fused", "rgb", "thermal"):
+        assert torch.equal(getattr(before, name), getattr(after, name)), name
+    assert (before.logits - after.logits).abs().max() > 1e-3
+
+
+def test_models_of_format_1_add_it_before_the_fusion(pair):
+    """Which is the same as a bias of the neck, as `start_from` makes it."""
+    older, plain = build(replace(TINY, no_mem_embed="fusion")), build(TINY)
+    with torch.no_grad():
+        plain.image_encoder.neck.convs[1].conv.bias += plain.no_mem_embed.flatten()
+        plain.no_mem_embed.zero_()
+    assert_same(older(*pair), plain(*pair))
+    assert not torch.equal(older(*pair).fused, build(TINY)(*pair).fused)
+
+
 # Weights
 
 
@@ -224,6 +250,27 @@ def test_padding_is_the_mean_of_each_modality_right_and_below(pair):
     wide = [model.rgb_mean.expand(2, 3, 64, 96).clone(), torch.full((2, 1, 64, 96), rule.mean)]
     wide[0][..., :50, :70], wide[1][..., :50, :70] = rgb, thermal
     assert_same(model(rgb, thermal), model(*wide), 1e-5)
+
+
+def test_at_a_smaller_working_size_padding_is_the_mean_too(pair):
+    rule = ThermalRule(mean=0.3, std=0.1)
+    model = build(replace(TINY, thermal=rule, scale=0.5))
+    rgb, thermal = (x[..., :50, :70] for x in pair)
+    wide = [model.rgb_mean.expand(2, 3, 64, 96).clone(), torch.full((2, 1, 64, 96), rule.mean)]
+    wide[0][..., :50, :70], wide[1][..., :50, :70] = rgb, thermal
+    for given, whole in ((rgb, wide[0]), (None, None)):
+        logits = model.predict_logits(given, thermal)
+        assert logits.shape == (2, 9, 16, 24)
+        close(logits, model.predict_logits(whole, wide[1]), atol=1e-4, rtol=1e-4)
+
+
+def test_the_working_size_is_that_share_of_the_padded_one(pair):
+    """64x96 at 0.67 are the 32x64 that are nearest; logits come back at stride 4 of 64x96."""
+    model = build(replace(TINY, scale=0.67))
+    whole = build(TINY)
+    small = [F.interpolate(x, (32, 64), mode="bilinear") for x in pair]
+    expected = F.interpolate(whole.predict_logits(*small), (16, 24), mode="bilinear")
+    close(model.predict_logits(*pair), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_logits_of_the_input_are_cropped_from_those_of_the_padded_one():
@@ -393,3 +440,40 @@ def test_mini_stays_within_its_budget():
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         merged.predict_logits(torch.rand(1, 3, 480, 640), torch.rand(1, 1, 480, 640))
     assert 1e9 < counter.get_total_flops() <= 8e9
+
+
+@torch.no_grad()
+def test_contrast_views_do_not_know_gain_and_offset_of_the_camera(pair):
+    """A display picture of half the contrast and twice the level shows the same two views."""
+    model = SARTM(replace(TINY, thermal_view="contrast")).eval()
+    thermal = torch.rand(1, 1, 96, 128)
+    seen = [model._standardise(None, x)[0] for x in (thermal, 0.3 + 0.4 * thermal)]
+    grey = (thermal[0] - TINY.thermal.mean) / TINY.thermal.std
+    torch.testing.assert_close(seen[0][0], grey[0])
+    assert (seen[0][0] - seen[1][0]).abs().max() > 0.5
+    torch.testing.assert_close(seen[0][1:], seen[1][1:], atol=0.02, rtol=0.02)
+    assert seen[0][1:].abs().mean() > 0.5
+
+
+@torch.no_grad()
+def test_contrast_views_show_what_stands_out_and_nothing_in_a_flat_image():
+    model = SARTM(replace(TINY, thermal_view="contrast")).eval()
+    flat = torch.full((1, 1, 96, 128), 0.3)
+    torch.testing.assert_close(model._standardise(None, flat)[0, 1:], torch.zeros(2, 96, 128))
+    flat[..., 40:60, 60:70] = 0.5
+    near, far = model._standardise(None, flat)[0, 1:]
+    assert near[50, 65] > 1
+    assert far[50, 65] > near[50, 65]  # seen from afar it is a smaller part of what is around
+    assert near[5, 5].abs() < 0.1
+
+
+@pytest.mark.parametrize("size", ["lite", "lite2"])
+@torch.no_grad()
+def test_contrast_views_predict_at_any_size(size):
+    config = replace(TINY, size=size, thermal_view="contrast", scale=0.5, frozen_encoder=False)
+    model = SARTM(config).eval()
+    for height, width in ((64, 96), (70, 90)):
+        logits = model.predict_logits(
+            torch.rand(1, 3, height, width), torch.rand(1, 1, height, width)
+        )
+        assert logits.shape[2:] == ((height + -height % 32) // 4, (width + -width % 32) // 4)

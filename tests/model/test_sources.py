@@ -5,9 +5,12 @@ import logging
 import os
 import pickle
 import re
+import resource
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import golden
@@ -26,7 +29,7 @@ from sartm.model.facts import ModelFacts
 from sartm.model.filling import build, load_encoder
 from sartm.model.hiera import ENCODERS
 from sartm.model.hub import bundled_models, get_weights, list_weights
-from sartm.model.loading import convert_weights, load
+from sartm.model.loading import convert_weights, load, load_for_training
 from sartm.model.sartm import SARTM, count_parameters
 from sartm.model.sources import IGNORED, is_sam2, read_weights
 
@@ -69,6 +72,56 @@ def test_metas_file_fills_all_that_is_not_per_class(version, wrapped, tmp_path, 
     assert f"is {kind} test: {len(loaded.loaded)} weights loaded" in caplog.text
     for word in ("lora", "mask_tokens (1)", "memory_attention.layers (1)", "iou_prediction_head"):
         assert word in caplog.text
+
+
+PREFIXES = ["model.", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model.",
+            "model.module._orig_mod.", "student.net."]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("names", [dict, hub_weights])
+def test_what_all_names_begin_with_is_no_part_of_them(prefix, names, tmp_path):
+    """As data-parallel training, trainers and torch.compile leave it, in any order."""
+    file = tmp_path / "sam2.pt"
+    wrapped = {f"{prefix}{key}": value for key, value in names(meta_weights()).items()}
+    torch.save({"state_dict": wrapped}, file)
+    model, plain = small_model(), small_model()
+    load_encoder(model, file)
+    torch.save(meta_weights(), file)
+    load_encoder(plain, file)
+    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", PREFIXES[4:6])
+def test_released_weights_and_folders_of_ours_are_read_under_any_such_name(prefix, tmp_path):
+    released = small_released()
+    torch.save({f"{prefix}{key}": v for key, v in released.items()}, tmp_path / "wrapped.pth")
+    torch.save(released, tmp_path / "plain.pth")
+    ours, theirs = (load(tmp_path / f"{x}.pth", canvas=64) for x in ("wrapped", "plain"))
+    assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in ours.state_dict().items())
+    model = small_model()
+    save_model(model, tmp_path / "folder", ModelFacts())
+    state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+    save_file(state, tmp_path / "folder" / "model.safetensors")
+    for start in (load(tmp_path / "folder"), load_for_training(str(tmp_path / "folder"))):
+        assert all(torch.equal(v, start.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_a_part_that_was_compiled_by_itself_has_its_usual_names(tmp_path):
+    home = "image_encoder."
+    weights = {key.replace(home, f"{home}_orig_mod."): v for key, v in meta_weights().items()}
+    torch.save(weights, tmp_path / "sam2.pt")
+    assert read_weights(tmp_path / "sam2.pt").tensors.keys() == meta_weights().keys()
+    torch.save(weights | meta_weights(), tmp_path / "sam2.pt")
+    with pytest.raises(InputError, match=r"holds image_encoder\.\S+ twice"):
+        read_weights(tmp_path / "sam2.pt")
+
+
+def test_an_encoder_alone_keeps_its_name(tmp_path):
+    alone = {k: v for k, v in meta_weights().items() if k.startswith("image_encoder.")}
+    torch.save(alone, tmp_path / "sam2.pt")
+    with pytest.raises(InputError, match="97 missing: no_mem_embed, sam_"):
+        load_encoder(small_model(), tmp_path / "sam2.pt")
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 128)])
@@ -265,6 +318,83 @@ def test_sam2_converts_to_a_folder_of_ours(tmp_path):
 # Hostile and broken files
 
 
+@contextmanager
+def little_memory(spare: int = 2**30) -> Iterator[None]:
+    """This process cannot take more than so many bytes beyond what it has."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+SPREAD = (2**16, 2**16)
+
+
+def _spread(tensors, key):
+    tensors[key] = torch.zeros(1).expand(SPREAD)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (lambda: _spread(meta_weights(), "image_encoder.trunk.blocks.0.attn.qkv.weight"), "bytes"),
+        (lambda: _spread(meta_weights(), "memory_attention.layers.0.norm1.weight"), "bytes"),
+        (lambda: _spread(hub_weights(meta_weights()), "no_memory_embedding"), "65536x65536.*bytes"),
+        (lambda: _spread(small_released(), "sam.image_encoder.trunk.blocks.0.attn.qkv.linear_b_q"
+                         ".weight"), "bytes"),
+        (lambda: meta_weights() | {"no_mem_embed": torch.empty(SPREAD, device="meta")}, "empty"),
+    ],
+    ids=["trunk", "memory", "hub", "released", "meta"],
+)  # fmt: skip
+@pytest.mark.parametrize("legacy", [False, True])
+def test_few_bytes_that_are_said_to_be_many_take_no_memory(weights, words, legacy, tmp_path):
+    path = tmp_path / "sam2.pt"
+    torch.save(weights(), path, _use_new_zipfile_serialization=not legacy)
+    assert path.stat().st_size < 3e6
+    with little_memory(), pytest.raises(InputError, match=words):
+        load(path)
+
+
+def test_adapters_do_not_copy_an_encoder_of_another_shape(tmp_path):
+    encoder, weights = tmp_path / "sam2.pt", meta_weights()
+    model = small_model()
+    torch.save(weights, encoder)
+    load_encoder(model, encoder)
+    save_model(model, tmp_path / "adapters", ModelFacts())
+    weights["image_encoder.neck.convs.0.conv.weight"] = torch.zeros(64, 128, 1, 1)
+    torch.save(weights, encoder)
+    with pytest.raises(InputError, match=r"has other shapes; give the file"):
+        load(tmp_path / "adapters")
+
+
+def test_weights_that_ask_for_a_large_model_do_not_get_one(tmp_path):
+    """Vectors and columns that fit each other only as a network of gigabytes."""
+    weights = meta_weights()
+    weights["image_encoder.neck.convs.0.conv.bias"] = torch.zeros(4096)
+    layer = "sam_mask_decoder.transformer.layers.0.mlp.layers.0.weight"
+    weights[layer] = torch.zeros(65536, 1)
+    torch.save(weights, tmp_path / "sam2.pt")
+    with little_memory(), pytest.raises(InputError, match="does not fit the model"):
+        load(tmp_path / "sam2.pt")
+
+
+def test_released_adapters_that_would_spread_each_other_are_refused(tmp_path):
+    weights, rank = small_released(), 2**16
+    block = "sam.image_encoder.trunk.blocks.0.attn.qkv"
+    weights[f"{block}.qkv.weight"] = torch.zeros(3 * 2**18, 1)
+    for suffix in ("", "2", "3"):
+        for which in "qv":
+            weights[f"{block}.linear_a_{which}{suffix}.weight"] = torch.zeros(rank, 1)
+            weights[f"{block}.linear_b_{which}{suffix}.weight"] = torch.zeros(1, rank)
+    torch.save(weights, tmp_path / "released.pth")
+    with little_memory(), pytest.raises(InputError, match=r"1 and 1 rows do not fit"):
+        load(tmp_path / "released.pth")
+
+
 class Trap:
     """Unpickling it would write a file."""
 
@@ -442,6 +572,7 @@ def test_a_cut_connection_is_resumed_where_it_broke(hub, cache, monkeypatch):
     assert int(second.removeprefix("bytes=").rstrip("-")) > 0
 
 
+@pytest.mark.slow
 def test_the_commands_get_convert_and_say_what_to_do_offline(hub, cache, tmp_path):
     environment = os.environ | {"HF_HOME": str(cache)}
 
@@ -559,7 +690,9 @@ def test_the_list_describes_bundled_models(cache):
         model, row = load(name), rows[name]
         count = sum(value.numel() for value in model.state_dict().values())
         assert (row.size, row.parameters, row.here) == (model.config.size, count, True)
-        assert row.licence == model.facts.licence
+        drawn = all(data.startswith(("synth", "drawn")) for data in model.facts.data)
+        assert row.commercial == ("yes" if drawn else "no")
+        assert row.licence == ("Apache-2.0" if drawn else "research only")
         assert get_weights(name) == folder
 
 
@@ -568,7 +701,7 @@ def test_the_list_names_every_published_size_and_what_is_here(cache):
     for version in ("sam2", "sam2.1"):
         for size in ("tiny", "small", "base-plus", "large"):
             row = rows[f"facebook/{version}-hiera-{size}"]
-            assert row.licence == "Apache-2.0"
+            assert (row.licence, row.commercial) == ("Apache-2.0", "yes")
             assert not row.here
             model = published(row.size)
             assert count_parameters(model)["encoder"][0] == row.parameters

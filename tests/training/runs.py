@@ -24,7 +24,7 @@ def short(data: Path, **changes: Any) -> TrainConfig:
     """18 steps of 2 pairs in 6 epochs with everything drawn at random and an average of weights."""
     config = TrainConfig(
         recipe="test",
-        model=replace(TINY, frozen_encoder=False, fusion=FusionConfig(crop=(32, 64))),
+        model=replace(TINY, frozen_encoder=False, fusion=FusionConfig()),
         optim=OptimConfig(lr=1e-3, epochs=6, warmup_epochs=1, batch_size=2, clip=1.0, ema=0.9),
         loss=LossConfig(),
         augmentation=AugmentationConfig(crop=(32, 64)),

@@ -21,7 +21,7 @@ LEVELS, MEAN = (0.0, 255.0), 0.25
 GEOMETRY = replace(AugmentationConfig.none((48, 64)), scale=(0.5, 2.0), flip=0.5)
 EVERYTHING = AugmentationConfig(
     crop=(48, 64), rotate=10, rare_crop=1, colour=1, darken=1, blur=1, noise=1, thermal=1, invert=1,
-    dead_columns=1, misregister=2, drop_rgb=0, drop_thermal=0,
+    dead_columns=1, misregister=2, weather=1, drop_rgb=0, drop_thermal=0,
 )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_values_stay_in_range_and_types_are_fixed():
     "name",
     [
         "colour", "darken", "blur", "noise", "thermal", "invert", "dead_columns", "rotate",
-        "misregister", "scale", "flip",
+        "misregister", "scale", "flip", "weather",
     ],
 )  # fmt: skip
 def test_every_option_changes_what_it_names_and_nothing_else(name):
@@ -171,7 +171,7 @@ def test_every_option_changes_what_it_names_and_nothing_else(name):
         "thermal": not torch.equal(still.thermal, item.thermal),
         "label": not torch.equal(still.label, item.label),
     }
-    rgb = name in {"colour", "darken", "blur", "noise", "rotate", "scale", "flip"}
+    rgb = name in {"colour", "darken", "blur", "noise", "rotate", "scale", "flip", "weather"}
     label = name in {"rotate", "scale", "flip"}
     thermal = name not in {"colour", "darken"}
     assert changed == {"rgb": rgb, "thermal": thermal, "label": label}

@@ -7,14 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from draw_training import draw_dataset
+from draw_training import draw_dataset, write_dataset
 
 from sartm.classes import MFNET
+from sartm.config import ThermalRule
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.model.loading import load
 from sartm.training.batches import StepBatches, measure, open_splits
-from sartm.training.loop import train
+from sartm.training.loop import Limits, train
 from sartm.training.settings import OptimConfig
 from training.runs import short
 
@@ -95,8 +96,8 @@ def test_16_bit_thermal_gets_the_percentile_rule(tmp_path):
     assert 0.1 < rule.std < 0.5
 
 
-@pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (20, 2), (40, 4), (250, 25)])
-def test_without_a_val_split_a_tenth_of_train_is_held_out(tmp_path, pairs, held):
+@pytest.mark.parametrize(("pairs", "held"), [(2, 1), (5, 1), (10, 2), (20, 4), (40, 4), (250, 25)])
+def test_without_a_val_split_a_tenth_is_held_out_and_of_few_up_to_four(tmp_path, pairs, held):
     """Only the lists matter: every pair is a copy of one scene's entry."""
     data = draw_dataset(tmp_path / "data", 1, val=0)
     for kind in ("rgb", "thermal", "label"):
@@ -122,3 +123,20 @@ def test_unlabelled_pairs_end_every_batch_and_all_have_their_turn():
     assert list(StepBatches(6, config, 1, 0, 7, unlabelled=5, share=0.5)) == batches[7:]
     with pytest.raises(InputError, match=r"batch of 1 cannot be 0\.5 unlabelled"):
         StepBatches(6, replace(config, batch_size=1), 1, 0, 0, unlabelled=5, share=0.5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_number_type_that_the_measured_pairs_have_not_is_noticed_when_it_is_read(
+    tmp_path, workers
+):
+    """Of a large set some pairs are measured before the first step; the others are not."""
+    scene = {kind: np.full((32, 32), 3, np.uint8) for kind in ("thermal", "label")}
+    scene |= {"rgb": np.zeros((32, 32, 3), np.uint8), "label": np.eye(32, dtype=np.uint8)}
+    thermal = {"thermal": scene["thermal"].astype(np.uint16)}
+    data = write_dataset(tmp_path, [scene | (thermal if i % 2 == 0 else {}) for i in range(258)], 1)
+    config = short(data, validate_every=0, workers=workers)
+    optim = replace(config.optim, batch_size=129)
+    model = replace(config.model, thermal=ThermalRule("range", 0, 10))
+    config = replace(config, optim=optim, model=model, loss=replace(config.loss, every=4))
+    with pytest.raises(InputError, match=r"several number types: uint16.*uint8"):
+        train(config, tmp_path / "run", limits=Limits(steps=2), device="cpu")

@@ -45,6 +45,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_saved_is_said_and_the_last_good_one_is_kept(undisturbed, six, tmp_path):
     out, config = tmp_path / "run", short(six)
     train(config, out, limits=Limits(steps=2), device="cpu")

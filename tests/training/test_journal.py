@@ -20,7 +20,7 @@ def test_a_run_shows_curves_classes_and_pictures(undisturbed):
         assert f"<strong>{term}" in page
     last = [line for line in lines(undisturbed) if "val" in line][-1]
     best = latest_checkpoint(undisturbed).state["best"]
-    assert f"best mIoU % (present), step {best['step']}" in page
+    assert f"best mIoU % (mfnet-9, present), step {best['step']}" in page  # equal: once
     assert f'<th scope="row">car</th><td class="n">{last["iou"]["car"]:.2f}</td>' in page
     assert [path.name for path in sorted(report.glob("val-*"))] == [
         "val-00000009.jpg", "val-00000018.jpg",

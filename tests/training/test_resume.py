@@ -41,6 +41,7 @@ from training.runs import (
 )
 
 
+@pytest.mark.slow
 def test_a_run_with_a_limit_is_continued_to_the_same_end(undisturbed, six, tmp_path):
     out = tmp_path / "run"
     first = train(short(six), out, limits=Limits(steps=7), device="cpu")
@@ -183,6 +184,7 @@ def train_until_opened(config: TrainConfig, out: Path, file: Path) -> None:
     child(config, out, resume=False, group=False)
 
 
+@pytest.mark.slow
 def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(undisturbed, six, tmp_path):
     """Told to stop while the validation of step 9 reads its pairs."""
     out, data = tmp_path / "run", shutil.copytree(six, tmp_path / "data")

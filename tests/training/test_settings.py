@@ -49,6 +49,7 @@ def accepts(config: TrainConfig, assignment: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_every_setting_takes_or_refuses_every_odd_value():
     config = RECIPES["mini"]()
     assert len(PATHS) * len(ODD) > 500
@@ -56,6 +57,7 @@ def test_every_setting_takes_or_refuses_every_odd_value():
     assert 300 < len(taken) < len(PATHS) * len(ODD) / 2
 
 
+@pytest.mark.slow
 @given(st.sampled_from(PATHS), st.text() | st.from_type(float).map(str) | st.integers().map(str)
        | st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
                       lambda part: st.lists(part) | st.dictionaries(st.text(), part)
@@ -71,6 +73,7 @@ SLOW = ("crop", "batch_size", "accumulate", "workers", "width", "mlp_dim", "rank
 """Where an odd value means much memory, other files, or other labels than the data has."""
 
 
+@pytest.mark.slow
 def test_a_step_with_what_was_taken_ends_in_words_if_at_all(six, tmp_path):
     """Sampled: a step takes a quarter of a second."""
     config = short(six)
@@ -92,7 +95,7 @@ def test_a_step_with_what_was_taken_ends_in_words_if_at_all(six, tmp_path):
 
 
 NUMBERS = [
-    (OptimConfig(), "accumulate", 0), (OptimConfig(), "ema", 1.5), (OptimConfig(), "epochs", 0),
+    (OptimConfig(), "accumulate", 0), (OptimConfig(), "ema", 1.5), (OptimConfig(), "epochs", -1),
     (OptimConfig(), "lr", 0.0), (OptimConfig(), "warmup_epochs", -1.0),
     (OptimConfig(), "power", float("nan")), (LossConfig(), "tau", 0.0),
     (LossConfig(), "ohem", 1.1), (LossConfig(), "language_start", float("inf")),

@@ -30,6 +30,7 @@ from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 from sartm.training.loop import Limits, train
+from sartm.training.recipes import load_recipe
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig
 from sartm.training.start import start_from
@@ -57,6 +58,51 @@ def test_heads_of_another_number_are_refused_though_their_shapes_are_the_same(ti
     other = SARTM(replace(tiny_model.config, decoder=replace(TINY.decoder, heads=8)))
     with pytest.raises(InputError, match=r"4 heads.*--set model\.decoder\.heads=4"):
         start_from(other, tiny_model)
+
+
+def test_a_model_of_format_1_starts_as_what_it_was_in_the_arithmetic_of_now(pair):
+    older = build(replace(TINY, frozen_encoder=False, no_mem_embed="fusion"))
+    newer = SARTM(replace(older.config, no_mem_embed="decoder"))
+    start_from(newer, older)
+    torch.testing.assert_close(newer(*pair).logits, older(*pair).logits, atol=1e-4, rtol=1e-4)
+    again = SARTM(newer.config)
+    start_from(again, newer)  # from then on it is like any other
+    assert torch.equal(again(*pair).logits, newer(*pair).logits)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_run_from_a_model_of_format_1_keeps_its_arithmetic_only_on_a_frozen_encoder(
+    six, tmp_path, frozen
+):
+    """A frozen encoder is a file of others, found again by its hash: no bias can go into it."""
+    model = replace(TINY, fusion=FusionConfig(), frozen_encoder=frozen)
+    save(build(replace(model, no_mem_embed="fusion")), tmp_path / "older", ModelFacts())
+    config = short(six, model=model, init=str(tmp_path / "older"))
+    train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    made = load(tmp_path / "run" / "best").config
+    assert made.no_mem_embed == ("fusion" if frozen else "decoder")
+
+
+def test_the_crop_of_the_training_is_what_the_fusion_is_made_for(six, tmp_path):
+    config = short(six)
+    train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    assert load(tmp_path / "run" / "best").config.fusion.crop == config.augmentation.crop
+    other = replace(config.model, fusion=FusionConfig(crop=(64, 64)))
+    with pytest.raises(InputError, match=r"model\.fusion\.crop is \[64, 64\].*\[32, 64\]"):
+        train(replace(config, model=other), tmp_path / "other", device="cpu")
+    assert not (tmp_path / "other" / "config.json").exists()
+
+
+def test_a_run_that_an_older_sartm_began_is_resumed_as_it_was(six, tmp_path):
+    run = tmp_path / "run"
+    train(short(six), run, limits=Limits(steps=1), device="cpu")
+    values = json.loads((run / "config.json").read_text())
+    del values["model"]["no_mem_embed"]  # there was no such setting
+    values["model"]["fusion"]["crop"] = [64, 64]  # and this one was of its own
+    (run / "config.json").write_text(json.dumps(values))
+    train(load_recipe(str(run)), run, resume=True, limits=Limits(steps=2), device="cpu")
+    made = load(run / "best").config
+    assert (made.no_mem_embed, made.fusion.crop) == ("fusion", (64, 64))
 
 
 def test_training_goes_on_from_released_weights(six, tmp_path):
@@ -102,7 +148,7 @@ def test_training_goes_on_from_released_weights(six, tmp_path):
 def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(six, tmp_path):
     file = tmp_path / "sam2.pt"
     torch.save({"model": meta_weights()}, file)
-    model = replace(TINY, fusion=FusionConfig(crop=(32, 64)))
+    model = replace(TINY, fusion=FusionConfig(), output="decoder")
     run = tmp_path / "run"
     train(short(six, model=model, encoder=str(file)), run, limits=Limits(steps=9), device="cpu")
     stored = load_file(run / "best" / "model.safetensors")
@@ -172,6 +218,7 @@ def odd_names(six, tmp_path) -> Path:
     return data
 
 
+@pytest.mark.slow
 def test_the_text_table_goes_with_a_checkpoint_and_a_model(odd_names, tmp_path, monkeypatch):
     """Made once; a run resumed offline and one that starts from its model need no encoder."""
     made = []

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from sartm.app.masks import encode_masks
 from sartm.app.schema import Mask, Segment
 from sartm.classes import Classes
+from sartm.colours import IGNORED, display_palette
 from sartm.errors import InputError
 from sartm.io.labels import encode_label
 
@@ -19,12 +20,14 @@ Array = npt.NDArray[Any]
 def list_segments(labels: Array, classes: Classes) -> list[Segment]:
     """Every id that occurs in (H, W) with its mask; ids beyond the table are `ignore`."""
     counts = np.bincount(labels.ravel())
+    display = display_palette(classes)
     height, width = labels.shape
     return [
         Segment(
             id=index,
             name=classes.names[index] if index < len(classes) else "ignore",
-            colour=classes.palette[index] if index < len(classes) else (255, 255, 255),
+            colour=classes.palette[index] if index < len(classes) else IGNORED,
+            display=display[index] if index < len(classes) else IGNORED,
             pixels=int(counts[index]),
             share=round(int(counts[index]) / labels.size, 6),
             segmentation=Mask(size=(height, width), counts=mask),

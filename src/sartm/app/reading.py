@@ -14,7 +14,7 @@ from sartm.classes import Classes
 from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, check_ids, match_sizes, read_images, read_pair
 from sartm.errors import InputError
-from sartm.io.cameras import Camera
+from sartm.io.cameras import Camera, is_radiometric, read_radiometric
 from sartm.io.decode import (
     FourChannel,
     Source,
@@ -65,6 +65,7 @@ def read_uploads(
     resize_thermal: bool,
     four_channel: FourChannel,
     extent: Extent,
+    camera: Camera = Camera(),
 ) -> Sample:
     """The pair in two uploads, read as `sartm predict` reads two files.
 
@@ -74,12 +75,14 @@ def read_uploads(
     if rgb is None and thermal is None:
         raise InputError("no image; send rgb, thermal or both as files of a multipart form")
     _check_headers((rgb, thermal), extent)
-    images = read_images(rgb, thermal, four_channel=four_channel, max_pixels=extent.pixels)
+    images = read_images(
+        rgb, thermal, four_channel=four_channel, camera=camera, max_pixels=extent.pixels
+    )
     for name, image in (("rgb", images.rgb), ("thermal", images.thermal)):
         if image is not None:  # a header may say something else
             extent.check(name, image.shape[:2])
     images = match_sizes(images, "the pair", resize_thermal, RESIZE_OR_REGISTER)
-    return Sample("upload", images.rgb, images.thermal, None, images.note, images.unseen)
+    return images.as_sample("upload")
 
 
 def read_view(upload: Upload, view: View, extent: Extent) -> Array:
@@ -95,6 +98,17 @@ def read_view(upload: Upload, view: View, extent: Extent) -> Array:
         raise InputError("the image has no thermal channel; send the thermal image by itself")
     extent.check(upload.name, shown.shape[:2])
     return shown
+
+
+def read_values(
+    upload: Upload, view: Literal["thermal", "fourth"], extent: Extent
+) -> tuple[Array, str]:
+    """Thermal values (H, W) of an upload and their unit: celsius of a radiometric file, or raw."""
+    if view == "thermal" and is_radiometric(upload.data):
+        found: Array = read_radiometric(upload, extent.pixels)
+        extent.check(upload.name, found.shape)
+        return found, "celsius"
+    return read_view(upload, view, extent), "raw"
 
 
 def read_inputs(pair: Pair, camera: Camera, extent: Extent, resize_thermal: bool = False) -> Sample:

@@ -2,8 +2,8 @@
 
 import base64
 import time
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,19 +33,16 @@ from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
+from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
-from sartm.scenes.dataset import SceneOptions, draw_scene
+from sartm.io.thermal import describe_levels, format_range, read_range
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
 
 PNG, JPEG = "image/png", "image/jpeg"
 JSON, ARRAY = "application/json", "application/octet-stream"
-EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}
-"""Condition of a drawn scene and what people call it."""
-EXAMPLE_SIZE = (480, 640)
-"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ ServiceDep = Annotated[Service, Depends(_service)]
 PairIndex = Annotated[int, PathParameter(ge=0, le=10**9)]
 
 
-def _responses(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
+def describe_answers(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
     """Documentation of a route's answers: the good one, and problems for `codes`."""
     reasons = {
         400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
@@ -87,7 +84,7 @@ def _responses(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
     return {**problems, 200: success} if success else problems
 
 
-def _binary(*kinds: str) -> dict[str, Any]:
+def binary(*kinds: str) -> dict[str, Any]:
     """Documentation of an answer that is a file of one of these content types."""
     return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
 
@@ -98,13 +95,13 @@ TAG = {"ETag": {"schema": {"type": "string"}, "description": "Of the label, for 
 router = APIRouter(dependencies=[Depends(refuse_unknown_fields)])
 
 
-@router.get("/healthz", responses=_responses(), tags=["service"])
+@router.get("/healthz", responses=describe_answers(), tags=["service"])
 async def healthz(service: ServiceDep) -> schema.Health:
     """Whether the service answers."""
     return schema.Health(status="ok", version=__version__, present=service.worker.present)
 
 
-@router.get("/v1/models", responses=_responses(), tags=["segmentation"])
+@router.get("/v1/models", responses=describe_answers(), tags=["segmentation"])
 async def models(service: ServiceDep) -> schema.Models:
     """The models that requests can name, the default first, and the limits."""
     limits = service.limits
@@ -129,6 +126,7 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         classes=schema.describe_classes(predictor.classes),
         ignore=predictor.classes.ignore,
         thermal_rule=predictor.config.thermal.rule,
+        thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
     )
 
@@ -136,11 +134,11 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
 @router.post(
     "/v1/segment",
     response_model=schema.Segmentation,
-    responses=_responses(
+    responses=describe_answers(
         400,
         description="The label PNG (as `sartm predict` writes it), the overlay, the confidence as "
         "8-bit PNG, or JSON: what `output` says.",
-        content=_binary(PNG, JPEG),
+        content=binary(PNG, JPEG),
     ),
     tags=["segmentation"],
 )
@@ -155,18 +153,24 @@ async def segment(
     opacity: Annotated[float, Form(ge=0, le=1, description="Of the overlay.")] = 0.5,
     resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
     four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
+    radiometric: Annotated[bool, Form(description="Thermal is FLIR's JPEG: degrees.")] = False,
     maps: Annotated[bool, Form(description="JSON with both PNGs in base64.")] = False,
+    thermal_range: Annotated[
+        str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
+    ] = "",
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
+    how = read_range(thermal_range) if thermal_range else predictor.thermal_range
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
     sample = await service.worker.read(
-        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent
-    )
+        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
+        Camera(radiometric=radiometric),
+    )  # fmt: skip
 
     def job() -> Response:
-        prediction = predictor.predict(sample, modality)
+        prediction = predictor.predict(predictor.fix_levels(sample, modality, how), modality)
         if output == "json":
             seen = [
                 kind
@@ -176,6 +180,10 @@ async def segment(
             answer = _as_json(prediction, maps)
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
+            if prediction.levels is not None and sample.thermal is not None:
+                rule = predictor.config.thermal
+                used = describe_levels(prediction.levels, sample.thermal, rule, how)
+                answer.thermal_range = schema.UsedRange(**asdict(used))
             answer.seconds = round(time.perf_counter() - begun, 3)
             return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
         return _as_image(prediction, output, opacity)
@@ -209,7 +217,9 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
         segments=list_segments(labels, prediction.classes),
     )
     if maps:
-        answer.label_png = base64.b64encode(encode_label(labels)).decode()
+        answer.label_png = base64.b64encode(
+            encode_label(labels, palette=prediction.classes.palette)
+        ).decode()
         confidence = encode_confidence(prediction.confidence)
         answer.confidence_png = base64.b64encode(confidence).decode()
     return answer
@@ -217,7 +227,8 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
 
 def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:
     if output == "label":
-        return Response(encode_label(prediction.labels), media_type=PNG)
+        label = encode_label(prediction.labels, palette=prediction.classes.palette)
+        return Response(label, media_type=PNG)
     if output == "confidence":
         return Response(encode_confidence(prediction.confidence), media_type=PNG)
     return Response(encode_jpeg(prediction.overlay(opacity)), media_type=JPEG)
@@ -226,10 +237,10 @@ def _as_image(prediction: Prediction, output: Output, opacity: float) -> Respons
 @router.post(
     "/v1/display",
     response_class=Response,
-    responses=_responses(
+    responses=describe_answers(
         400,
         description="What browsers can show of any image that is readable.",
-        content=_binary(JPEG),
+        content=binary(JPEG),
     ),
     tags=["segmentation"],
 )
@@ -250,34 +261,6 @@ def _show(shown: Array) -> Response:
     return Response(encode_jpeg(picture, 92), media_type=JPEG)
 
 
-@router.get("/v1/examples", responses=_responses(), tags=["examples"])
-async def examples() -> list[schema.Example]:
-    """Drawn scenes to try, one per condition."""
-    return [schema.Example(name=name, title=title) for name, title in EXAMPLES.items()]
-
-
-@router.get(
-    "/v1/examples/{name}/{kind}",
-    response_class=Response,
-    responses=_responses(404, description="An image.", content=_binary(PNG)),
-    tags=["examples"],
-)
-async def example(
-    request: Request, service: ServiceDep, name: str, kind: Literal["rgb", "thermal"]
-) -> Response:
-    """One image of a drawn scene."""
-    if name not in EXAMPLES:
-        raise HTTPException(404, f"no such example; there are: {', '.join(EXAMPLES)}")
-    images = await service.worker.run(request, partial(_draw, name))
-    return Response(images[kind], media_type=PNG)
-
-
-@lru_cache(maxsize=len(EXAMPLES))
-def _draw(name: str) -> dict[str, bytes]:
-    scene = draw_scene(7, SceneOptions(name, EXAMPLE_SIZE))
-    return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}
-
-
 def _annotation(service: Service, index: int = 0) -> Annotation:
     annotation = service.annotation
     if annotation is None:
@@ -287,7 +270,7 @@ def _annotation(service: Service, index: int = 0) -> Annotation:
     return annotation
 
 
-@router.get("/v1/annotation", responses=_responses(404), tags=["annotation"])
+@router.get("/v1/annotation", responses=describe_answers(404), tags=["annotation"])
 async def annotation_info(request: Request, service: ServiceDep) -> schema.AnnotationInfo:
     """The folder to annotate: class table and pairs."""
     annotation = _annotation(service)
@@ -318,7 +301,7 @@ async def annotation_info(request: Request, service: ServiceDep) -> schema.Annot
 
 @router.get(
     "/v1/annotation/{index}/label",
-    responses=_responses(
+    responses=describe_answers(
         404,
         description="The label's masks.",
         headers=TAG,
@@ -346,10 +329,10 @@ async def annotation_label(
 @router.get(
     "/v1/annotation/{index}/{kind}",
     response_class=Response,
-    responses=_responses(
+    responses=describe_answers(
         404,
         description="PNG; thermal values that are no whole numbers as NumPy array.",
-        content=_binary(PNG, ARRAY),
+        content=binary(PNG, ARRAY),
     ),
     tags=["annotation"],
 )
@@ -370,19 +353,21 @@ async def annotation_image(
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
         raise HTTPException(404, f"this pair has no {kind} image")
-    return await service.worker.run(request, partial(_encode_image, image))
+    celsius = kind == "thermal" and annotation.cameras[index].radiometric
+    return await service.worker.run(request, partial(_encode_image, image, celsius))
 
 
-def _encode_image(image: Array) -> Response:
+def _encode_image(image: Array, celsius: bool) -> Response:
     if image.dtype in (np.uint8, np.uint16):
         return Response(encode_png(image), media_type=PNG)
-    return Response(encode_array(image), media_type=ARRAY)
+    unit = {"x-thermal-unit": "celsius" if celsius else "raw"}
+    return Response(encode_array(image), media_type=ARRAY, headers=unit)
 
 
 @router.put(
     "/v1/annotation/{index}/label",
-    responses=_responses(404, 412, 428, description="It is saved.", headers=TAG),
-    openapi_extra={"requestBody": {"required": True, "content": _binary(PNG)}},
+    responses=describe_answers(404, 412, 428, description="It is saved.", headers=TAG),
+    openapi_extra={"requestBody": {"required": True, "content": binary(PNG)}},
     tags=["annotation"],
 )
 async def annotation_save(

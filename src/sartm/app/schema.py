@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from sartm import colours
 from sartm.classes import Classes
 
 
@@ -29,7 +30,8 @@ class ClassInfo(BaseModel):
 
     id: int
     name: str
-    colour: tuple[int, int, int] = Field(description="RGB, 0-255.")
+    colour: tuple[int, int, int] = Field(description="RGB, 0-255, in the palette of label PNGs.")
+    display: tuple[int, int, int] = Field(description="RGB, 0-255, in overlays: of the name.")
     rest: bool = Field(description="The leftover of the others; overlays leave it clear.")
 
 
@@ -41,6 +43,7 @@ class ModelInfo(BaseModel):
     classes: list[ClassInfo]
     ignore: int = Field(description="Label id that means nothing.")
     thermal_rule: str = Field(description="How raw thermal values become [0, 1].")
+    thermal_range: str = Field(description="Of requests that say none: auto, LOW:HIGH or model.")
     trained_on: list[str]
 
 
@@ -75,9 +78,19 @@ class Segment(BaseModel):
     id: int
     name: str
     colour: tuple[int, int, int]
+    display: tuple[int, int, int]
     pixels: int
     share: float = Field(description="Of all pixels, 0-1.")
     segmentation: Mask
+
+
+class UsedRange(BaseModel):
+    """The raw thermal values that became black and white."""
+
+    low: float
+    high: float
+    unit: str = Field(description="display (8 bits), counts (16 bits) or values (floats).")
+    by: str = Field(description="rule (the model's), image (its percentiles) or option.")
 
 
 class Segmentation(BaseModel):
@@ -89,6 +102,9 @@ class Segmentation(BaseModel):
     confidence: float = Field(description="Mean of the largest probability; not calibrated.")
     seconds: float
     note: str = Field(description="How the input was understood, where that is not plain.")
+    thermal_range: UsedRange | None = Field(
+        default=None, description="How thermal was scaled; missing where it was not looked at."
+    )
     segments: list[Segment]
     label_png: str | None = Field(default=None, description="With `maps`: the label PNG in base64.")
     confidence_png: str | None = Field(
@@ -139,10 +155,8 @@ class Saved(BaseModel):
 def describe_classes(classes: Classes) -> list[ClassInfo]:
     """A class table for answers."""
     return [
-        ClassInfo(id=index, name=name, colour=colour, rest=index == 0 and not prompt)
-        for index, (name, colour, prompt) in enumerate(
-            zip(classes.names, classes.palette, classes.prompts, strict=True)
-        )
+        ClassInfo(**row, rest=index == 0 and not classes.prompts[0])
+        for index, row in enumerate(colours.describe_classes(classes))
     ]
 
 

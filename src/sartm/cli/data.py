@@ -9,6 +9,7 @@ from sartm.cli import options
 from sartm.cli.options import print_json, read_size
 from sartm.cli.printing import complain, print_table, say
 from sartm.errors import InputError
+from sartm.outputs import check_json
 
 if TYPE_CHECKING:
     from sartm.datatools.check import Check
@@ -58,6 +59,7 @@ def check(
     """Find what is wrong with a data set; exit status 3 if it cannot be used as it is."""
     from sartm.datatools.check import check_dataset
 
+    check_json(json_file, [dataset], out)
     result = check_dataset(dataset, out)
     print_json(json_file, result.to_dict())
     if json_file != "-":
@@ -112,6 +114,7 @@ def stats(
     from sartm.config import to_dict
     from sartm.datatools.stats import stats_dataset
 
+    check_json(json_file, [dataset], out)
     result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
     if json_file != "-":
@@ -160,11 +163,12 @@ def convert(
     from sartm.config import to_dict
     from sartm.datatools.convert import convert_dataset
 
+    check_json(json_file, [dataset, annotations or dataset], out)
     if tool is not None:
         if to != "dataset.toml":
             raise InputError("--from writes a dataset.toml; convert that to another layout then")
         return _import(dataset, tool, annotations or Path(dataset), out, json_file)
-    if to in ("coco", "yolo"):
+    if to == "coco" or to == "yolo":
         return _export(dataset, to, out, min_area, json_file)
     result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
@@ -185,9 +189,7 @@ def _import(dataset: str, tool: Tool, annotations: Path, out: Path, json_file: s
         say(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
         say(f"classes: {', '.join(f'{id_} {name}' for id_, name in enumerate(result.classes))}")
         if result.overlapping:
-            say(
-                f"{result.overlapping} pixels are under areas of two classes; the upper one has them"
-            )
+            say(f"{result.overlapping} pixels lie under two classes; the upper one has them")
         for kind, count in result.left_out.items():
             say(f"left out, no areas: {count} {kind}")
         for what, names in (
@@ -229,6 +231,7 @@ def align(
     from sartm.config import to_dict
     from sartm.datatools.align import align_dataset
 
+    check_json(json_file, [dataset, calibration], out)
     result = align_dataset(dataset, out, per_pair=per_pair, calibration=calibration)
     print_json(json_file, to_dict(result))
     if json_file != "-":

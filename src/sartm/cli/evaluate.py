@@ -8,9 +8,11 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, make_predictor, print_json, read_size
-from sartm.cli.printing import complain, print_table, say
+from sartm.cli.printing import complain, print_comparison, print_table, say
+from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.errors import InputError
+from sartm.outputs import check_json, shared_folder
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
@@ -41,6 +43,7 @@ def evaluate(
     conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
     seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
+    thermal_range: options.ThermalRange = "model",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = 1,
@@ -59,27 +62,30 @@ def evaluate(
 
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or more")
+    check_json(json_file, [data, model, encoder, classes], out)
     views = _views(window, stride, scales, flip)
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality) if robustness or names else []
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
-        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
-    )
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
+        thermal_range,
+    )  # fmt: skip
     _check_classes(predictor, dataset, model, data)
     rows = []
-    if wanted:
-        rows = measure_robustness(
-            predictor, dataset, out, conditions=wanted, modality=modality,
-            protocol=protocol or None, views=views, seed=seed,
+    with shared_folder(out):
+        if wanted:
+            rows = measure_robustness(
+                predictor, dataset, out, conditions=wanted, modality=modality,
+                protocol=protocol or None, views=views, seed=seed,
+            )  # fmt: skip
+        report, pictures = evaluate_with_pictures(
+            predictor, dataset, modality=modality, protocol=protocol or None, views=views,
+            robustness=rows, model=model, command=command_line(),
         )  # fmt: skip
-    report, pictures = evaluate_with_pictures(
-        predictor, dataset, modality=modality, protocol=protocol or None, views=views,
-        robustness=rows, model=model, command=command_line(),
-    )  # fmt: skip
-    poor = _describe_poor_labels(report, dataset.classes)
-    comparison = compare_published(report, load_published()) if compare else None
-    write_report(report, out, pictures, comparison, dataset.classes.palette)
+        poor = _describe_poor_labels(report, dataset.classes)
+        comparison = compare_published(report, load_published()) if compare else None
+        write_report(report, out, pictures, comparison, display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
@@ -123,10 +129,12 @@ def score(
     from sartm.evaluation.report.files import write_report
     from sartm.evaluation.scoring import score as run_score
 
+    check_json(json_file, [data, predictions], out)
     dataset = PairDataset.open(data, split)
-    report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
-    poor = _describe_poor_labels(report, dataset.classes)
-    write_report(report, out, palette=dataset.classes.palette)
+    with shared_folder(out):
+        report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
+        poor = _describe_poor_labels(report, dataset.classes)
+        write_report(report, out, palette=display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
@@ -148,6 +156,7 @@ def _describe_poor_labels(report: "Report", classes: "Classes") -> str:
 
 def _print_report(report: "Report", out: Path, json_file: str) -> None:
     from sartm.evaluation.report.files import to_json
+    from sartm.evaluation.report.tables import distinct_means
 
     if json_file:
         print_json(json_file, json.loads(to_json(report)))
@@ -162,8 +171,10 @@ def _print_report(report: "Report", out: Path, json_file: str) -> None:
         ((row.name, cell(row.iou), cell(row.acc), cell(row.f1), f"{row.pixels:,}")
          for row in report.classes),
     )  # fmt: skip
-    for name, mean in report.means.items():
-        say(f"{name}: mIoU {cell(mean['miou'])} over {mean['counted']} classes")
+    for name, mean in distinct_means(report):
+        over = "" if mean["counted"] == 1 else f" over {mean['counted']} classes"
+        say(f"{name} {cell(mean['miou'])} %{over}")
+    print_comparison(report.modalities)
     for name in report.subsets:
         present = report.subsets[name].means["present"]
         say(f"{name}: present mIoU {cell(present['miou'])}")
@@ -187,6 +198,7 @@ def demo(
     """Draw scenes by day, night, glare and fog, label them, and write a report with pictures."""
     from sartm.demo import run_demo
 
+    check_json(json_file, [model], out)
     result = run_demo(out, model=model, device=device)
     files = {"pictures": str(result.picture), "report": str(result.report)}
     print_json(json_file, {"present": result.scores} | files)
@@ -226,6 +238,7 @@ def bench(
     from sartm.benchmark import Setting, change_setting
     from sartm.benchmark import bench as run_bench
 
+    check_json(json_file, [model])
     height, width = read_size(size, "--size")
     setting = Setting(
         model=model, runtime=runtime, height=height, width=width, batch_size=batch_size,

@@ -25,9 +25,9 @@ app = typer.Typer(
     name="sartm",
     help="RGB-thermal semantic segmentation: label, train, evaluate.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="markdown",
 )
 app.command()(predict)
 app.command()(video)

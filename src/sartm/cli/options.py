@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sartm.config import Modality
 from sartm.errors import InputError
-from sartm.files import read_text, write_atomic
+from sartm.files import read_text, remove_leftovers_of, write_atomic
+from sartm.outputs import lock_beside
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
@@ -19,40 +21,122 @@ if TYPE_CHECKING:
 
 NumberFormat = Literal["auto", "fp32", "bf16", "fp16"]
 
-Model = Annotated[str, typer.Option("--model", help="Bundled name, folder, hub id or file.")]
+INPUT, THERMAL, OUTPUT, MODEL, SPEED = "Input", "Thermal", "Output", "Model", "Device and speed"
+"""Groups of options in --help."""
+
+Model = Annotated[
+    str,
+    typer.Option("--model", help="Bundled name, folder, hub id or file.", rich_help_panel=MODEL),
+]
 Encoder = Annotated[
-    str, typer.Option(help="SAM 2 under a model of adapters: file, folder or hub id.")
+    str,
+    typer.Option(
+        help="SAM 2 under a model of adapters: file, folder or hub id.", rich_help_panel=MODEL
+    ),
 ]
 ClassNames = Annotated[
-    str, typer.Option(help="Of released weights: mfnet, pst900, fmb, cityscapes, a data set, .txt.")
+    str,
+    typer.Option(
+        help="Of released weights: mfnet, pst900, fmb, cityscapes, a data set, .txt.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Canvas = Annotated[
-    int | None, typer.Option(help="Side of the square that released weights pad to; 1280.")
+    int | None,
+    typer.Option(
+        help="Side of the square that released weights pad to; 1280.", rich_help_panel=MODEL
+    ),
+]
+AllowSingle = Annotated[
+    bool,
+    typer.Option("--allow-single", help="Label what has no partner alone.", rich_help_panel=INPUT),
+]
+Seen = Annotated[
+    Modality, typer.Option("--modality", help="What the model may see.", rich_help_panel=INPUT)
 ]
 Data = Annotated[str, typer.Option("--data", help="Data set: a folder or dataset.toml.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Precision = Annotated[NumberFormat, typer.Option(help="auto takes bf16 where it is fast.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=SPEED)]
+Precision = Annotated[
+    NumberFormat, typer.Option(help="auto takes bf16 where it is fast.", rich_help_panel=SPEED)
+]
 BatchSize = Annotated[
-    int, typer.Option(min=1, max=1024, help="Pairs of one size that the network takes at a time.")
+    int,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Pairs of one size that the network takes at a time.",
+        rich_help_panel=SPEED,
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, max=256, help="Such batches under way; what suits if left out.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=256,
+        help="Such batches under way; what suits if left out.",
+        rich_help_panel=SPEED,
+    ),
 ]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="By torch.compile: a minute for each new size.")
+    bool,
+    typer.Option(
+        "--compile", help="By torch.compile: a minute for each new size.", rich_help_panel=SPEED
+    ),
 ]
-Json = Annotated[str, typer.Option("--json", help="Also write the result as JSON; - for stdout.")]
+Json = Annotated[
+    str,
+    typer.Option(
+        "--json", help="Also write the result as JSON; - for stdout.", rich_help_panel=OUTPUT
+    ),
+]
 Split = Annotated[str, typer.Option(help="Split of the data set.")]
 Protocol = Annotated[str, typer.Option(help="Named mean; the benchmark's own when left out.")]
-Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the class colours.")]
-ResizeThermal = Annotated[bool, typer.Option(help="Thermal shows the same view.")]
-Radiometric = Annotated[bool, typer.Option(help="Thermal: FLIR radiometric JPEG, as Celsius.")]
-BlackHot = Annotated[bool, typer.Option(help="In thermal, warm is dark.")]
-Holes = Annotated[
-    float | None, typer.Option(help="Raw thermal value without a measurement: filled.")
+Opacity = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Of the class colours.", rich_help_panel=OUTPUT)
 ]
-Repair = Annotated[bool, typer.Option(help="Fill thermal's border bands and dead pixels.")]
-Clahe = Annotated[bool, typer.Option(help="Local contrast of thermal where it is shown.")]
+Legend = Annotated[
+    bool,
+    typer.Option("--legend", help="Colours and names below the picture.", rich_help_panel=OUTPUT),
+]
+ResizeThermal = Annotated[
+    bool,
+    typer.Option("--resize-thermal", help="Thermal shows the same view.", rich_help_panel=THERMAL),
+]
+Radiometric = Annotated[
+    bool,
+    typer.Option(
+        "--radiometric", help="FLIR radiometric JPEG, as Celsius.", rich_help_panel=THERMAL
+    ),
+]
+BlackHot = Annotated[
+    bool, typer.Option("--black-hot", help="In thermal, warm is dark.", rich_help_panel=THERMAL)
+]
+Holes = Annotated[
+    float | None,
+    typer.Option(help="Raw thermal value without a measurement: filled.", rich_help_panel=THERMAL),
+]
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Fill thermal's border bands and dead pixels.",
+        rich_help_panel=THERMAL,
+    ),
+]
+ThermalRange = Annotated[
+    str,
+    typer.Option(
+        help="Raw values shown to the model: auto (percentiles of files deeper than its rule), "
+        "LOW:HIGH, or model (refuses those).",
+        rich_help_panel=THERMAL,
+    ),
+]
+Clahe = Annotated[
+    bool,
+    typer.Option(
+        "--clahe", help="Local contrast of thermal where it is shown.", rich_help_panel=THERMAL
+    ),
+]
 
 
 def print_json(target: str, content: Any) -> None:
@@ -60,7 +144,13 @@ def print_json(target: str, content: Any) -> None:
     if target == "-":
         print(json.dumps(content, indent=1))
     elif target:
-        write_atomic(Path(target), json.dumps(content, indent=1).encode())
+        path, data = Path(target), json.dumps(content, indent=1).encode()
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # as /dev/stdout
+            path.write_bytes(data)
+            return
+        with lock_beside(path):
+            remove_leftovers_of(path)
+            write_atomic(path, data, durable=True)
 
 
 def command_line() -> str:
@@ -94,8 +184,12 @@ def make_predictor(
     batch_size: int,
     workers: int | None,
     compile: bool,
+    thermal_range: str = "auto",
 ) -> "Predictor":
     """The model that a command's options name, ready on its device."""
+    from sartm.io.thermal import read_range
+
+    read_range(thermal_range)  # a wrong one is refused before a model is loaded
     import_network()
     from sartm.inference.predictor import Predictor
     from sartm.model.loading import load
@@ -108,6 +202,7 @@ def make_predictor(
         batch_size=batch_size,
         workers=workers,
         compiled=compile,
+        thermal_range=thermal_range,
     )
 
 

@@ -9,56 +9,102 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sartm.cli import options
-from sartm.cli.options import import_network, make_predictor, print_json
+from sartm.cli.options import INPUT, OUTPUT, THERMAL, import_network, make_predictor, print_json
 from sartm.cli.printing import complain, say
-from sartm.config import Modality
 from sartm.errors import InputError
+from sartm.outputs import check_json
 
 if TYPE_CHECKING:
-    from sartm.inference.folders import Homography
+    from sartm.classes import Classes
+    from sartm.inference.folders import Homography, Outcome
     from sartm.inference.predictor import Predictor
     from sartm.inference.video import VideoOptions
 
 # The same as in io.decode and inference.frames, which import OpenCV: --help does without.
 FourChannel = Literal["auto", "yes", "no"]
 Arrangement = Literal["left-right", "right-left", "top-bottom", "bottom-top", "four-channel"]
+Instances = Literal["coco", "yolo"]
 Match = Literal["auto", "time", "index"]
 
 
 def predict(
-    rgb: Annotated[str, typer.Option(help="RGB: file, folder, glob or video.")] = "",
-    thermal: Annotated[str, typer.Option(help="Thermal: file, folder, glob or video.")] = "",
-    out: Annotated[Path, typer.Option(help="Folder for label maps and overlays.")] = Path("out"),
-    model: options.Model = "mini",
-    encoder: options.Encoder = "",
-    classes: options.ClassNames = "",
-    canvas: options.Canvas = None,
-    modality: Modality = "both",
-    overlay: Annotated[bool, typer.Option(help="Also write overlays.")] = True,
-    opacity: options.Opacity = 0.5,
-    pair: Annotated[str, typer.Option(help="Regex on the name; group 1 pairs the files.")] = "",
-    allow_single: Annotated[bool, typer.Option(help="Label unpaired files alone.")] = False,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RGB THERMAL",
+            help="The same as --rgb and --thermal; a folder alone may hold both.",
+            show_default=False,
+        ),
+    ] = None,
+    rgb: Annotated[
+        str, typer.Option(help="File, folder, glob or video.", rich_help_panel=INPUT)
+    ] = "",
+    thermal: Annotated[str, typer.Option(help="Likewise.", rich_help_panel=INPUT)] = "",
+    pair: Annotated[
+        str,
+        typer.Option(help="Regex on the name; group 1 pairs the files.", rich_help_panel=INPUT),
+    ] = "",
+    allow_single: options.AllowSingle = False,
+    four_channel: Annotated[
+        FourChannel, typer.Option(help="Is a 4th channel thermal?", rich_help_panel=INPUT)
+    ] = "auto",
+    modality: options.Seen = "both",
+    align: Annotated[
+        str,
+        typer.Option(
+            help="Thermal onto RGB first: a calibration (JSON), or auto.", rich_help_panel=THERMAL
+        ),
+    ] = "",
     resize_thermal: options.ResizeThermal = False,
-    four_channel: Annotated[FourChannel, typer.Option(help="Is a 4th channel thermal?")] = "auto",
+    thermal_range: options.ThermalRange = "auto",
     radiometric: options.Radiometric = False,
     black_hot: options.BlackHot = False,
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
-    align: Annotated[
-        str, typer.Option(help="Thermal onto RGB first: a calibration (JSON), or auto.")
-    ] = "",
-    overwrite: Annotated[bool, typer.Option(help="Label again what is there.")] = False,
+    out: Annotated[
+        Path, typer.Option(help="Folder for label maps and overlays.", rich_help_panel=OUTPUT)
+    ] = Path("out"),
+    overlay: Annotated[
+        bool, typer.Option(help="Also write overlays.", rich_help_panel=OUTPUT)
+    ] = True,
+    opacity: options.Opacity = 0.5,
+    legend: options.Legend = False,
+    beside: Annotated[
+        bool,
+        typer.Option(
+            "--beside", help="RGB, thermal and overlay in one picture.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    instances: Annotated[
+        Instances | None,
+        typer.Option("--format", help="Objects too: parts of a class.", rich_help_panel=OUTPUT),
+    ] = None,
+    min_area: Annotated[
+        int, typer.Option(min=1, help="Pixels of such an object.", rich_help_panel=OUTPUT)
+    ] = 1,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Label again what is there.", rich_help_panel=OUTPUT),
+    ] = False,
+    json_file: options.Json = "",
+    model: options.Model = "mini",
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = 1,
     workers: options.Workers = None,
     compile: options.Compile = False,
-    json_file: options.Json = "",
 ) -> int:
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
+    rgb, thermal = _find_sources(files or [], rgb, thermal)
     if not rgb and not thermal:
-        raise InputError("no input; give --rgb, --thermal or both")
+        raise InputError(
+            "no input; give two files (sartm predict RGB THERMAL), or --rgb, --thermal or both"
+        )
+    check_json(json_file, [rgb, thermal, model, encoder, classes, align], out)
     from sartm.data.finding import search_pairs
     from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
@@ -66,16 +112,17 @@ def predict(
     camera = Camera(radiometric, black_hot, repair, holes)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
-        device, precision, batch_size, workers, compile,
+        device, precision, batch_size, workers, compile, thermal_range,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
-        if align:
-            raise InputError("--align is for images; take the video's frames as two folders")
+        if align or instances:
+            option = "--align" if align else "--format"
+            raise InputError(f"{option} is for images; take the video's frames as two folders")
         from sartm.inference.video import VideoOptions
 
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
-            allow_single=allow_single, camera=camera, clahe=clahe,
+            allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
@@ -84,19 +131,66 @@ def predict(
     from sartm.inference.folders import PredictOptions, label_folder
 
     how = PredictOptions(
-        modality=modality, overlay=overlay, opacity=opacity, resize_thermal=resize_thermal,
+        modality=modality, overlay=overlay, opacity=opacity, legend=legend, beside=beside,
+        resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
         camera=camera, clahe=clahe, align=_alignment(align),
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
-    outcome = label_folder(
-        open_model(), *sources, out, model=model, options=how, overwrite=overwrite
-    )
+    predictor = open_model()
+    outcome = label_folder(predictor, *sources, out, model=model, options=how, overwrite=overwrite)
+    if instances is not None:
+        _write_instances(out, predictor.classes, instances, min_area)
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
-    kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
-    found = f"{outcome.done} label maps in {out / 'labels'}{kept}"
+    found = _describe_outcome(outcome, out / "labels")
     _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
+
+
+def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> None:
+    """--format: what is labelled in a folder, as objects."""
+    from sartm.datatools.instances import export_predictions
+    from sartm.files import read_json
+
+    pairs = read_json(out / "summary.json")["pairs"]
+    files = {name: one["inputs"]["rgb"] or one["inputs"]["thermal"] for name, one in pairs.items()}
+    images = [(name, f"{name}{Path(file).suffix}") for name, file in files.items()]
+    target, count = export_predictions(out, images, classes, to, min_area)
+    say(f"{count} objects in {target}")
+
+
+def _find_sources(files: list[str], rgb: str, thermal: str) -> tuple[str, str]:
+    """RGB and thermal of either way to name them; "" for what is left out."""
+    if not files:
+        return rgb, thermal
+    if rgb or thermal:
+        raise InputError(
+            f"{files[0]!r} is given beside --rgb or --thermal; give files in one way, RGB first"
+        )
+    if len(files) > 2:
+        raise InputError(
+            f"{len(files)} files are given, but predict takes RGB and thermal; for many pairs give "
+            f"two folders, or quote globs: predict 'rgb/*.jpg' 'thermal/*.png'"
+        )
+    if len(files) == 2:
+        return files[0], files[1]
+    from sartm.data.finding import find_sides
+
+    first, second = find_sides(Path(files[0]))
+    return str(first or ""), str(second or "")
+
+
+def _describe_outcome(outcome: "Outcome", folder: Path) -> str:
+    """What a run over pairs did, in a line."""
+
+    def count(number: int) -> str:
+        return f"{number} label map{'s' * (number != 1)}"
+
+    if not outcome.done and outcome.skipped and not outcome.failures:
+        there = "is" if outcome.skipped == 1 else "are"
+        return f"nothing to do, {count(outcome.skipped)} {there} there: {folder}"
+    kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
+    return f"{count(outcome.done)} in {folder}{kept}"
 
 
 def _alignment(value: str) -> "Homography | Literal['auto'] | None":
@@ -111,43 +205,77 @@ def _alignment(value: str) -> "Homography | Literal['auto'] | None":
 
 
 def video(
-    rgb: Annotated[str, typer.Option(help="Video, folder or glob of frames, or camera:N.")] = "",
-    thermal: Annotated[str, typer.Option(help="Likewise.")] = "",
-    out: Annotated[Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.")] = Path("out"),
-    model: options.Model = "mini",
-    encoder: options.Encoder = "",
-    classes: options.ClassNames = "",
-    canvas: options.Canvas = None,
-    modality: Modality = "both",
-    one_file: Annotated[Arrangement | None, typer.Option(help="RGB and thermal in --rgb.")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Only each N-th frame.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Frames to label.")] = None,
-    match: Annotated[Match, typer.Option(help="Partners; auto: time, folders by name.")] = "auto",
-    tolerance: Annotated[float | None, typer.Option(help="Seconds between partners.")] = None,
-    offset: Annotated[float, typer.Option(help="Seconds to add to thermal times.")] = 0.0,
-    fps: Annotated[float | None, typer.Option(help="Rate of folders of frames; 25.")] = None,
-    smooth: Annotated[float, typer.Option(help="Share kept from before, 0 to below 1.")] = 0.0,
-    labels: Annotated[bool, typer.Option(help="Also write label maps.")] = False,
-    width: Annotated[int, typer.Option(help="Of the result in pixels, at most.")] = 1920,
-    opacity: options.Opacity = 0.5,
-    allow_single: Annotated[bool, typer.Option(help="Label unpaired frames alone.")] = False,
+    rgb: Annotated[
+        str,
+        typer.Option(help="Video, folder or glob of frames, or camera:N.", rich_help_panel=INPUT),
+    ] = "",
+    thermal: Annotated[str, typer.Option(help="Likewise.", rich_help_panel=INPUT)] = "",
+    one_file: Annotated[
+        Arrangement | None,
+        typer.Option(help="RGB and thermal in --rgb.", rich_help_panel=INPUT),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(min=1, help="Only each N-th frame.", rich_help_panel=INPUT)
+    ] = 1,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Frames to label.", rich_help_panel=INPUT)
+    ] = None,
+    match: Annotated[
+        Match,
+        typer.Option(help="Partners; auto: time, folders by name.", rich_help_panel=INPUT),
+    ] = "auto",
+    tolerance: Annotated[
+        float | None, typer.Option(help="Seconds between partners.", rich_help_panel=INPUT)
+    ] = None,
+    offset: Annotated[
+        float, typer.Option(help="Seconds to add to thermal times.", rich_help_panel=INPUT)
+    ] = 0.0,
+    fps: Annotated[
+        float | None, typer.Option(help="Rate of folders of frames; 25.", rich_help_panel=INPUT)
+    ] = None,
+    allow_single: options.AllowSingle = False,
+    modality: options.Seen = "both",
     resize_thermal: options.ResizeThermal = False,
+    thermal_range: options.ThermalRange = "auto",
     radiometric: options.Radiometric = False,
     black_hot: options.BlackHot = False,
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace a video that exists.")] = False,
+    out: Annotated[
+        Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.", rich_help_panel=OUTPUT)
+    ] = Path("out"),
+    smooth: Annotated[
+        float,
+        typer.Option(help="Share kept from before, 0 to below 1.", rich_help_panel=OUTPUT),
+    ] = 0.0,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also write label maps.", rich_help_panel=OUTPUT)
+    ] = False,
+    width: Annotated[
+        int, typer.Option(help="Of the result in pixels, at most.", rich_help_panel=OUTPUT)
+    ] = 1920,
+    opacity: options.Opacity = 0.5,
+    legend: options.Legend = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a video that exists.", rich_help_panel=OUTPUT),
+    ] = False,
+    json_file: options.Json = "",
+    model: options.Model = "mini",
+    encoder: options.Encoder = "",
+    classes: options.ClassNames = "",
+    canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     batch_size: options.BatchSize = 1,
     workers: options.Workers = None,
     compile: options.Compile = False,
-    json_file: options.Json = "",
 ) -> int:
     """Label a video, frames or a live camera: the inputs beside the overlay, WebM or MP4."""
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
+    check_json(json_file, [rgb, thermal, model, encoder, classes], out)
     from sartm.inference.video import VideoOptions
     from sartm.io.cameras import Camera
 
@@ -155,11 +283,12 @@ def video(
         modality=modality, opacity=opacity, every=every, match=match, tolerance=tolerance,
         offset=offset, smooth=smooth, one_file=one_file, rate=fps, limit=limit, labels=labels,
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
-        camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe,
+        camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe, legend=legend,
     )  # fmt: skip
     predictor = make_predictor(
-        model, encoder, classes, canvas, device, precision, batch_size, workers, compile
-    )
+        model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
+        thermal_range,
+    )  # fmt: skip
     return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sartm.terminal import printable
+
+if TYPE_CHECKING:
+    from sartm.evaluation.modalities import Comparison
 
 
 def say(text: str) -> None:
@@ -24,6 +28,10 @@ def complain(text: str) -> None:
     print(f"sartm: {printable(text)}", file=sys.stderr)
 
 
+_MOST_ROWS = 1000
+"""Nobody reads more on a terminal."""
+
+
 def print_table(
     titles: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", whole: bool = False
 ) -> None:
@@ -31,12 +39,25 @@ def print_table(
     table = Table(title=Text(printable(title)) if title else None)
     for number, text in enumerate(titles):
         table.add_column(Text(printable(text)), no_wrap=number == 0 or whole)
-    for row in rows:
+    lines = list(rows)
+    for row in lines[:_MOST_ROWS]:
         table.add_row(*(Text(printable(cell)) for cell in row))
+    if len(lines) > _MOST_ROWS:
+        table.add_row(f"... and {len(lines) - _MOST_ROWS:,} more; --json FILE has all")
     console = Console()
     needed = Console(width=10_000).measure(table)
     width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
     Console(width=width).print(table)
+
+
+def print_comparison(found: "Comparison | None") -> None:
+    """What each camera adds to the other, as a table and in a sentence."""
+    from sartm.evaluation.report.tables import modalities_table
+
+    table = modalities_table(found)
+    if found is not None and table is not None:
+        print_table(table.head, table.rows)
+        say(found.sentence)
 
 
 class _OneLine(logging.Formatter):

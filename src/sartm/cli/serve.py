@@ -35,6 +35,7 @@ def serve_app(
     max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=0, help="Further requests get 429.")] = 32,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 60,
+    thermal_range: options.ThermalRange = "auto",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
 ) -> int:
@@ -54,7 +55,9 @@ def serve_app(
         token = os.environ.get("SARTM_TOKEN")
     secret = "" if token is None else check_token(token)
     limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
-    predictors = load_predictors(models or [], device=device, precision=precision)
+    predictors = load_predictors(
+        models or [], device=device, precision=precision, thermal_range=thermal_range
+    )
     classes = next(iter(predictors.values())).classes
     folder = open_annotation(annotate, annotations, classes) if annotate else None
     if folder is not None:

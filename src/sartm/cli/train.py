@@ -1,21 +1,29 @@
 """`train`: a recipe and what the command line changes in it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, print_json
-from sartm.cli.printing import say
+from sartm.cli.printing import print_comparison, say
 from sartm.errors import InputError
+from sartm.outputs import check_json
+
+if TYPE_CHECKING:
+    from sartm.training.settings import TrainConfig
+
+RISING = 1.0
+"""Points that the last third of a run has to add for more of it to be worth while."""
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="mini, mfnet, pst900, fmb or a run's config.json")],
     data: options.Data = "",
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
-    init: Annotated[str, typer.Option(help="Model to start from.")] = "",
+    init: Annotated[str, typer.Option(help="Model to start from; of mini mini-synthetic.")] = "",
     teacher: Annotated[str, typer.Option(help="Larger model to learn from as well.")] = "",
     unlabelled: Annotated[
         list[str] | None, typer.Option(help="Pairs that the teacher labels: a dataset.toml.")
@@ -25,7 +33,9 @@ def train(
     seed: Annotated[int | None, typer.Option()] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,
-    max_time: Annotated[float | None, typer.Option(help="Minutes of this session.")] = None,
+    max_time: Annotated[
+        float | None, typer.Option(help="Minutes; mini plans a new run to end in them.")
+    ] = None,
     device: options.Device = "auto",
     precision: Annotated[
         options.NumberFormat | None, typer.Option(help="The recipe's if left out.")
@@ -46,6 +56,7 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
+    check_json(json_file, [recipe, data, init, teacher, *(unlabelled or ())], out)
     if max_time is not None and not max_time > 0:
         raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
     if seed is not None and not 0 <= seed < 2**32:
@@ -71,21 +82,65 @@ def train(
     )
     print_json(json_file, result)
     if json_file != "-":
-        for line in _describe(result, out):
-            say(line)
+        _print_result(result, config, out, max_time, device)
     return 130 if result["interrupted"] else 0
 
 
-def _describe(result: dict[str, Any], out: Path) -> list[str]:
+def _print_result(
+    result: dict[str, Any], config: "TrainConfig", out: Path, max_time: float | None, device: str
+) -> None:
     """What a run came to: only what was measured, and only files that are there."""
-    best, steps = result["best"], f"{result['step']} steps"
-    lines = [f"{steps}; nothing was validated"]
-    if best is not None:
-        found = f"{best['present']:.2f} at step {best['step']}"
-        lines = [f"{steps}; best `present` mIoU on validation: {found}"]
+    from sartm.config import from_dict
+    from sartm.evaluation.modalities import Comparison
+
+    on = "" if device == "auto" else f" --device {device}"
+    say(
+        _describe_length(
+            result, f"sartm train {config.recipe} --out {quote(str(out))} --resume{on}"
+        )
+    )
+    if result["best"] is None:
+        say("nothing was validated")
+    else:
+        say(_describe_best(result["best"]))
+    if result["finished"] and result["gain"] is not None:
+        say(_describe_gain(result, out, max_time))
+    if result["modalities"] is not None:
+        print_comparison(from_dict(Comparison, result["modalities"]))
     model, page = out / "best", out / "report" / "report.html"
     if (model / "config.json").is_file():
-        lines.append(f"model: {model}")
+        say(f"model: {model}")
     else:
-        lines.append("no model was kept: the run has not come to a validation")
-    return [*lines, f"curves: {page}"] if page.is_file() else lines
+        say("no model was kept: the run has not come to a validation")
+    if page.is_file():
+        say(f"curves: {page}")
+
+
+def _describe_length(result: dict[str, Any], resume: str) -> str:
+    minutes = f"{result['seconds'] / 60:.1f} minutes"
+    if result["finished"]:
+        return f"{result['step']} steps in {minutes}"
+    why = "interrupted" if result["interrupted"] else "stopped"
+    return f"{why} at step {result['step']} of {result['steps']}; to go on: {resume}"
+
+
+def _describe_best(best: dict[str, Any]) -> str:
+    name, score = best["headline"]
+    rest = "" if score == best["present"] else f" (present mIoU {best['present']:.2f})"
+    found = "undefined" if score is None else f"{score:.2f} %"
+    return f"best on validation: {name} {found} at step {best['step']}{rest}"
+
+
+def _describe_gain(result: dict[str, Any], out: Path, max_time: float | None) -> str:
+    """Whether more steps would help, and the command that takes them."""
+    gain = f"the last third of the run added {result['gain']:.1f} points"
+    if result["gain"] < RISING:
+        return f"flat: {gain}; more steps would add little, more labelled pairs may"
+    more = f"--set optim.steps={2 * result['steps']}"
+    if max_time is not None:
+        more = f"--max-time {2 * max_time:g}"
+    run = quote(str(out))
+    return (
+        f"still rising: {gain}; to go on: sartm train {run} --init {quote(str(out / 'best'))} "
+        f"--out {quote(f'{out}-2')} {more}"
+    )

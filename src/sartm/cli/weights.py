@@ -11,6 +11,7 @@ from sartm.cli.options import print_json, read_classes, read_size
 from sartm.cli.printing import print_table, say
 from sartm.config import Modality
 from sartm.errors import InputError
+from sartm.outputs import check_json
 
 app = typer.Typer(help="List, fetch and convert weights.", no_args_is_help=True)
 
@@ -20,14 +21,16 @@ def list_known(json_file: options.Json = "") -> int:
     """What can be loaded by name: bundled models and SAM 2's encoders."""
     from sartm.model.hub import list_weights
 
+    check_json(json_file)
     rows = list_weights()
     print_json(json_file, [asdict(row) for row in rows])
     if json_file != "-":
-        titles = ("name", "kind", "size", "parameters", "licence", "here")
+        titles = ("name", "size", "parameters", "licence", "trained on", "commercial use", "here")
         lines = []
         for row in rows:
             here = "yes" if row.here else "no"
-            lines.append((row.name, row.kind, row.size, f"{row.parameters:,}", row.licence, here))
+            terms = (row.licence, row.data, row.commercial)
+            lines.append((row.name, row.size, f"{row.parameters:,}", *terms, here))
         print_table(titles, lines)
     return 0
 
@@ -92,6 +95,7 @@ def export(
     from sartm.model.loading import load
     from sartm.model.sartm import SARTM
 
+    check_json(json_file, [model, encoder, classes, data], out)
     sides = read_size(size, "--size") if size else None
     loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
     if not isinstance(loaded, SARTM):

@@ -44,6 +44,13 @@ def find_pairs(
     return found.pairs, found.unpaired
 
 
+def find_sides(folder: Path) -> tuple[Path | None, Path | None]:
+    """A folder as `search_pairs` takes it: of both, of RGB, or, by all its names, of thermal."""
+    found = pair_folder(folder)
+    only = found.alone and not found.pairs and all(pair.rgb is None for pair in found.alone)
+    return (None, folder) if only else (folder, None)
+
+
 def search_pairs(
     rgb: str | Path | None,
     thermal: str | Path | None,
@@ -250,6 +257,8 @@ def _kind_of(path: Path) -> str:
         return "may not be read"
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         return "no such file or folder"
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        return "is no file but a pipe, a socket or a device"
     return "folder" if stat.S_ISDIR(mode) else "file"
 
 

@@ -19,12 +19,12 @@ from sartm.data.layouts import (
     open_layout,
     pairs_in,
     plain_layout,
-    read_list,
     toml_layout,
     toml_pair,
     toml_split,
     toml_table,
 )
+from sartm.data.lists import read_list
 from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
 from sartm.errors import InputError
 from sartm.files import read_toml
@@ -82,8 +82,7 @@ def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
                 if part
             }
             if source:
-                listed = read_list(source, root)
-                names = [name.removeprefix(f"{arrangement.rgb}/") for name in listed]
+                names = read_list(source, root, arrangement.rgb)
             else:
                 names = sorted(set().union(*indices.values()))
             gaps += [

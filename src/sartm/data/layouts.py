@@ -7,15 +7,17 @@ import fnmatch
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
+from sartm.data.listing import list_files
+from sartm.data.lists import read_list
 from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
 from sartm.data.tables import read_table
 from sartm.errors import InputError
-from sartm.files import read_text, read_toml
+from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
 
@@ -177,6 +179,8 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
             lists a pair that does not exist, or a name leaves the data set's folder.
     """
     path = Path(path)
+    if path.exists():
+        require_plain(path)
     if path.is_file():
         if path.suffix.lower() != ".toml":
             raise InputError(f"{path}: a data set is a folder or a dataset.toml, found a file")
@@ -304,7 +308,7 @@ def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
     if not place.exists():
         raise InputError(f"{place}: no such file; split {split!r} of {path} names it")
     above = toml.files.images.replace("{split}", split).rpartition("/")[0].partition("{name}")[0]
-    return [name.removeprefix(f"{above}/") for name in read_list(place, path.parent)]
+    return read_list(place, path.parent, above)
 
 
 def toml_pair(
@@ -332,8 +336,8 @@ def _names_matching(root: Path, pattern: str) -> list[str]:
     top = root / (folder or ".") if not before.startswith("/") else Path(folder or "/")
     # A second {name}, as in {name}/{name}.png, must be the same text again.
     rest = re.escape(after).replace(re.escape("{name}"), "(?P=name)")
-    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest)
-    below = (file.relative_to(top).as_posix() for file in _files_below(top))
+    fits = re.compile(re.escape(start) + r"(?P<name>.+?)" + rest, re.DOTALL)
+    below = (file.relative_to(top).as_posix() for file in files_below(top))
     return sorted(match["name"] for file in below if (match := fits.fullmatch(file)))
 
 
@@ -400,7 +404,7 @@ def _listed_splits(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair
     for split in SPLIT_NAMES:
         source = root / f"{split}.txt"
         if source.is_file():
-            names = [name.removeprefix(f"{arrangement.rgb}/") for name in read_list(source, root)]
+            names = read_list(source, root, arrangement.rgb)
             if not names:
                 raise InputError(f"split {split!r} is empty: {source} lists no names")
             splits[split] = pairs_in(root, arrangement, "", names, str(source))
@@ -436,68 +440,30 @@ def index_images(folder: Path) -> dict[str, Path]:
     """Path below the folder without suffix -> image file."""
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
-        for file in _files_below(folder)
+        for file in files_below(folder)
         if file.suffix.lower() in SUFFIXES
     }
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Every file, sorted; hidden ones (and the copies ._x some systems leave) are not images."""
+def files_below(folder: Path) -> list[Path]:
+    """Every file, sorted, as `list_files` finds them; InputError where a folder cannot be read."""
     if not folder.is_dir():
         return []
-    files = (file for file in folder.rglob("*") if not file.name.startswith("."))
-    return sorted(file for file in files if file.is_file())
+    found = list_files(folder)
+    for place, reason in found.unreadable.items():
+        raise InputError(f"{place} {reason}; the pairs in it would be missing, put it right first")
+    return found.files
 
 
 def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
     for pair in pairs:
         for file in (pair.rgb, pair.thermal, pair.four_channel, pair.label if labels else None):
             if file and not file.is_file():
+                kind = "is no file" if file.exists() else "does not exist"
                 raise InputError(
-                    f"{source} has {pair.name!r}, but {file} does not exist; "
+                    f"{source} has {pair.name!r}, but {file} {kind}; "
                     f"complete the download or take the name out"
                 )
-
-
-def read_list(path: Path, root: Path) -> list[str]:
-    """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
-
-    Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
-    """
-    names = []
-    for line in read_text(path).splitlines():
-        name = _first_column(line)
-        if not name:
-            continue
-        parts = PurePosixPath(name.replace("\\", "/"))
-        drive = re.match(r"[A-Za-z]:", name)
-        if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
-            raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
-        names.append(_plain_name(parts))
-    return names
-
-
-def _first_column(line: str) -> str:
-    """The first of several files of one line, between tabs, commas or spaces; else all of it.
-
-    Names may hold spaces and commas themselves: apart from tabs, columns are what all are images,
-    or all the same name in several folders.
-    """
-    line = line.strip()
-    for cut in ("\t", ",", None):
-        columns = [column.strip() for column in line.split(cut)]
-        if len(columns) < 2:
-            continue
-        images = all(PurePosixPath(column).suffix.lower() in SUFFIXES for column in columns)
-        same = len({PurePosixPath(column).stem for column in columns}) == 1
-        if cut == "\t" or images or same:
-            return columns[0]
-    return line
-
-
-def _plain_name(path: PurePosixPath) -> str:
-    plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-    return plain.as_posix()
 
 
 def _unrecognised(root: Path) -> str:

@@ -114,6 +114,8 @@ _STARTS = ((RECORD, RECORD_START), (SUMMARY, _HEAD))
 
 def _begins(file: Path, start: bytes) -> bool:
     try:
+        if not file.is_file():  # a pipe would be waited for
+            return False
         with file.open("rb") as opened:
             return b"".join(opened.read(64).split()).startswith(start)
     except OSError:

@@ -27,6 +27,7 @@ from sartm.io.decode import (
 )
 from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
+from sartm.io.thermal import Levels
 from sartm.registration.estimate import AlignedThermal
 
 Array = npt.NDArray[Any]
@@ -58,6 +59,10 @@ class Sample:
     """What the user should know about how it was read."""
     unseen: Mask | None = None
     """(H, W) true where `thermal` is no measurement but stands in for one; None: nowhere."""
+    black_hot: bool = False
+    """Whether `thermal` is the inverse of what the file holds."""
+    levels: Levels | None = None
+    """What becomes 0 and 1 of `thermal` at prediction; None: what the predictor makes of it."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -81,6 +86,12 @@ class RawImages:
     """(H, W) as `thermal`, as `Sample.unseen`."""
     note: str = ""
     """As `Sample.note`."""
+    black_hot: bool = False
+    """As `Sample.black_hot`."""
+
+    def as_sample(self, name: str, label: Array | None = None) -> Sample:
+        """Of images that lie on one grid."""
+        return Sample(name, self.rgb, self.thermal, label, self.note, self.unseen, self.black_hot)
 
 
 class PairDataset:
@@ -226,7 +237,7 @@ def read_pair(
                 f"{format_size(image)}; labels are never resized, use those that belong to the "
                 f"images"
             )
-    return Sample(pair.name, images.rgb, images.thermal, label, images.note, images.unseen)
+    return images.as_sample(pair.name, label)
 
 
 def read_images(
@@ -257,7 +268,8 @@ def read_images(
         raw = None if thermal is None else read_raw(thermal, camera, max_pixels)
     if raw is None:
         return RawImages(colour, None, None, note)
-    return RawImages(colour, prepare_thermal(raw, camera), find_holes(raw, camera.holes), note)
+    thermal_image, unseen = prepare_thermal(raw, camera), find_holes(raw, camera.holes)
+    return RawImages(colour, thermal_image, unseen, note, camera.black_hot)
 
 
 def read_label_of(pair: Pair, classes: Classes, max_pixels: int = MAX_PIXELS) -> Array:
@@ -339,10 +351,11 @@ def describe_mixed_types(types: Iterable[tuple[str, str]]) -> str:
     return f"thermal images are of several number types: {found}; write all of them in one"
 
 
-def pixel_hash(sample: Sample) -> str:
-    """SHA-256 over the decoded RGB and thermal pixels: equal for the same picture in any file."""
+def pixel_hash(*images: Array | None) -> str:
+    """SHA-256 over decoded pixels, as a pair's RGB and thermal: equal for the same picture, type
+    and size in any file."""
     digest = hashlib.sha256()
-    for image in (sample.rgb, sample.thermal):
+    for image in images:
         if image is None:
             digest.update(b"none;")
         else:

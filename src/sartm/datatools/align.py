@@ -16,9 +16,9 @@ from sartm.datatools.writing import (
     Place,
     Plan,
     copy_or_write,
-    finished_folder,
     place_pairs,
     read_stored,
+    refuse_clashes,
     toml_files,
     write_description,
     write_image,
@@ -27,6 +27,7 @@ from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import UsedValues, fill_holes, find_holes, mark_holes
 from sartm.io.labels import write_label
+from sartm.outputs import finished_folder
 from sartm.progress import Meter
 from sartm.registration.calibration import (
     apply_alignment,
@@ -98,6 +99,7 @@ def align_dataset(
     with finished_folder(Path(out)) as root:
         files, copied = toml_files(places, layout, thermal_copied=False)
         plan = Plan(root, files, layout.classes, copied, mark=_free_value(places, layout.name))
+        refuse_clashes(plan, places)
         results = over_all(
             places,
             lambda place: _align_pair(place, plan, found, place in shown),

@@ -16,8 +16,8 @@ from sartm.datatools.writing import (
     Plan,
     Target,
     copy_or_write,
-    finished_folder,
     place_pairs,
+    refuse_clashes,
     thermal_range,
     toml_files,
     write_description,
@@ -29,6 +29,7 @@ from sartm.io.decode import has_deep_channels
 from sartm.io.holes import fill_holes, find_holes, mark_holes
 from sartm.io.labels import write_label
 from sartm.io.thermal import scale_thermal
+from sartm.outputs import finished_folder
 
 Array = npt.NDArray[Any]
 
@@ -82,6 +83,7 @@ def convert_dataset(
     _require_parts(layout, [place.pair for place in places], to)
     with finished_folder(Path(out)) as root:
         plan, changed = _plan(layout, places, to, root, lossy)
+        refuse_clashes(plan, places)
         over_all(places, lambda place: _write_pair(place, plan), f"convert {layout.name}")
         described = _describe_thermal(layout, plan, to)
         write_description(described, splits, plan, plain=to != "dataset.toml")

@@ -1,4 +1,4 @@
-"""Labels from where people make them and back: `data convert --from`, `--to coco|yolo`, `predict`."""
+"""`sartm data convert --from`: label maps drawn from what people's tools export."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from sartm.datatools.tool_exports import read_cvat, read_label_studio, read_labe
 from sartm.datatools.writing import (
     Plan,
     copy_or_write,
-    finished_folder,
     place_pairs,
     read_stored,
     toml_files,
@@ -26,6 +25,7 @@ from sartm.datatools.writing import (
 )
 from sartm.errors import InputError
 from sartm.io.labels import write_label
+from sartm.outputs import finished_folder
 
 Tool = Literal["coco", "yolo", "labelme", "cvat", "label-studio"]
 

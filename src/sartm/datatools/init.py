@@ -14,8 +14,8 @@ from sartm.data.layouts import (
     ThermalUnit,
     is_street_name,
     open_layout,
-    read_list,
 )
+from sartm.data.lists import read_list
 from sartm.data.matching import FolderPairs, pair_folder
 from sartm.data.names import SPLIT_NAMES, natural_order
 from sartm.data.pairs import read_images

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,17 +15,11 @@ from sartm.data.layouts import Pair, open_layout
 from sartm.data.pairs import read_label_of
 from sartm.datatools.shapes import Part, encode_coco, find_parts, trace
 from sartm.datatools.survey import over_all
-from sartm.datatools.writing import (
-    Place,
-    copy_or_write,
-    finished_folder,
-    place_pairs,
-    read_stored,
-    toml_files,
-)
+from sartm.datatools.writing import Place, copy_or_write, place_pairs, read_stored, toml_files
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.labels import read_label
+from sartm.outputs import finished_folder
 
 Array = npt.NDArray[Any]
 Export = Literal["coco", "yolo"]
@@ -69,7 +64,6 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
         raise InputError(f"{source}: no pair has a label; there is nothing to export")
     places = place_pairs(layout, splits, "dataset.toml")
     files, copied = toml_files(places, layout, thermal_copied=True)
-    names = {"rgb": "images", "thermal": "thermal"}
     by_pair = {place.pair: place for place in places}
     instances = ignored = 0
     with finished_folder(Path(out)) as root:
@@ -78,7 +72,7 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
             some = [_labelled(pair, apart, files, classes) for pair in pairs]
             over_all(
                 [by_pair[pair] for pair in pairs],
-                lambda place, apart=apart: _copy_images(place, apart, root, files, copied, names),
+                partial(_copy_images, apart=apart, root=root, files=files, copied=copied),
                 f"images of {split}",
             )
             target = root / (f"annotations/{split}.json" if to == "coco" else "labels")
@@ -99,7 +93,7 @@ def _labelled(pair: Pair, apart: str, files: dict[str, str], classes: Classes) -
         raise InputError(f"pair {pair.name!r} has no label; label it, or take it out of its split")
     suffix = Path(files.get("rgb", files.get("thermal", ".png"))).suffix
     name = f"{apart}{pair.name}"
-    return Labelled(name, f"{name}{suffix}", lambda: read_label_of(pair, classes))
+    return Labelled(name, f"{name}{suffix}", partial(read_label_of, pair, classes))
 
 
 def _copy_images(
@@ -108,9 +102,8 @@ def _copy_images(
     root: Path,
     files: dict[str, str],
     copied: frozenset[str],
-    names: dict[str, str],
 ) -> None:
-    images = read_stored(place)
+    images, names = read_stored(place), {"rgb": "images", "thermal": "thermal"}
     for kind, image in (("rgb", images.rgb), ("thermal", images.thermal)):
         if image is not None and kind in files:
             path = root / names[kind] / f"{apart}{place.pair.name}{Path(files[kind]).suffix}"
@@ -205,9 +198,9 @@ def _yolo_yaml(classes: Classes, folders: dict[str, str]) -> str:
 def export_predictions(
     out: Path, images: Iterable[tuple[str, str]], classes: Classes, to: Export, min_area: int
 ) -> tuple[Path, int]:
-    """Write label maps that `predict` made, of (name, image file), as instances; where, how many."""
+    """Write label maps of `predict`, of (name, image file), as instances; where, how many."""
     labels = [
-        Labelled(name, file, lambda path=out / "labels" / f"{name}.png": read_label(path))
+        Labelled(name, file, partial(read_label, out / "labels" / f"{name}.png"))
         for name, file in images
     ]
     target = out / ("annotations.json" if to == "coco" else "yolo")

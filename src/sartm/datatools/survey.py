@@ -1,6 +1,5 @@
 """One pass over the pairs of a data set: what each holds, and what is wrong with it."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.data.layouts import Layout, Pair
-from sartm.data.pairs import RawImages, match_sizes, read_images
+from sartm.data.pairs import RawImages, match_sizes, pixel_hash, read_images
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes
 from sartm.io.labels import read_label
+from sartm.outputs import shared_folder
 from sartm.progress import Meter
 from sartm.registration.offset import ShiftEvidence, measure_shift
 
@@ -171,8 +171,8 @@ def inspect_pair(pair: Pair, layout: Layout, with_shift: bool = False) -> Facts:
         pair,
         tuple(problems),
         next(iter(sizes.values()), None),
-        _hash(rgb),
-        _hash(thermal),
+        "" if rgb is None else pixel_hash(rgb),
+        "" if thermal is None else pixel_hash(thermal),
         counts,
         None if thermal is None else _describe_heat(thermal, read.unseen),
         shift,
@@ -181,15 +181,6 @@ def inspect_pair(pair: Pair, layout: Layout, with_shift: bool = False) -> Facts:
 
 def _size(image: Array) -> tuple[int, int]:
     return int(image.shape[0]), int(image.shape[1])
-
-
-def _hash(image: Array | None) -> str:
-    """Equal for equal pixels of one type and size, whatever the file format; "" without image."""
-    if image is None:
-        return ""
-    digest = hashlib.sha256(f"{image.dtype.name} {image.shape};".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
 
 
 def _count_ids(label: Array) -> dict[int, int]:
@@ -244,6 +235,7 @@ def _wraps_around(thermal: Array) -> bool:
 def write_output(path: Path, data: bytes) -> None:
     """Write a file into --out, whole or not at all."""
     try:
-        write_atomic(path, data)
+        with shared_folder(path.parent):
+            write_atomic(path, data)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose another --out") from None

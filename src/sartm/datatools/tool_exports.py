@@ -85,8 +85,8 @@ def _ellipse(middle: Points, sides: Points, turn: float = 0.0) -> Points:
 def _turn(points: Points, degrees: float) -> Points:
     """Points (N, 2) turned clockwise, as y points down, about 0."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turned: Points = points @ np.array([[cosine, sine], [-sine, cosine]])
-    return turned
+    x, y = points[:, 0], points[:, 1]
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
 
 
 def read_cvat(place: Path) -> Annotations:

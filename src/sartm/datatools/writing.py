@@ -1,12 +1,10 @@
 """A data set written in a layout: where each pair goes, its images, lists and dataset.toml."""
 
 import json
-import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.cameras import Camera
 from sartm.io.holes import find_holes
+from sartm.outputs import require_distinct
 
 Array = npt.NDArray[Any]
 
@@ -95,6 +94,13 @@ def place_pairs(layout: Layout, splits: dict[str, tuple[Pair, ...]], to: Target)
         if _file_name(split) != split:
             raise InputError(f"split {split!r} of {layout.root} cannot name a folder; rename it")
     return [Place(pair, split, layout.camera_of(pair)) for pair, split in first.items()]
+
+
+def refuse_clashes(plan: Plan, places: Sequence[Place]) -> None:
+    """Refuse pairs that would be one file where small and capital letters are the same."""
+    kind = next(iter(plan.files))
+    files = (plan.path(kind, place).relative_to(plan.root) for place in places)
+    require_distinct(plan.root, map(str, files))
 
 
 def toml_files(
@@ -234,25 +240,6 @@ def _key(text: str) -> str:
 def _quoted(text: str) -> str:
     """A TOML basic string: JSON's, but for the one control character that JSON leaves as it is."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
-
-
-@contextmanager
-def finished_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that takes the name `out` at the end, or vanishes."""
-    out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already and is not an empty folder; choose another --out")
-    root = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        root.mkdir(parents=True)
-        yield root
-        if out.exists():
-            out.rmdir()
-        root.rename(out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def any_float(places: Sequence[Place], layout: Layout) -> bool:

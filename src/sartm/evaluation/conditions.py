@@ -7,7 +7,7 @@ width; those of `misregistered` are pixels of the image itself.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,10 @@ Array = npt.NDArray[Any]
 Change = Callable[[Sample, float, np.random.Generator], Sample]
 
 
-Damage = Callable[[Array, float, np.random.Generator], Array]
+Damage = Callable[[Array, float, np.random.Generator], npt.NDArray[Any]]
+
+
+_Row = tuple[str, tuple[float, ...], str, Damage]
 
 
 HAZE = 225.0
@@ -180,6 +183,22 @@ def _shift(raw: Array, pixels: float, random: np.random.Generator) -> Array:
     return np.ascontiguousarray(padded[top : top + raw.shape[0], left : left + raw.shape[1]])
 
 
+def damage_rgb(rgb: Array, random: np.random.Generator) -> Array:
+    """An RGB image (H, W, 3) uint8 under one condition of those below, of any severity."""
+    return _damage(_RGB, rgb, random)
+
+
+def damage_thermal(raw: Array, random: np.random.Generator) -> Array:
+    """A thermal image (H, W) under one condition of those below, inversion aside."""
+    return _damage(tuple(row for row in _THERMAL if row[0] != "inverted"), raw, random)
+
+
+def _damage(rows: Sequence[_Row], image: Array, random: np.random.Generator) -> Array:
+    _, strengths, _, damage = rows[int(random.integers(len(rows)))]
+    low, high = min(strengths), max(strengths)
+    return damage(image, float(random.uniform(low, high)), random)
+
+
 # --- What several of them need -------------------------------------------------------------------
 
 
@@ -243,9 +262,6 @@ def _without_thermal(sample: Sample, _: float, __: np.random.Generator) -> Sampl
 
 
 _COVERED = (0.05, 0.1, 0.2, 0.3, 0.45)
-
-
-_Row = tuple[str, tuple[float, ...], str, Damage]
 
 
 _RGB: tuple[_Row, ...] = (

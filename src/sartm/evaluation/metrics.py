@@ -5,7 +5,7 @@ in rows and the prediction in columns. Scores are fractions here, except in `mea
 and `pair_scores`, which return percent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ PROTOCOLS = {
         Protocol("fmb-14-strict", 15, 1, "ignored", "0"),
         Protocol("fmb-15-nan", 15, 0, "counts", "null"),
         Protocol("fmb-14-nan", 15, 1, "ignored", "null"),
+        Protocol("foreground", None, 1, "not in the mean", "null"),
         Protocol("all", None, 0, "counts", "null"),
         Protocol("present", None, 0, "counts", "null", predicted="null"),
     )
@@ -73,6 +74,12 @@ BENCHMARKS = {
 }
 """Class table and means of each benchmark; the first mean is the one to put in a headline."""
 
+FEW = 6
+"""Classes up to which the first, where it is what is left of the others, would hide these in a
+mean: the headline is then `foreground`."""
+
+MOST_CLASSES = 4096
+"""That are scored: 128 MiB of counts."""
 
 _WEIGHTS = 250_000
 """Weights of pairs drawn at a time by the bootstrap, which bounds its memory to a few MiB."""
@@ -82,6 +89,7 @@ class ConfusionMatrix:
     """Pixels per (truth, prediction), summed over a split; exact, as the counts are integers."""
 
     def __init__(self, classes: int, counts: Counts | None = None) -> None:
+        require_countable(classes)
         self.counts: Counts = np.zeros((classes, classes), np.int64)
         """(K, K), rows are the ground truth, columns the prediction."""
         if counts is not None:
@@ -146,6 +154,15 @@ class ConfusionMatrix:
         return float(_ratio(np.trace(self.counts), self.counts.sum()))
 
 
+def require_countable(classes: int) -> None:
+    """Refuse more classes than can be counted against each other."""
+    if classes > MOST_CLASSES:
+        raise InputError(
+            f"{classes} classes; which was taken for which is counted for every two of them, up "
+            f"to {MOST_CLASSES}. Join some of them"
+        )
+
+
 def count_pixels(
     prediction: NDArray[np.integer], label: NDArray[np.integer], classes: Classes
 ) -> Counts:
@@ -155,13 +172,13 @@ def count_pixels(
     return matrix.counts
 
 
-def iou(counts: Counts) -> Fractions:
+def iou(counts: NDArray[Any]) -> Fractions:
     """(..., K) intersection over union of (..., K, K) counts; NaN where the union is empty."""
     hit, truth, predicted = _marginals(counts)
     return _ratio(hit, truth + predicted - hit)
 
 
-def accuracy(counts: Counts) -> Fractions:
+def accuracy(counts: NDArray[Any]) -> Fractions:
     """(..., K) recall of (..., K, K) counts; NaN where a class has no ground truth."""
     hit, truth, _ = _marginals(counts)
     return _ratio(hit, truth)
@@ -174,7 +191,7 @@ def f1(counts: Counts) -> Fractions:
 
 
 def protocol_means(
-    counts: Counts, protocol: Protocol
+    counts: NDArray[Any], protocol: Protocol
 ) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
     """(...) mean IoU, mean accuracy and number of classes in the mean IoU of (..., K, K) counts.
 
@@ -182,11 +199,23 @@ def protocol_means(
     protocol makes absent classes 0. A mean over no class at all is NaN.
     """
     _require_size(protocol, counts.shape[-1])
+    return _means_of(_marginals(_counted(counts, protocol)), protocol)
+
+
+def _counted(counts: Counts, protocol: Protocol) -> Counts:
+    """Counts without the pixels that a protocol ignores."""
     if protocol.truth_zero == "ignored":
         counts = counts.copy()
         counts[..., 0, :] = 0
-    _, truth, predicted = _marginals(counts)
-    scores, recalls = iou(counts), accuracy(counts)
+    return counts
+
+
+def _means_of(
+    marginals: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], protocol: Protocol
+) -> tuple[Fractions, Fractions, NDArray[np.intp]]:
+    """`protocol_means` of right, truth and predicted pixels, each (..., K)."""
+    hit, truth, predicted = marginals
+    scores, recalls = _ratio(hit, truth + predicted - hit), _ratio(hit, truth)
     if protocol.absent == "0":
         scores = np.where((truth == 0) & (predicted == 0), 0.0, scores)
         recalls = np.where(truth == 0, 0.0, recalls)
@@ -198,11 +227,22 @@ def protocol_means(
 
 
 def default_protocols(classes: Classes) -> tuple[str, ...]:
-    """The means to print for a class table: its benchmark's, else `all`; and `present`."""
+    """The means to print for a class table: its benchmark's, else `all`; and `present`.
+
+    Of few classes the first of which has no words (`background`), `foreground` stands before them.
+    """
     for table, protocols in BENCHMARKS.values():
         if table.names == classes.names:
             return (*protocols, "present")
+    if len(classes) <= FEW and not classes.prompts[0]:
+        return ("foreground", "all", "present")
     return ("all", "present")
+
+
+def name_mean(protocol: str, names: Sequence[str]) -> str:
+    """What a mean over classes of these names is, for people: `crack IoU` where it is that."""
+    first = PROTOCOLS[protocol].first
+    return f"{names[first]} IoU" if len(names) - first == 1 else f"{protocol} mIoU"
 
 
 def choose_protocols(classes: Classes, which: str | None = None) -> tuple[str, ...]:
@@ -274,21 +314,33 @@ def bootstrap(
             f"the two models were scored on {len(baseline)} and {len(counts)} pairs or on other "
             f"classes; a paired interval needs the same pairs in the same order"
         )
-    pairs = len(counts)
-    random = np.random.default_rng(seed)
+    sums = _sums(counts, chosen)
+    others = None if baseline is None else _sums(baseline, chosen)
     scores = []
-    chunk = max(1, _WEIGHTS // max(pairs, 1))
-    for start in range(0, samples if pairs else 0, chunk):
-        size = min(chunk, samples - start)
-        weights = random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
-        score = _resampled(weights, counts, chosen)
-        scores.append(score if baseline is None else score - _resampled(weights, baseline, chosen))
+    for weights in _draw_weights(len(counts), samples, seed, counts.shape[-1]):
+        score = _resampled(weights, sums, chosen)
+        scores.append(score if others is None else score - _resampled(weights, others, chosen))
     drawn = np.concatenate(scores) if scores else np.empty(0)
     drawn = drawn[np.isfinite(drawn)]
     if not drawn.size:
         return float("nan"), float("nan")
     low, high = np.percentile(100 * drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def draw_pairs(counts: Counts, samples: int, seed: int = 0) -> Iterator[Fractions]:
+    """Sums over the pairs of (N, K, K) counts, drawn again with replacement: (S, K, K) at a time.
+
+    The same seed draws the same pairs, whatever the counts. `samples` draws in all.
+    """
+    pairs, classes = len(counts), counts.shape[-1]
+    for weights in _draw_weights(pairs, samples, seed, classes**2):
+        total = np.zeros((len(weights), classes**2))
+        for first in range(0, pairs, 1000):  # a part at a time: no float copy of all counts
+            some = counts[first : first + 1000]
+            # float64 is exact below 2**53 pixels and lets BLAS do the sum.
+            total += weights[:, first : first + 1000] @ some.reshape(len(some), -1).astype(float)
+        yield total.reshape(-1, classes, classes)
 
 
 def pair_scores(counts: Counts) -> Fractions:
@@ -344,15 +396,27 @@ def _mean(values: Fractions) -> Fractions:
     return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def _resampled(weights: Fractions, counts: Counts, protocol: Protocol) -> Fractions:
-    """(S,) mean IoU of S draws; weights (S, N) say how often each of the N pairs was drawn."""
-    classes = counts.shape[-1]
-    total = np.zeros((len(weights), classes**2))
-    for start in range(0, len(counts), 1000):  # a part at a time: no float copy of all counts
-        some = counts[start : start + 1000]
-        # float64 is exact below 2**53 pixels and lets BLAS do the sum.
-        total += weights[:, start : start + 1000] @ some.reshape(len(some), -1).astype(float)
-    return protocol_means(total.reshape(-1, classes, classes), protocol)[0]
+def _sums(counts: Counts, protocol: Protocol) -> Fractions:
+    """(N, 3, K) right, true and predicted pixels of (N, K, K) counts: all that a mean needs."""
+    return np.stack(_marginals(_counted(counts, protocol)), axis=1).astype(float)
+
+
+def _resampled(weights: Fractions, sums: Fractions, protocol: Protocol) -> Fractions:
+    """(S,) mean IoU of S draws, each of so many of the N pairs of `sums` as `weights` (S, N) say.
+
+    float64 is exact below 2**53 pixels and lets BLAS do the sum.
+    """
+    total = (weights @ sums.reshape(len(sums), -1)).reshape(len(weights), 3, -1)
+    return _means_of((total[:, 0], total[:, 1], total[:, 2]), protocol)[0]
+
+
+def _draw_weights(pairs: int, samples: int, seed: int, numbers: int) -> Iterator[Fractions]:
+    """(S, N) how often each pair is drawn; S at a time, fewer where a draw makes many numbers."""
+    random = np.random.default_rng(seed)
+    chunk = max(1, _WEIGHTS // max(pairs, numbers, 1))
+    for start in range(0, samples if pairs else 0, chunk):
+        size = min(chunk, samples - start)
+        yield random.multinomial(pairs, np.full(pairs, 1 / pairs), size=size).astype(float)
 
 
 def _narrow(ids: NDArray[Any]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from sartm.evaluation.metrics import PROTOCOLS, Counts, choose_protocols, percen
 from sartm.evaluation.report.scores import Cell
 from sartm.evaluation.scoring import score_pairs
 from sartm.evaluation.views import Views
+from sartm.files import require_plain
 from sartm.inference.folders import fingerprint
 from sartm.inference.predictor import Predictor
 from sartm.progress import Meter
@@ -187,6 +188,7 @@ class _Record:
     def read(self, classes: Classes) -> dict[Key, Counts]:
         """Counts of finished lines of this identity; lines cut off by a crash do not count."""
         try:
+            require_plain(self.path)
             lines = self.path.read_text("utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return {}

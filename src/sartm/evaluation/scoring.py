@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from sartm.classes import MFNET, Classes
 from sartm.config import Modality, to_dict
-from sartm.data.layouts import Pair
+from sartm.data.layouts import Pair, files_below
 from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
 from sartm.errors import InputError
 from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
+from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.scores import Cell, Report, build_report
 from sartm.evaluation.views import Views, label_sample
@@ -100,7 +101,7 @@ def evaluate(
     """Score a model on the labelled pairs of a split; see `evaluate_with_pictures`."""
     from sartm.inference.predictor import Predictor
 
-    predictor = Predictor(model, device=device)
+    predictor = Predictor(model, device=device, thermal_range="model")
     name = "" if model.facts is None else model.facts.name
     report, _ = evaluate_with_pictures(
         predictor, dataset, modality=modality, protocol=protocol, views=views, model=name
@@ -132,7 +133,8 @@ def evaluate_with_pictures(
         command: what the user typed, for the report.
 
     Returns:
-        The report, and the pictures of its best and worst pairs.
+        The report, and the pictures of its best and worst pairs. With both modalities the report
+        compares them with either alone, which takes a pass more for each.
     """
     choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
@@ -156,11 +158,37 @@ def evaluate_with_pictures(
         views=to_dict(views) | {"stride": views.step()},
         robustness=robustness,
     )
+    if modality == "both" and are_pairs(dataset.pairs):
+        found: dict[Modality, Counts] = {"both": tally.paired()}
+        found |= count_pairs(predictor, dataset, SINGLE, views)
+        report = replace(report, modalities=compare_modalities(found, dataset.classes, protocol))
     pictures = [
-        draw_sample(dataset[index], labels, dataset.classes, predictor.config.thermal, group)
+        draw_sample(
+            predictor.fix_levels(dataset[index], modality), labels, dataset.classes,
+            predictor.config.thermal, group,
+        )
         for group, index, labels in extremes.chosen()
-    ]
+    ]  # fmt: skip
     return report, pictures
+
+
+def count_pairs(
+    predictor: "Predictor",
+    dataset: PairDataset,
+    modalities: Sequence[Modality],
+    views: Views = Views(),
+) -> dict[Modality, Counts]:
+    """Counts per pair of a split by what the model may see, as `compare_modalities` takes them."""
+    found: dict[Modality, Counts] = {}
+    for modality in modalities:
+        tally = _Tally(dataset)
+        scored = score_pairs(predictor, dataset, modality=modality, views=views)
+        with Meter(f"evaluate {modality}", len(dataset)) as meter:
+            for index, (sample, _, counts) in enumerate(scored):
+                tally.add(index, counts, sample.size)
+                meter.advance()
+        found[modality] = tally.paired()
+    return found
 
 
 def score(
@@ -206,10 +234,10 @@ _ENDINGS = ("", "_pred", "_prediction")
 
 def _find_maps(folder: Path, names: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
     """Name -> label map, all with the ending under which most are there; and names without."""
-    ways = []
+    ways, there = [], set(files_below(folder))
     for ending in _ENDINGS:
         files = {name: folder / f"{name}{ending}.png" for name in names}
-        ways.append((files, [name for name in names if not files[name].is_file()]))
+        ways.append((files, [name for name in names if files[name] not in there]))
     return min(ways, key=lambda way: len(way[1]))
 
 
@@ -265,6 +293,10 @@ class _Tally:
         """Count the pair at `index`; counts (K, K), size (height, width) of its label."""
         self.counts[self.rows[index]] += counts.astype(self.counts.dtype)
         self.sizes.add(size)
+
+    def paired(self) -> Counts:
+        """(N, K, K) of every pair; where there is no room for that, (1, K, K) of all."""
+        return self.counts if self.each else self.counts.sum(axis=0, keepdims=True)
 
     def report(
         self,
@@ -367,4 +399,4 @@ def was_seen(sample: Sample, classes: Classes, facts: "ModelFacts") -> bool:
     numbered = len(name) == 6 and name[:5].isdigit() and name[5] in "DN"
     if numbered and classes.names == MFNET.names and name in known:
         return True
-    return bool(known) and pixel_hash(sample) in known.values()
+    return bool(known) and pixel_hash(sample.rgb, sample.thermal) in facts.training_hashes

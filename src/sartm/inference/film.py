@@ -1,7 +1,6 @@
 """The film a video run writes, and where: inputs beside the overlay, as WebM or MP4."""
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ import numpy.typing as npt
 
 from sartm.data.listing import FILM_LABELS, RECORD, SUMMARY
 from sartm.errors import InputError
-from sartm.files import temporary_beside, write_atomic
+from sartm.files import read_json, temporary_beside, write_atomic
+from sartm.inference.overlays import draw_legend, place_beside
 from sartm.inference.prediction import Prediction
 from sartm.inference.streams import camera_index, import_av
 from sartm.io.labels import write_label
@@ -116,9 +116,9 @@ def check_places(
 def _is_of(summary: Path, film: str) -> bool:
     """Whether a summary is that of a film with label maps."""
     try:
-        content = json.loads(summary.read_text())
+        content = read_json(summary)
         return content["video"] == film and content["settings"]["labels"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return False
 
 
@@ -145,9 +145,10 @@ class Film:
         opacity: float,
         width: int,
         labels: Path | None,
+        legend: bool = False,
     ) -> None:
         self.video, self.encoder, self.rate = video, encoder, rate
-        self.opacity, self.width, self.labels = opacity, width, labels
+        self.opacity, self.width, self.labels, self.legend = opacity, width, labels, legend
         self.format, encoders = _FORMATS[video.suffix.lower()]
         self.settings = encoders[encoder]
         self.unfinished = temporary_beside(video)
@@ -170,10 +171,16 @@ class Film:
         """Add one moment: RGB and thermal (H, W, 3) as far as there are, and the overlay."""
         inputs = [image for image in (rgb, thermal) if image is not None]
         panels = [*inputs, prediction.overlay(self.opacity)]
+        picture = place_beside(panels, self.width)
+        if self.legend:
+            names = range(1 - bool(prediction.classes.prompts[0]), len(prediction.classes))
+            band = draw_legend(picture.shape[1], prediction.classes, names)
+            picture = np.concatenate([picture, band])
         with self._words_for_errors():
-            self._encode(_place_side_by_side(panels, self.width), moment)
+            self._encode(picture, moment)
             if self.maps is not None:
-                write_label(self.maps / f"{name}.png", prediction.labels)
+                palette = prediction.classes.palette
+                write_label(self.maps / f"{name}.png", prediction.labels, palette)
 
     def _encode(self, picture: Array, moment: float) -> None:
         av = import_av()
@@ -245,13 +252,3 @@ class Film:
             raise InputError(
                 f"cannot write {self.video}: {reason}; make room, or choose another --out"
             ) from None
-
-
-def _place_side_by_side(panels: list[Array], width: int) -> Array:
-    """Pictures (H, W, 3) of one size in a row of at most `width` pixels, with even sides."""
-    height, panel_width = panels[0].shape[:2]
-    scale = min(1.0, width / (panel_width * len(panels)))
-    size = (max(2, int(panel_width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
-    if size != (panel_width, height):
-        panels = [cv2.resize(panel, size, interpolation=cv2.INTER_AREA) for panel in panels]
-    return np.concatenate(panels, axis=1)

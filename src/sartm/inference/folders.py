@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from sartm.colours import describe_classes
 from sartm.config import Modality, to_dict
 from sartm.data.finding import search_pairs
 from sartm.data.layouts import Pair
@@ -22,13 +23,21 @@ from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
+from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, place_beside
 from sartm.inference.pipeline import READERS, label_ahead
-from sartm.inference.prediction import Prediction, draw_grey, encode_overlay
+from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.record import Made, Maker, Record
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.labels import encode_label
+from sartm.io.thermal import (
+    choose_levels,
+    describe_levels,
+    explain_auto,
+    format_range,
+    scale_thermal,
+)
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
@@ -47,6 +56,10 @@ class PredictOptions:
     modality: Modality = "both"
     overlay: bool = True
     opacity: float = 0.5
+    legend: bool = False
+    """Colours and names of the classes that occur, below the overlay."""
+    beside: bool = False
+    """RGB, thermal and overlay in one picture, in the overlay's file."""
     resize_thermal: bool = False
     four_channel: FourChannel = "auto"
     pair_regex: str | None = None
@@ -115,17 +128,21 @@ def label_folder(
     found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
     settings = to_dict(options) | {"precision": predictor.precision}
     settings |= {"tiling": to_dict(predictor.tiling)}
+    settings |= {"thermal_range": format_range(predictor.thermal_range)}
     for name in _WITHOUT_EFFECT:
         del settings[name]
     maker = Maker(model, fingerprint(predictor.model), settings)
     with lock_folder(out):
-        run = _Run(out, maker, options)
+        run = _Run(out, maker, options, predictor)
         for path in found.unpaired:
             run.failures[str(path)] = "no partner: the other folder has no file of this name"
         run.failures |= found.unreadable
         todo = run.begin(found.pairs, overwrite)
         read = partial(_read, options, run)
         label = partial(predictor.predict_batch, modality=options.modality)
+        if not todo:
+            with run:  # writes the summary
+                return Outcome(0, len(found.pairs), run.failures)
         with run, Meter("predict", len(todo)) as meter, write_behind(run.write) as write:
             for pair, labelled in label_ahead(predictor, todo, read, label):
                 try:
@@ -140,7 +157,9 @@ def label_folder(
     return Outcome(run.done, len(found.pairs) - len(todo), run.failures)
 
 
-_WITHOUT_EFFECT = ("overlay", "opacity", "clahe", "pair_regex", "allow_single")
+_DRAWN = ("opacity", "legend", "beside", "clahe")
+"""Options that change an overlay and no label map."""
+_WITHOUT_EFFECT = (*_DRAWN, "overlay", "pair_regex", "allow_single")
 """Options that change no label map: which images are paired is seen from the images."""
 
 
@@ -160,7 +179,7 @@ def _hash_inputs(pair: Pair) -> dict[str, str | None]:
     files = {"rgb": pair.four_channel or pair.rgb, "thermal": pair.thermal}
     try:
         return {name: None if file is None else hash_file(file) for name, file in files.items()}
-    except OSError:  # reading the pair will say why
+    except (OSError, InputError):  # reading the pair will say why
         return {}
 
 
@@ -175,9 +194,13 @@ def _lies(path: Path) -> bool:
 class _Run:
     """One `label_folder` at work in its output folder: what is there, what is written."""
 
-    def __init__(self, out: Path, maker: Maker, options: PredictOptions) -> None:
+    def __init__(
+        self, out: Path, maker: Maker, options: PredictOptions, predictor: Predictor
+    ) -> None:
         self.out, self.maker, self.options = out, maker, options
-        self.drawn = {"opacity": options.opacity, "clahe": options.clahe}
+        self.predictor = predictor
+        self.told_of_range = False
+        self.drawn = {name: getattr(options, name) for name in _DRAWN} | {"outlined": True}
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
@@ -289,7 +312,7 @@ class _Run:
     def write(self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float) -> None:
         """Write the line and the files of one pair, in the order that `Record` says."""
         label, overlay = self._label(pair.name), self._overlay(pair.name)
-        data = encode_label(prediction.labels, str(label))
+        data = encode_label(prediction.labels, str(label), prediction.classes.palette)
         picture = self._draw_overlay(sample, prediction) if self.options.overlay else None
         made = Made(
             self.maker,
@@ -316,10 +339,37 @@ class _Run:
         return InputError(f"cannot write {path}: {error.strerror}; {kept}")
 
     def _draw_overlay(self, sample: Sample, prediction: Prediction) -> bytes:
-        if self.options.clahe and (sample.rgb is None or self.options.modality == "thermal"):
+        options = self.options
+        if options.clahe and (sample.rgb is None or options.modality == "thermal"):
             grey = np.ascontiguousarray(prediction.image[..., 0])
             prediction = replace(prediction, image=draw_grey(grey, clahe=True))
-        return encode_overlay(prediction, self.options.opacity)
+        image = prediction.image
+        # Of a large image it is drawn over the image, to save its memory.
+        own = prediction.coarse is None or options.beside or not image.flags.writeable
+        picture = prediction.overlay(options.opacity, None if own else image)
+        if options.beside:
+            picture = place_beside([*self._inputs(sample, prediction), picture])
+        if options.legend:
+            names = [
+                prediction.classes.names.index(name) for name in prediction.summary()["shares"]
+            ]
+            shown = [index for index in names if index or prediction.classes.prompts[0]]
+            band = draw_legend(picture.shape[1], prediction.classes, shown)
+            picture = np.concatenate([picture, band])
+        return encode_picture(picture)
+
+    def _inputs(self, sample: Sample, prediction: Prediction) -> list[Any]:
+        """Pictures (H, W, 3) of what the cameras saw, thermal as the model saw or would see it."""
+        pictures = [] if sample.rgb is None else [sample.rgb]
+        if sample.thermal is not None:
+            how = self.predictor.thermal_range
+            levels = prediction.levels or choose_levels(
+                sample.thermal, self.predictor.config.thermal, "auto" if how == "model" else how,
+                sample.name, sample.unseen, sample.black_hot,
+            )  # fmt: skip
+            grey = (scale_thermal(sample.thermal, levels) * 255).astype(np.uint8)
+            pictures.append(draw_grey(grey, self.options.clahe))
+        return pictures
 
     def _describe(
         self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float
@@ -335,12 +385,28 @@ class _Run:
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
+        if used := self._describe_range(sample, prediction):
+            entry["thermal_range"] = used
         if pair.name in self.alignments:
             entry["alignment"] = self.alignments.pop(pair.name)
         if sample.note:
             log.warning("%s: %s", pair.name, sample.note)
             entry["note"] = sample.note
         return entry
+
+    def _describe_range(self, sample: Sample, prediction: Prediction) -> dict[str, Any] | None:
+        """By which range thermal was scaled; said once where it is not the model's."""
+        if prediction.levels is None or sample.thermal is None:
+            return None
+        rule, how = self.predictor.config.thermal, self.predictor.thermal_range
+        used = describe_levels(
+            prediction.levels, sample.thermal, rule, how, sample.black_hot,
+            self.options.camera.radiometric,
+        )  # fmt: skip
+        if used.by == "image" and not self.told_of_range:
+            log.info("%s", explain_auto(used))
+            self.told_of_range = True
+        return asdict(used)
 
     def _write_summary(self) -> None:
         """The record as one document; a pair that was made otherwise says so."""
@@ -355,6 +421,7 @@ class _Run:
         content = {
             "model": self.maker.model,
             "settings": settings | {"fingerprint": self.maker.fingerprint},
+            "classes": describe_classes(self.predictor.classes),
             "pairs": entries,
             "failures": self.failures,
         }

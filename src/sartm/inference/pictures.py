@@ -33,7 +33,8 @@ def convert_picture(picture: Any, role: Role, camera: Camera, name: str) -> RawI
 
 
 def _join(rgb: Array | None, raw: Array, camera: Camera) -> RawImages:
-    return RawImages(rgb, prepare_thermal(raw, camera), find_holes(raw, camera.holes))
+    thermal, unseen = prepare_thermal(raw, camera), find_holes(raw, camera.holes)
+    return RawImages(rgb, thermal, unseen, black_hot=camera.black_hot)
 
 
 def _turn(image: Array, turns: int) -> Array:

@@ -4,18 +4,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sartm.classes import Classes
+from sartm.inference.overlays import ROWS, draw_overlay
 from sartm.inference.tiles import resize_strips
-from sartm.io.cameras import enhance_display
-
-ROWS = 256
-"""Rows of pixels that are drawn or counted at a time."""
+from sartm.io.thermal import Levels
 
 Array = npt.NDArray[Any]
 
@@ -33,6 +30,8 @@ class Prediction:
     """(H, W, 3) uint8, what overlays are drawn on: RGB, or thermal in grey."""
     coarse: npt.NDArray[np.float16] | None = field(default=None, repr=False)
     """(H/4, W/4) confidence of an image that was labelled in tiles."""
+    levels: Levels | None = None
+    """The raw thermal values that became 0 and 1; None: thermal was not looked at."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:
@@ -60,21 +59,11 @@ class Prediction:
     def overlay(
         self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) the image with the class colours over it; class 0 stays clear.
+        """(H, W, 3) the image with outlined classes in display colours; a leftover stays clear.
 
         It is drawn into `out`, which may be the image itself, or into a new array.
         """
-        palette = np.array(self.classes.palette, np.uint8)
-        mixed = np.empty((*self.labels.shape, 3), np.uint8) if out is None else out
-        for top in range(0, len(mixed), ROWS):
-            rows = slice(top, top + ROWS)
-            labels, image = self.labels[rows], np.ascontiguousarray(self.image[rows])
-            colours = np.take(palette, labels, axis=0)  # a third of the time of palette[labels]
-            drawn = cv2.addWeighted(image, 1 - opacity, colours, opacity, 0)
-            if not self.classes.prompts[0]:
-                drawn = cv2.copyTo(image, (labels == 0).astype(np.uint8), drawn)
-            mixed[rows] = drawn
-        return mixed
+        return draw_overlay(self.image, self.labels, self.classes, opacity, out)
 
     def summary(self) -> dict[str, Any]:
         """Size, share of every class that occurs, and the mean confidence (at stride 4)."""
@@ -93,24 +82,6 @@ class Prediction:
             "shares": shares,
             "confidence": round(confidence, 4),
         }
-
-
-def draw_grey(grey: npt.NDArray[np.uint8], clahe: bool = False) -> npt.NDArray[np.uint8]:
-    """A thermal picture (H, W) as (H, W, 3), with more local contrast by CLAHE."""
-    picture = enhance_display(grey) if clahe else grey
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), np.uint8)
-
-
-def encode_overlay(prediction: Prediction, opacity: float) -> bytes:
-    """The overlay as JPEG; of a large image it is drawn over the image, to save its memory."""
-    image = prediction.image
-    in_place = prediction.coarse is not None and image.flags.writeable
-    drawn = prediction.overlay(opacity, image if in_place else None)
-    for top in range(0, len(drawn), ROWS):  # of all rows in place OpenCV makes a copy
-        rows = drawn[top : top + ROWS]
-        cv2.cvtColor(rows, cv2.COLOR_RGB2BGR, dst=rows)
-    _, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return data.tobytes()
 
 
 def confidence_of(logits: Tensor) -> Tensor:

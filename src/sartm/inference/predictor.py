@@ -19,12 +19,13 @@ from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_i
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.devices import Precision, choose_device, fast_precision
-from sartm.inference.prediction import ROWS, Prediction, confidence_of, draw_grey
+from sartm.inference.overlays import ROWS, draw_grey
+from sartm.inference.prediction import Prediction, confidence_of
 from sartm.inference.schedule import prepare_network
 from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
 from sartm.io.opened import Opened, take_rgb, take_thermal
-from sartm.io.thermal import apply_thermal_rule, scale_thermal, thermal_levels
+from sartm.io.thermal import ThermalRange, choose_levels, format_range, read_range, scale_thermal
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 
@@ -57,6 +58,7 @@ class Predictor:
         workers: int | None = None,
         compiled: bool = False,
         tiling: Tiling = Tiling(),
+        thermal_range: ThermalRange | str = "auto",
     ) -> None:
         """Make a model ready.
 
@@ -70,13 +72,18 @@ class Predictor:
             compiled: by `torch.compile`: about a minute for every new size and batch, which only a
                 long run wins back.
             tiling: when an image is labelled in tiles, and in which.
+            thermal_range: the raw thermal values that become black and white: `auto` leaves it to
+                the model's rule, and takes percentiles of each image that is deeper than the rule
+                allows; `model` refuses those; (low, high) or "LOW:HIGH" are values of the files.
 
         Raises:
-            InputError: a device, precision or compiler that is not there.
+            InputError: a device, precision or compiler that is not there, or no such range.
         """
         if batch_size < 1 or (workers is not None and workers < 1):
             raise InputError(f"batch size {batch_size} and {workers} workers; give 1 or more")
         self.batch_size, self.workers, self.tiling = batch_size, workers, tiling
+        text = thermal_range if isinstance(thermal_range, str) else format_range(thermal_range)
+        self.thermal_range = read_range(text)
         self._streams, self._large = 1, Lock()
         self.model: SARTM | ExportedModel
         self.config, self.classes = model.config, model.config.classes
@@ -130,7 +137,7 @@ class Predictor:
             InputError: one of them has no such modality, holds NaN or what are no pixels, or does
                 not fit the thermal rule.
         """
-        samples = [_checked(sample) for sample in samples]
+        samples = [self.fix_levels(_checked(sample), modality) for sample in samples]
         tiled = [self._needs_tiles(sample) for sample in samples]
         whole = [sample for sample, large in zip(samples, tiled, strict=True) if not large]
         images = [self.inputs(sample, modality) for sample in whole]
@@ -146,7 +153,9 @@ class Predictor:
             if image is None:
                 assert display is not None
                 image = draw_grey((display * 255).astype(np.uint8))
-            predictions.append(Prediction(labels, self.classes, logits, image))
+            predictions.append(
+                Prediction(labels, self.classes, logits, image, levels=sample.levels)
+            )
         return predictions
 
     @contextmanager
@@ -190,9 +199,7 @@ class Predictor:
     def _predict_tiles(self, sample: Sample, modality: Modality) -> Prediction:
         """Label a large image: beyond it and its label map, memory does not grow with its area."""
         rgb, thermal = _select_modality(sample, modality)
-        levels = (0.0, 1.0)
-        if thermal is not None:
-            levels = thermal_levels(thermal, self.config.thermal, sample.name, sample.unseen)
+        levels = sample.levels or (0.0, 1.0)
 
         def cut(area: Area) -> Images:
             seen = None if rgb is None else rgb[area]
@@ -214,7 +221,7 @@ class Predictor:
                 rows = slice(top, top + ROWS)
                 grey[rows] = scale_thermal(thermal[rows], levels) * 255
             rgb = np.asarray(np.broadcast_to(grey[..., None], (*size, 3)))
-        return Prediction(labels, self.classes, None, rgb, np.concatenate(coarse))
+        return Prediction(labels, self.classes, None, rgb, np.concatenate(coarse), sample.levels)
 
     def _logits_ahead(
         self, cut: Callable[[Area], Images], areas: Iterable[Area]
@@ -233,15 +240,38 @@ class Predictor:
             yield from done()
 
     def inputs(self, sample: Sample, modality: Modality = "both") -> Images:
-        """What `logits` takes: (H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule, or None.
+        """What `logits` takes: (H, W, 3) uint8 and (H, W) in [0, 1] by the thermal range, or None.
 
         Raises InputError as `predict_batch`.
         """
-        rgb, thermal = _select_modality(_checked(sample), modality)
-        display = None
-        if thermal is not None:
-            display = apply_thermal_rule(thermal, self.config.thermal, sample.name, sample.unseen)
-        return rgb, display
+        sample = self.fix_levels(_checked(sample), modality)
+        rgb, thermal = _select_modality(sample, modality)
+        if thermal is None:
+            return rgb, None
+        assert sample.levels is not None
+        return rgb, scale_thermal(thermal, sample.levels)
+
+    def fix_levels(
+        self, sample: Sample, modality: Modality = "both", how: ThermalRange | None = None
+    ) -> Sample:
+        """A sample with the raw values that become 0 and 1, as far as thermal is looked at.
+
+        `how` takes the place of the predictor's own range. A sample that has them keeps them.
+
+        Raises:
+            InputError: the range is `model`, whose rule does not take such values.
+        """
+        if sample.thermal is None or modality == "rgb" or sample.levels is not None:
+            return sample
+        levels = choose_levels(
+            sample.thermal,
+            self.config.thermal,
+            self.thermal_range if how is None else how,
+            sample.name,
+            sample.unseen,
+            sample.black_hot,
+        )
+        return replace(sample, levels=levels)
 
     def logits(self, rgb: Array | None, thermal: Array | None) -> Tensor:
         """(K, h/4, w/4) float32 on the CPU from (H, W, 3) uint8 and (H, W) float32 in [0, 1]."""
@@ -341,7 +371,7 @@ def _as_sample(rgb: Source, thermal: Source) -> Sample:
     if not (thermal is None or isinstance(thermal, str | Path)):
         images = replace(images, thermal=take_thermal(_as_opened(thermal), "thermal"))
     images = match_sizes(images, "pair", False, _REGISTER)
-    return Sample("pair", images.rgb, images.thermal, note=images.note)
+    return images.as_sample("pair")
 
 
 def _as_opened(source: Image.Image | Array) -> Opened:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sartm.data.listing import RECORD
+from sartm.files import require_plain
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Record:
             self._read()
 
     def _read(self) -> None:
+        require_plain(self.path)
         data = self.path.read_bytes()
         self._cut_off = bool(data) and not data.endswith(b"\n")
         for line in data.splitlines():

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,15 @@ from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
 from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
+from sartm.inference.overlays import draw_grey
 from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
-from sartm.inference.prediction import Prediction, draw_grey
+from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
+from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.streams import folder_stream, is_video, open_stream
 from sartm.io.cameras import Camera
+from sartm.io.thermal import format_range
 from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
 
@@ -67,6 +70,8 @@ class VideoOptions:
     allow_single: bool = False
     """Label frames without a partner alone."""
     camera: Camera = field(default_factory=Camera)
+    legend: bool = False
+    """The names of all classes below the pictures."""
     clahe: bool = False
     """Local contrast of the thermal picture that is shown."""
 
@@ -188,6 +193,9 @@ def _label_video(
     streams, pairs = _open_sources(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
+    levels = SlowLevels(
+        predictor.config.thermal, predictor.thermal_range, options.camera.radiometric
+    )
     for stream in streams:
         for folder, reason in stream.unreadable.items():
             tally.fail(folder, reason)
@@ -196,11 +204,14 @@ def _label_video(
     film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
+        legend=options.legend,
     )  # fmt: skip
 
     def publish() -> None:
         if tally.frames:
-            content = _summarise(places, model, rgb, thermal, streams, unpaired, tally, options)
+            content = _summarise(
+                places, model, rgb, thermal, streams, unpaired, tally, options, levels
+            )
             film.publish(places.summary, json.dumps(content, indent=1).encode(), replaced)
 
     with contextlib.ExitStack() as stack:
@@ -210,7 +221,7 @@ def _label_video(
         stack.callback(publish)  # of an interrupted run too
         stack.enter_context(film)
         meter = stack.enter_context(Meter("video", total, "frames"))
-        samples = prepare_next(_read_samples(pairs, options, tally))
+        samples = prepare_next(_read_samples(pairs, options, tally, levels))
         stack.enter_context(contextlib.closing(samples))
         _label(predictor, samples, film, meter, tally, options)
         tally.interrupted = False
@@ -289,7 +300,10 @@ def _is_below(path: Path, source: str | Path) -> bool:
 
 
 def _read_samples(
-    pairs: Iterator[tuple[Frame, Frame | None]], options: VideoOptions, tally: _Tally
+    pairs: Iterator[tuple[Frame, Frame | None]],
+    options: VideoOptions,
+    tally: _Tally,
+    levels: SlowLevels,
 ) -> Generator[tuple[Frame, Sample]]:
     """Every N-th pair, converted; what cannot be is counted, except at the beginning."""
     taken = 0
@@ -299,6 +313,8 @@ def _read_samples(
         name = frame.name or f"{frame.index:06d}"
         try:
             sample = _read_sample(name, frame, partner, options)
+            if sample.thermal is not None and options.modality != "rgb":
+                sample = levels.fix(sample, frame.time)
         except InputError as error:
             if not taken:
                 raise
@@ -315,7 +331,7 @@ def _read_sample(name: str, frame: Frame, partner: Frame | None, options: VideoO
     if partner is not None:
         images = replace(partner.load(), rgb=images.rgb)
     images = match_sizes(images, f"frame {name}", options.resize_thermal, RESIZE_OR_REGISTER)
-    return Sample(name, images.rgb, images.thermal, unseen=images.unseen)
+    return images.as_sample(name)
 
 
 class _Inferred(NamedTuple):
@@ -394,18 +410,20 @@ def _summarise(
     unpaired: Unpaired,
     tally: _Tally,
     options: VideoOptions,
+    levels: SlowLevels,
 ) -> dict[str, Any]:
     """What the file beside the film says."""
     whole = sum(tally.pixels.values())
     return {
         "model": model,
-        "settings": to_dict(options),
+        "settings": to_dict(options) | {"thermal_range": format_range(levels.how)},
         "inputs": {"rgb": rgb and str(rgb), "thermal": thermal and str(thermal)},
         "video": places.video.name,
         "frames": tally.frames,
         "interrupted": tally.interrupted,
         "rate": round(float(streams[0].rate / options.every), 4),
         "size": list(tally.size or ()),
+        "thermal_range": {which: asdict(used) for which, used in levels.used.items()},
         "seconds_per_frame": round(tally.seconds / tally.frames, 5),
         "shares": {name: round(n / whole, 6) for name, n in tally.pixels.items() if n},
         "unpaired": {

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError, unreadable
+from sartm.files import require_plain
 from sartm.io.decode import (
     MAX_PIXELS,
     Source,
@@ -136,6 +137,8 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
     """
     file = as_file(path)
     try:
+        if isinstance(file, Path):
+            require_plain(file)
         too_large = isinstance(file, Path) and file.stat().st_size > _LARGEST_FILE
         data = b"" if too_large else _flir_data(file.read_bytes())
     except OSError as error:
@@ -161,6 +164,11 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
         return to_celsius(counts, radiometry)
     except (OverflowError, ZeroDivisionError):
         raise InputError(f"{file}: its calibration makes no sense; {_NO_REMEDY}") from None
+
+
+def is_radiometric(data: bytes) -> bool:
+    """Whether a file's bytes are a JPEG with FLIR's raw data, readable or not."""
+    return bool(_flir_data(data))
 
 
 def read_raw(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -> Array:

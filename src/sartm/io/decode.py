@@ -22,6 +22,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.errors import InputError, explain_refusal, unreadable
+from sartm.files import require_plain
 from sartm.io import tiff
 from sartm.io.streams import check_stream
 
@@ -387,6 +388,8 @@ def upright(pixels: Array, orientation: int) -> Array:
 def probe(path: File, max_pixels: int) -> Header:
     """Read and check the header; everything that is not a supported image is refused here."""
     try:
+        if isinstance(path, Path):
+            require_plain(path)
         with path.open("rb") as file:
             start = file.read(512)
             kind = _kind(path, start)

@@ -1,5 +1,8 @@
 """Label maps: class ids from grey, palette and colour pictures, and back to PNG."""
 
+import struct
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -64,13 +67,18 @@ def read_label(
     return _as_ids(pixels, ignore, path)
 
 
-def write_label(path: str | Path, label: Array) -> None:
-    """Write (H, W) class ids as grey PNG: 8 bits, or 16 where an id exceeds 255. Atomic."""
-    write_atomic(Path(path), encode_label(label, str(path)))
+def write_label(path: str | Path, label: Array, palette: Sequence[Colour] = ()) -> None:
+    """Write (H, W) class ids as PNG, as `encode_label` says. Atomic."""
+    write_atomic(Path(path), encode_label(label, str(path), palette))
 
 
-def encode_label(label: Array, name: str = "label") -> bytes:
-    """The PNG that `write_label` writes; `name` says in messages which one it is."""
+def encode_label(label: Array, name: str = "label", palette: Sequence[Colour] = ()) -> bytes:
+    """(H, W) class ids as PNG of 8 bits, or 16 where an id exceeds 255.
+
+    With a `palette` (RGB, position = id, the rest white) of up to 256 colours programs show those
+    for the ids, which are in the file as without it; with 16 bits there is none. `name` says in
+    messages which label it is.
+    """
     if label.ndim != 2 or label.dtype.kind not in "iu":
         raise InputError(
             f"{name}: a label map is (H, W) integers, found {label.dtype} {label.shape}"
@@ -81,7 +89,26 @@ def encode_label(label: Array, name: str = "label") -> bytes:
     done, data = cv2.imencode(".png", label.astype(np.uint8 if high <= 255 else np.uint16))
     if not done:
         raise InputError(f"{name}: cannot encode a label map of {label.shape}")
-    return data.tobytes()
+    png = data.tobytes()
+    return _add_palette(png, palette) if palette and high <= 255 and len(palette) <= 256 else png
+
+
+def _add_palette(png: bytes, palette: Sequence[Colour]) -> bytes:
+    """An 8-bit grey PNG as palette image of the same indices.
+
+    OpenCV writes none, and Pillow takes several times as long. The header (PNG specification, 11.2)
+    says 3 for grey's 0, and a chunk PLTE comes behind it; pixels are filtered and packed alike.
+    """
+    header, rest = png[12:29], png[33:]  # IHDR from its name on; signature and length before it
+    header = header[:13] + b"\x03" + header[14:]
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(palette)] = palette
+    chunks = (header, b"PLTE" + colours.tobytes())
+    written = [
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in chunks
+    ]
+    return png[:8] + b"".join(written) + rest
 
 
 def _as_ids(pixels: Array, ignore: int, path: File) -> Array:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sartm.model.exported import ExportFile
 from sartm.model.facts import ModelFacts, ModelFile
+from sartm.model.lite import LITES
+from sartm.terminal import as_markdown, clean_text
 
 
 def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
@@ -21,12 +23,12 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
     rows = {
         "size": f"{config.size}, {count / 1e6:.2f} M numbers in the file",
         "weights": _weights_note(content),
-        "classes": f"{len(config.classes)}: {_plain(', '.join(config.classes.names))}",
+        "classes": f"{len(config.classes)}: {as_markdown(', '.join(config.classes.names))}",
         "thermal rule": f"{rule.rule}{limits}",
-        "trained on": _plain(", ".join(facts.data)) or "nothing yet",
+        "trained on": as_markdown(", ".join(facts.data)) or "nothing yet",
         "training images": f"{len(facts.training_images)}, hashes in config.json",
-        "chosen on": _plain(facts.selected_on or "nothing: the last step"),
-        "command": f"`{_plain(facts.command) or 'not recorded'}`",
+        "chosen on": as_markdown(facts.selected_on or "nothing: the last step"),
+        "command": f"`{_code(facts.command) or 'not recorded'}`",
         "seed, steps": f"{facts.seed}, {facts.steps}",
         "text similarity": _text_note(facts),
     }
@@ -46,7 +48,7 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "",
         "## Licence",
         "",
-        facts.licence or _licence_note(content),
+        as_markdown(facts.licence) or _licence_note(content),
         "",
         "## Results",
         "",
@@ -65,8 +67,8 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
 
 
 def title(facts: ModelFacts) -> str:
-    """What a model is called."""
-    return facts.name or "sartm model"
+    """What a model is called, as Markdown."""
+    return as_markdown(facts.name) or "sartm model"
 
 
 def table(rows: Mapping[str, str], content: ModelFile | ExportFile) -> list[str]:
@@ -75,35 +77,32 @@ def table(rows: Mapping[str, str], content: ModelFile | ExportFile) -> list[str]
     return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
 
 
-def plain_cell(text: str) -> str:
-    """Text from outside on one line of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _plain(text: str) -> str:
-    """The same inside or beside code."""
-    return plain_cell(text).replace("`", "'")
+def _code(text: str) -> str:
+    """Text from outside on one line of a table, between backquotes."""
+    return " ".join(clean_text(text).split()).replace("|", "\\|").replace("`", "'")
 
 
 def _weights_note(content: ModelFile) -> str:
     facts = content.facts
     if content.weights == "full":
-        return "complete" + (f", encoder from {_plain(facts.encoder)}" if facts.encoder else "")
-    return f"adapters on {_plain(facts.encoder)} (SHA-256 {facts.encoder_sha256[:16]}...)"
+        return "complete" + (
+            f", encoder from {as_markdown(facts.encoder)}" if facts.encoder else ""
+        )
+    return f"adapters on {as_markdown(facts.encoder)} (SHA-256 {facts.encoder_sha256[:16]}...)"
 
 
 def _text_note(facts: ModelFacts) -> str:
-    return "off" if facts.text is None else _plain(str(facts.text.get("encoder", "")))
+    return "off" if facts.text is None else as_markdown(str(facts.text.get("encoder", "")))
 
 
 def _licence_note(content: ModelFile) -> str:
     facts = content.facts
     started = (
-        "The trunk started from EfficientNet-Lite0, Apache-2.0, which was trained on ImageNet. "
-        if content.model.size == "lite"
+        "The trunk started from EfficientNet-Lite, Apache-2.0, which was trained on ImageNet. "
+        if content.model.size in LITES
         else "Encoder and decoder started from SAM 2, Apache-2.0. "
     )
-    data = _plain(", ".join(facts.data))
+    data = as_markdown(", ".join(facts.data))
     rest = f"The terms of the training data apply: {data}." if data else "No training data."
     return (started if facts.encoder else "") + rest
 
@@ -115,12 +114,12 @@ def _result_rows(results: Mapping[str, Any]) -> list[str]:
         rows = ["| protocol | mIoU % | mAcc % | classes |", "| --- | ---: | ---: | ---: |"]
         for name, row in means.items():
             cells = (_number(row.get(key)) for key in ("miou", "macc", "counted"))
-            rows.append(f"| {_plain(str(name))} | {' | '.join(cells)} |")
+            rows.append(f"| {as_markdown(str(name))} | {' | '.join(cells)} |")
         return rows
     plain = {key: value for key, value in results.items() if isinstance(value, int | float)}
     if not plain:
         return []
-    body = [f"| {_plain(key)} | {_number(value)} |" for key, value in plain.items()]
+    body = [f"| {as_markdown(key)} | {_number(value)} |" for key, value in plain.items()]
     return ["| measure | value |", "| --- | ---: |", *body]
 
 

@@ -21,15 +21,16 @@ from sartm import __version__
 from sartm.classes import Classes
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import read_json, replacing_folder
+from sartm.files import contents, read_json, replacing_folder
 from sartm.model.card import write_card
-from sartm.model.facts import FORMAT, ModelFacts, ModelFile
+from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
 from sartm.model.hub import CARD, CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
+from sartm.model.lite import LITES
 from sartm.model.released import Released, is_unnamed, name_classes
 from sartm.model.sartm import SARTM
 from sartm.model.sources import is_encoder, read_weights
-from sartm.model.tensors import read_safetensors
+from sartm.model.tensors import read_tensors
 
 log = logging.getLogger("sartm")
 
@@ -72,7 +73,7 @@ def save(
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
-    lite = model.config.size == "lite"
+    lite = model.config.size in LITES
     full = full or released or lite or not model.config.frozen_encoder or not source
     facts = replace(facts, encoder=source, encoder_sha256=hash_encoder(state))
     tensors = {
@@ -116,7 +117,7 @@ def require_replaceable(folder: Path, parts: Collection[str]) -> None:
         return
     if not folder.is_dir() or folder.is_symlink():
         raise InputError(f"{folder} is there and is no folder; choose another name for the model")
-    others = sorted({path.name for path in folder.iterdir()} - set(parts))
+    others = sorted({path.name for path in contents(folder)} - set(parts))
     if others:
         raise InputError(
             f"{folder} holds {others[0]!r}, which is no part of a model; choose another folder"
@@ -150,14 +151,14 @@ def load_folder(
     """The model in a folder that `save` wrote; arguments and errors as `load`."""
     content = read_config(folder)
     config = _adjust(content, classes, canvas, folder)
-    tensors, facts = read_safetensors(folder / WEIGHTS), content.facts
+    model = build(config, str(folder / CONFIG), content.kind)
+    tensors, facts = read_tensors(folder / WEIGHTS), content.facts
     if content.weights == "adapters":
-        tensors |= _read_encoder(content, encoder, folder)
+        tensors |= _read_encoder(content, encoder, folder, model.state_dict())
         if encoder is not None and not is_hub_id(facts.encoder):
             facts = replace(facts, encoder=str(encoder))  # where it lies now
     elif encoder is not None:
         log.warning("%s is complete; the encoder %s is not used", folder, encoder)
-    model = build(config, str(folder / CONFIG), content.kind)
     fill(model, tensors, str(folder / WEIGHTS))
     model.facts, model.encoder_source = facts, facts.encoder
     return model.eval()
@@ -182,7 +183,7 @@ def _adjust(
 
 
 def _read_encoder(
-    content: ModelFile, encoder: str | Path | None, folder: Path
+    content: ModelFile, encoder: str | Path | None, folder: Path, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Trunk and neck that adapters belong to, by name; InputError unless they are the very same."""
     facts = content.facts
@@ -195,12 +196,15 @@ def _read_encoder(
             f"{error}. {_ways_to_encoder(content, folder)}"
         ) from None
     found = {key: value for key, value in weights.tensors.items() if is_encoder(key)}
-    digest = hash_encoder(found)
+    wanted = {key: value.shape for key, value in state.items() if is_encoder(key)}
+    fits = {key: value.shape for key, value in found.items()} == wanted
+    digest = hash_encoder(found) if fits else ""  # nothing is copied that is of another shape
     if digest != facts.encoder_sha256:
+        theirs = f"is {digest[:16]}..." if fits else "has other shapes"
         raise InputError(
             f"{folder} holds adapters for the encoder {facts.encoder} with SHA-256 "
-            f"{facts.encoder_sha256[:16]}..., but that of {source} is {digest[:16]}...; give the "
-            f"file they were trained on: predict --encoder, or for good {_make_whole(folder)}"
+            f"{facts.encoder_sha256[:16]}..., but that of {source} {theirs}; give the file "
+            f"they were trained on: predict --encoder, or for good {_make_whole(folder)}"
         )
     return found
 
@@ -233,4 +237,6 @@ def read_config(folder: Path) -> ModelFile:
         raise InputError(
             f"{path} has format {version}, this sartm reads up to {FORMAT}; upgrade sartm"
         )
+    if version < 2 and "model" in values:
+        values["model"] = as_trained(values["model"])
     return from_dict(ModelFile, values, str(path))

@@ -21,7 +21,8 @@ import torch
 
 from sartm.config import Modality, ModelConfig, from_dict
 from sartm.errors import InputError
-from sartm.model.facts import FORMAT, ModelFacts
+from sartm.files import require_plain
+from sartm.model.facts import FORMAT, ModelFacts, as_trained
 
 Array = npt.NDArray[Any]
 Format = Literal["onnx", "openvino"]
@@ -203,6 +204,9 @@ def find_export(path: Path) -> Path | None:
 
 def open_export(path: Path) -> ExportedModel:
     """The exported model in a file; see `ExportedModel`."""
+    for part in (path, path.with_suffix(".bin")):
+        if part.exists():
+            require_plain(part)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give one that `sartm export` wrote")
     return ExportedModel(path)
@@ -323,6 +327,8 @@ def _describe(description: str, path: Path) -> ExportFile:
         raise InputError(f"{path}: what it says about itself is damaged; export the model again")
     if version > FORMAT:
         raise InputError(f"{path} has format {version}, this sartm reads up to {FORMAT}; upgrade")
+    if version < 2 and "model" in values:
+        values["model"] = as_trained(values["model"])
     return from_dict(ExportFile, values, str(path))
 
 

@@ -1,12 +1,18 @@
 """What a model folder says about itself: where it comes from and how it is built."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from sartm.config import ModelConfig
 
-FORMAT = 1
-"""Raised when an older sartm could not read what this one writes."""
+FORMAT = 2
+"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.no_mem_embed`."""
+
+
+def as_trained(model: Any) -> Any:
+    """The table `model` of an older file with the arithmetic that was the only one then."""
+    return {"no_mem_embed": "fusion"} | model if isinstance(model, dict) else model
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,11 @@ class ModelFacts:
     """Of trunk and neck without adapters; see `hash_encoder`."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """The whole training configuration."""
+
+    @cached_property
+    def training_hashes(self) -> frozenset[str]:
+        """The values of `training_images`, to look one up at once."""
+        return frozenset(self.training_images.values())
 
 
 @dataclass(frozen=True)

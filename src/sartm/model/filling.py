@@ -145,6 +145,36 @@ def load_encoder(model: SARTM, source: str | Path) -> Loaded:
 
 def fill_encoder(model: SARTM, weights: Weights) -> Loaded:
     """`load_encoder` for weights that are read already."""
+    wanted, found = match_encoder(model, weights)
+    require_sound(found, weights.where)
+    with torch.no_grad():
+        for key, value in wanted.items():
+            value.copy_(found[key])
+    loaded = Loaded(
+        loaded=tuple(wanted),
+        new=tuple(key for key in model.state_dict() if key not in wanted),
+        ignored=tuple(key for key in weights.tensors if key not in wanted),
+    )
+    log.info(
+        "%s is %s %s: %d weights loaded; %d new: %s; %d ignored: %s",
+        weights.where,
+        weights.kind,
+        weights.size,
+        len(loaded.loaded),
+        len(loaded.new),
+        summarise(loaded.new),
+        len(loaded.ignored),
+        summarise(loaded.ignored),
+    )
+    log.debug("loaded: %s", ", ".join(loaded.loaded))
+    return loaded
+
+
+def match_encoder(model: SARTM, weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What of a model is filled from these weights and with what, by name; nothing is copied yet.
+
+    Raises InputError as `load_encoder`, but for values.
+    """
     where = weights.where
     if weights.kind == "released":
         raise InputError(
@@ -160,28 +190,7 @@ def fill_encoder(model: SARTM, weights: Weights) -> Loaded:
     wanted = {key: value for key, value in state.items() if known(key)}
     found = {key: v for key, v in weights.tensors.items() if not key.startswith(IGNORED)}
     require_same_keys(wanted, found, where)
-    require_sound(found, where)
-    with torch.no_grad():
-        for key, value in wanted.items():
-            value.copy_(found[key])
-    loaded = Loaded(
-        loaded=tuple(wanted),
-        new=tuple(key for key in state if key not in wanted),
-        ignored=tuple(key for key in weights.tensors if key not in wanted),
-    )
-    log.info(
-        "%s is %s %s: %d weights loaded; %d new: %s; %d ignored: %s",
-        where,
-        weights.kind,
-        weights.size,
-        len(loaded.loaded),
-        len(loaded.new),
-        summarise(loaded.new),
-        len(loaded.ignored),
-        summarise(loaded.ignored),
-    )
-    log.debug("loaded: %s", ", ".join(loaded.loaded))
-    return loaded
+    return wanted, found
 
 
 def summarise(keys: Iterable[str]) -> str:

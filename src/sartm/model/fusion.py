@@ -54,7 +54,7 @@ class FeatureRectification(nn.Module):
         return rgb + from_thermal, thermal + from_rgb
 
 
-def context(keys_values: Tensor, heads: int, tokens_at_training: int) -> Tensor:
+def context(keys_values: Tensor, heads: int, tokens_at_training: int | None) -> Tensor:
     """Softmax over keys of k^T v / sqrt(C / heads) * n0 / n, in float32.
 
     k^T v is a sum over positions; the factor n0 / n keeps the softmax as sharp on a large image
@@ -63,7 +63,7 @@ def context(keys_values: Tensor, heads: int, tokens_at_training: int) -> Tensor:
     Args:
         keys_values: (B, n, 2C), keys first.
         heads: attention heads.
-        tokens_at_training: n0.
+        tokens_at_training: n0; n when None.
 
     Returns:
         (B, heads, C / heads, C / heads), columns of the key dimension sum to 1.
@@ -72,7 +72,9 @@ def context(keys_values: Tensor, heads: int, tokens_at_training: int) -> Tensor:
     size = double // 2 // heads
     keys, values = keys_values.view(batch, tokens, 2, heads, size).permute(2, 0, 3, 1, 4)
     with torch.autocast(keys.device.type, enabled=False):
-        scale = size**-0.5 * tokens_at_training / tokens
+        scale = size**-0.5
+        if tokens_at_training is not None:
+            scale = scale * tokens_at_training / tokens
         product = keys.float().transpose(-2, -1) @ values.float()
         weights: Tensor = (product * scale).softmax(dim=-2)
     return weights
@@ -104,7 +106,7 @@ class CrossPath(nn.Module):
         return read.transpose(1, 2).flatten(2)
 
     def forward(
-        self, rgb: Tensor, thermal: Tensor, tokens_at_training: int
+        self, rgb: Tensor, thermal: Tensor, tokens_at_training: int | None
     ) -> tuple[Tensor, Tensor]:
         """Two (B, n, C) sequences to two of the same shape."""
         kept_rgb, asked_rgb = F.relu(self.enter_rgb(rgb)).chunk(2, dim=-1)
@@ -154,7 +156,7 @@ class FeatureFusion(nn.Module):
         )
         self.norm = LayerNorm2d(channels) if norm == "layer" else FrozenBatchNorm2d(channels)
 
-    def forward(self, rgb: Tensor, thermal: Tensor, tokens_at_training: int) -> Tensor:
+    def forward(self, rgb: Tensor, thermal: Tensor, tokens_at_training: int | None) -> Tensor:
         """Two (B, C, h, w) maps to one."""
         height, width = rgb.shape[2:]
         tokens = [x.permute(0, 2, 3, 1).flatten(1, 2) for x in (rgb, thermal)]
@@ -185,6 +187,7 @@ class Fusion(nn.Module):
         for stride, rectify, fuse, x, y in zip(
             (4, 8, 16), self.rectify, self.fuse, rgb, thermal, strict=True
         ):
-            tokens_at_training = (self.crop[0] // stride) * (self.crop[1] // stride)
-            fused.append(fuse(*rectify(x, y), tokens_at_training))
+            crop = self.crop
+            at_training = None if crop is None else (crop[0] // stride) * (crop[1] // stride)
+            fused.append(fuse(*rectify(x, y), at_training))
         return Levels(*fused)

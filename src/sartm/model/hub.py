@@ -34,6 +34,14 @@ SAM2_NAMES = {
 }
 """Hub id to version and size, for `list`; files are recognised by what they hold."""
 
+_RESEARCH = ("research only", "MSRS/MFNet (no licence text), drawn scenes, ImageNet", "no")
+_DRAWN = ("Apache-2.0", "drawn scenes; ImageNet under the trunk", "yes")
+_BUNDLED_TERMS = {
+    "mini": _RESEARCH, "small": _RESEARCH, "mini-synthetic": _DRAWN, "small-synthetic": _DRAWN,
+}  # fmt: skip
+_SAM2_TERMS = ("Apache-2.0", "SA-1B, SA-V and Meta's own", "yes")
+"""Licence, data, commercial use; the whole sentence is in each model's card."""
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -48,6 +56,11 @@ class KnownWeights:
     parameters: int
     """Of the image encoder; of the whole model for a bundled one."""
     licence: str
+    """Of the weights."""
+    data: str
+    """What they were trained on."""
+    commercial: str
+    """Whether they may be used commercially, in a word or two; no legal advice."""
     here: bool
     """Bundled, or complete in the hub's cache."""
 
@@ -89,7 +102,7 @@ def list_weights(cache: Path | None = None) -> list[KnownWeights]:
             kind,
             size,
             ENCODER_PARAMETERS[size],
-            "Apache-2.0",
+            *_SAM2_TERMS,
             cached_weights(name, cache) is not None,
         )
         for name, (kind, size) in SAM2_NAMES.items()
@@ -101,9 +114,9 @@ def _describe_bundled(name: str, folder: Path) -> KnownWeights:
     values = json.loads((folder / CONFIG).read_text("utf-8"))
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-    licence = values["facts"]["licence"] or "see its README.md"
     count = sum(math.prod(shape) for shape in shapes)
-    return KnownWeights(name, "sartm", values["model"]["size"], count, licence, True)
+    terms = _BUNDLED_TERMS.get(name, ("see its README.md", ", ".join(values["facts"]["data"]), "?"))
+    return KnownWeights(name, "sartm", values["model"]["size"], count, *terms, True)
 
 
 def cached_weights(

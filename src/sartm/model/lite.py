@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a trunk: inverted bottlenecks that know ImageNet, for small machines.
+"""EfficientNet-Lite as a trunk: inverted bottlenecks that know ImageNet, for small machines.
 
 Adapters lie beside every 1x1 convolution, one set per modality, as they lie beside q and v in
 SAM 2's trunk. A modality's rows go through the trunk by themselves, with the adapters added to the
@@ -9,7 +9,7 @@ Sources: EfficientNet, arXiv:1905.11946; inverted bottlenecks, arXiv:1801.04381;
 (no squeeze-and-excitation, ReLU6, fixed stem) after Google's tensorflow/tpu (Apache-2.0).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +43,22 @@ STAGES = (
     LiteStage(1, 3, 1, 6, 320),
 )
 """Of Lite0, as published."""
+STAGES2 = (
+    LiteStage(1, 3, 1, 1, 16),
+    LiteStage(3, 3, 2, 6, 24),
+    LiteStage(3, 5, 2, 6, 48),
+    LiteStage(4, 3, 2, 6, 88),
+    LiteStage(4, 5, 1, 6, 120),
+    LiteStage(5, 5, 2, 6, 208),
+    LiteStage(1, 3, 1, 6, 352),
+)
+"""Of Lite2: Lite0 a tenth wider and a fifth deeper."""
+LITES = {"lite": STAGES, "lite2": STAGES2}
+"""By `ModelConfig.size`."""
 TAPS = (1, 2, 4, 6)
 """Stages whose ends are the maps at strides 4, 8, 16 and 32."""
 NORM_EPSILON = 1e-3
 """Of the published batch norms."""
-WIDTHS = tuple(STAGES[stage].width for stage in TAPS)
 
 
 class Conv(nn.Module):
@@ -162,17 +173,17 @@ class Bottleneck(nn.Module):
 
 
 class LiteTrunk(nn.Module):
-    """EfficientNet-Lite0 without its classifier."""
+    """EfficientNet-Lite without its classifier."""
 
-    def __init__(self, lora: LoRAConfig) -> None:
+    def __init__(self, lora: LoRAConfig, stages: Sequence[LiteStage] = STAGES) -> None:
         super().__init__()
         self.run_block: RunBlock | None = None  # None: a block is simply called
-        self.widths = WIDTHS
+        self.widths = tuple(stages[stage].width for stage in TAPS)
         self.stem = Conv(3, STEM, 3, 2, 1)
         self.blocks = nn.ModuleList()
         self.taps: list[int] = []
         width = STEM
-        for index, stage in enumerate(STAGES):
+        for index, stage in enumerate(stages):
             for place in range(stage.blocks):
                 stride = stage.stride if place == 0 else 1
                 self.blocks.append(
@@ -204,8 +215,22 @@ class LiteTrunk(nn.Module):
         return stages
 
 
+def recognise_lite(tensors: Mapping[str, Tensor], where: str) -> str:
+    """Which of `LITES` these weights, as PyTorch ports name them, belong to, by widths."""
+    widths: list[int] = []
+    while (weight := tensors.get(f"_blocks.{len(widths)}._project_conv.weight")) is not None:
+        widths.append(len(weight))
+    for name, stages in LITES.items():
+        if widths == [stage.width for stage in stages for _ in range(stage.blocks)]:
+            return name
+    raise InputError(
+        f"{where} is an EfficientNet of {len(widths)} blocks; of that family Lite0 and Lite2 can "
+        f"be trunks. Nothing was loaded"
+    )
+
+
 def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Weights of Lite0 as PyTorch ports name them, batch norms folded in, under our names.
+    """Weights of Lite0 or Lite2 as PyTorch ports name them, batch norms folded in, our names.
 
     The published network takes (value - 127) / 128 of 8-bit RGB; the stem is turned so that it
     takes what SAM 2 takes, ImageNet's mean and deviation per channel. Raises InputError where one
@@ -214,15 +239,19 @@ def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
 
     def get(name: str) -> Tensor:
         if name not in tensors:
-            raise InputError(f"{where} is no EfficientNet-Lite0: it lacks {name}")
+            raise InputError(f"{where} is no EfficientNet-Lite: it lacks {name}")
         return tensors[name].float()
 
     def folded(conv: str, norm: str) -> tuple[Tensor, Tensor]:
         gain, shift, mean, variance = (
             get(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
         )
+        weight = get(f"{conv}.weight")
+        shapes = {x.shape for x in (gain, shift, mean, variance)}
+        if weight.ndim != 4 or shapes != {weight.shape[:1]}:  # else they would spread each other
+            raise InputError(f"{where}: {conv} and {norm} do not fit each other; it is damaged")
         factor = gain / (variance + NORM_EPSILON).sqrt()
-        return get(f"{conv}.weight") * factor.view(-1, 1, 1, 1), shift - mean * factor
+        return weight * factor.view(-1, 1, 1, 1), shift - mean * factor
 
     weight, bias = folded("_conv_stem", "_bn0")
     std, mean = (torch.tensor(x).view(1, 3, 1, 1) for x in (RGB_STD, RGB_MEAN))
@@ -231,7 +260,7 @@ def from_efficientnet(tensors: Mapping[str, Tensor], where: str) -> dict[str, Te
         # exact but for the outermost pixels, where the padding is 0 in either scale
         "stem.bias": bias + (weight * (mean * 255 - 127) / 128).sum((1, 2, 3)),
     }
-    blocks = sum(stage.blocks for stage in STAGES)
+    blocks = sum(stage.blocks for stage in LITES[recognise_lite(tensors, where)])
     for index in range(blocks):
         theirs = f"_blocks.{index}"
         names = {"depthwise": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}

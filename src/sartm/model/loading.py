@@ -13,8 +13,9 @@ from sartm.errors import InputError
 from sartm.model.checkpoint import is_model_folder, load_folder, refuse_options, save
 from sartm.model.exported import ExportedModel, find_export, open_export
 from sartm.model.facts import ModelFacts
-from sartm.model.filling import build, fill, fill_encoder, summarise
+from sartm.model.filling import build, fill, fill_encoder, match_encoder, summarise
 from sartm.model.hub import WEIGHTS, bundled_models, get_weights, is_hub_id
+from sartm.model.lite import LITES
 from sartm.model.released import (
     CANVAS,
     Released,
@@ -26,6 +27,7 @@ from sartm.model.released import (
 )
 from sartm.model.sartm import SARTM
 from sartm.model.sources import Weights, read_weights
+from sartm.outputs import check_targets, lock_target
 
 log = logging.getLogger("sartm")
 
@@ -125,7 +127,7 @@ def _build_released(weights: Weights, classes: Classes | None, canvas: int) -> R
 
 
 def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SARTM:
-    if weights.size == "lite":
+    if weights.size in LITES:
         raise InputError(
             f"{source} is {weights.kind}, a trunk without neck and decoder; train on it: sartm "
             f"train mini --set init= --set encoder={source}"
@@ -143,6 +145,7 @@ def _build_on_sam2(weights: Weights, classes: Classes | None, source: str) -> SA
         width=defaults.width if neck is None else len(neck),
         decoder=replace(defaults.decoder, mlp_dim=2048 if mlp is None else len(mlp)),
     )
+    match_encoder(build(config, source), weights)  # before there is memory for what it says
     model = SARTM(config)
     fill_encoder(model, weights)
     model.encoder_source = source
@@ -162,13 +165,16 @@ def convert_weights(
 ) -> SARTM:
     """Write any weights that `load` takes as a model folder of ours.
 
-    Arguments and errors as `load` and `save`. What was adapters stays so unless `full`; weights of
-    other kinds become a folder that needs nothing else. Returns the model.
+    Arguments and errors as `load` and `save`; an input is not written over. What was adapters stays
+    so unless `full`; weights of other kinds become a folder that needs nothing else. Returns the
+    model.
     """
+    path, target = _locate(source), Path(out)
+    check_targets(target.parent, [target, target / WEIGHTS], [path, encoder])
     model = _with_weights(load(source, encoder=encoder, classes=classes, canvas=canvas), source)
-    path = _locate(source)
     full = full or not (path.is_dir() and is_model_folder(path))
-    save(model, out, model.facts or ModelFacts(), full=full, dtype=dtype)
+    with lock_target(target):
+        save(model, out, model.facts or ModelFacts(), full=full, dtype=dtype)
     return model
 
 

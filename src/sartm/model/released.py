@@ -67,7 +67,7 @@ class Released(SARTM):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        height, width = config.fusion.crop
+        height, width = config.fusion.crop or (0, 0)
         if height != width or height % 32 or height <= 0:
             raise InputError(
                 f"the canvas of a released model (fusion.crop) must be square and a multiple of "
@@ -78,6 +78,7 @@ class Released(SARTM):
 
     def _standardise(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """RGB by ImageNet's mean and deviation, thermal as it is, both padded before that."""
+        assert self.config.fusion.crop is not None
         side = self.config.fusion.crop[0]
         images = []
         for image in (rgb, thermal):
@@ -213,6 +214,11 @@ def join_adapters(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor
         }
         outputs = len(joined[key]) // 3
         up_q, up_v = (_concatenate(parts[part], 1, where) for part in ("b_q", "b_v"))
+        if not all(len(up) in (outputs, outputs // 2) for up in (up_q, up_v)):
+            raise InputError(
+                f"{where}: adapters of {len(up_q)} and {len(up_v)} rows do not fit {block} of "
+                f"{outputs}; nothing was loaded"
+            )
         beyond = (0, 0, 0, outputs - len(up_q))  # rows of zeros at the end
         before = (0, 0, outputs - len(up_v), 0)
         joined[f"{block}lora_down"] = _concatenate(parts["a_q"] + parts["a_v"], 0, where)[None]
@@ -300,6 +306,7 @@ def released_config(
         fusion=FusionConfig(norm="batch", crop=(canvas, canvas)),
         decoder=DecoderConfig(mlp_dim=len(mlp)),
         decode="per_modality",
+        output="decoder",
     )
 
 
@@ -330,7 +337,7 @@ def to_default_model(released: Released) -> SARTM:
     point tokens, the fusion is kept with its statistics frozen. New: LoRA per modality, which
     starts at no effect, and the auxiliary head.
     """
-    config = replace(released.config, lora=LoRAConfig(), decode="fused")
+    config = replace(released.config, lora=LoRAConfig(), decode="fused", output="blend")
     model = SARTM(config)
     state = model.state_dict()
     old = released.state_dict()

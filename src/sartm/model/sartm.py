@@ -24,7 +24,7 @@ from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
-from sartm.model.lite import AdaptedConv, Conv, LiteTrunk
+from sartm.model.lite import LITES, AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Output:
     """(B, D, h/16, w/16), RGB's own SFM (thermal's where RGB is missing)."""
     thermal: Tensor
     """(B, D, h/16, w/16), thermal's own SFM (RGB's where thermal is missing)."""
+
+
+_FLAT = 0.01
+"""Standard deviation that counts as none: two and a half of 255 levels are noise."""
 
 
 class AuxiliaryHead(nn.Module):
@@ -78,8 +82,8 @@ class SARTM(nn.Module):
         self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
         classes = len(config.classes)
         trunk = (
-            LiteTrunk(config.lora)
-            if config.size == "lite"
+            LiteTrunk(config.lora, LITES[config.size])
+            if config.size in LITES
             else Trunk(ENCODERS[config.size], config.lora)
         )
         self.image_encoder = ImageEncoder(trunk, config.width)
@@ -133,7 +137,9 @@ class SARTM(nn.Module):
             images.append((rgb - self.rgb_mean) / self.rgb_std)
         if thermal is not None:
             rule = self.config.thermal
-            images.append(((thermal - rule.mean) / rule.std).expand(-1, 3, -1, -1))
+            grey = (thermal - rule.mean) / rule.std
+            apart = self.config.thermal_view == "contrast"
+            images.append(_views(thermal, grey) if apart else grey.expand(-1, 3, -1, -1))
         batch = torch.cat(images) if len(images) > 1 else images[0]
         below, right = -batch.shape[2] % 32, -batch.shape[3] % 32
         padded = F.pad(batch, (0, right, 0, below)) if below or right else batch
@@ -150,13 +156,20 @@ class SARTM(nn.Module):
         decoder = self.sam_mask_decoder
         images = self._standardise(rgb, thermal)
         levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
-        levels = levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+        if self.config.no_mem_embed == "fusion":
+            levels = self._without_memory(levels)
         if rgb is None or thermal is None:
             return levels, levels
         return Levels(*(x[:rows] for x in levels)), Levels(*(x[rows:] for x in levels))
 
+    def _without_memory(self, levels: Levels) -> Levels:
+        """What SAM 2's decoder expects where there is no frame before this one."""
+        return levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
+
     def decode(self, levels: Levels) -> Tensor:
         """(B, K, h/4, w/4) logits of the mask decoder."""
+        if self.config.no_mem_embed == "decoder":
+            levels = self._without_memory(levels)
         prompts = self.sam_prompt_encoder
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
@@ -221,7 +234,11 @@ class SARTM(nn.Module):
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
         below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
-        small = [None if x is None else _shrink(x, (right, below), size) for x in (rgb, thermal)]
+        means: tuple[Tensor | float, ...] = (self.rgb_mean, self.config.thermal.mean)
+        small = [
+            None if x is None else _shrink(x, mean, (right, below), size)
+            for x, mean in zip((rgb, thermal), means, strict=True)
+        ]
         logits = self._predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
 
@@ -257,16 +274,43 @@ class SARTM(nn.Module):
         return copy.deepcopy(self, shared).eval()
 
 
+def _views(thermal: Tensor, grey: Tensor) -> Tensor:
+    """(B, 1, h, w) in [0, 1] and standardised, to (B, 3, h, w): grey, contrast near, contrast far.
+
+    Contrast is the distance to the local mean in local standard deviations. Both are measured on
+    cells of 8 x 8 pixels, over 5 and 17 cells a side, cut at the border, and are smooth between.
+    """
+    x = thermal.float()
+    cells = [F.avg_pool2d(y, 8, ceil_mode=True, count_include_pad=False) for y in (x, x.square())]
+    views = [grey]
+    for side in (5, 17):
+        mean, square = (
+            F.avg_pool2d(
+                F.avg_pool2d(y, (side, 1), 1, (side // 2, 0), count_include_pad=False),
+                (1, side), 1, (0, side // 2), count_include_pad=False,
+            )
+            for y in cells
+        )  # fmt: skip
+        spread = ((square - mean.square()).clamp(min=0) + _FLAT**2).sqrt()
+        size = x.shape[2:]
+        mean, spread = (F.interpolate(y, size, mode="bilinear") for y in (mean, spread))
+        views.append(((x - mean) / spread).clamp(-4, 4).to(grey.dtype))
+    return torch.cat(views, 1)
+
+
 def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
     """Take the other modality's maps in the rows where this one is not present."""
     keep = present.view(-1, 1, 1, 1)
     return Levels(*(torch.where(keep, x, y) for x, y in zip(levels, other, strict=True)))
 
 
-def _shrink(image: Tensor, padding: tuple[int, int], size: list[int]) -> Tensor:
-    """(B, C, H, W) continued to the right and below by its edge, then at `size`."""
+def _shrink(
+    image: Tensor, mean: Tensor | float, padding: tuple[int, int], size: list[int]
+) -> Tensor:
+    """(B, C, H, W) continued to the right and below by its mean, which is 0 once it is
+    standardised, then at `size`."""
     right, below = padding
-    continued = F.pad(image, (0, right, 0, below), mode="replicate") if right or below else image
+    continued = F.pad(image - mean, (0, right, 0, below)) + mean if right or below else image
     return F.interpolate(continued, size, mode="bilinear")
 
 

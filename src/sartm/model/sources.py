@@ -15,7 +15,7 @@ from torch import Tensor
 from sartm.errors import InputError
 from sartm.model.hiera import ENCODERS
 from sartm.model.hub import SUFFIXES, find_weights, get_weights
-from sartm.model.lite import from_efficientnet
+from sartm.model.lite import from_efficientnet, recognise_lite
 from sartm.model.released import is_released, take
 from sartm.model.tensors import read_tensors
 
@@ -67,18 +67,18 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Weights:
         if gates:
             raise InputError(
                 f"{where} is an EfficientNet with squeeze-and-excitation ({gates[0]}): of that "
-                f"family Lite0 alone can be a trunk. Nothing was loaded"
+                f"family Lite0 and Lite2 can be trunks. Nothing was loaded"
             )
         turned = {
             f"{TRUNK}{key}": value for key, value in from_efficientnet(tensors, where).items()
         }
-        return Weights("EfficientNet", "lite", turned, where)
+        return Weights("EfficientNet", recognise_lite(tensors, where), turned, where)
     if HUB_PATCHES in tensors:
         tensors = from_hub_names(tensors, where)
     if PATCHES not in tensors:
         raise InputError(
             f"{where} holds {len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...): neither "
-            f"SAM 2 of Meta or the hub nor EfficientNet-Lite0 nor a released SARTM"
+            f"SAM 2 of Meta or the hub nor EfficientNet-Lite nor a released SARTM"
         )
     newer = "no_obj_embed_spatial" in tensors
     size = recognise_size(tensors, where)

@@ -6,6 +6,7 @@
 import pickle
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,33 +15,41 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sartm.errors import InputError, unreadable
+from sartm.files import require_plain
 
 WRAPPERS = ("model", "model_state_dict", "state_dict")
 """Under which of these a training checkpoint keeps its weights."""
+WITHIN = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Parts that torch puts into names wherever it wraps a module, as torch.compile does."""
+HOMES = ("image_encoder", "vision_encoder", "sam")
+"""Parts that mean something though every name of a file may begin with one."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The state dict of a safetensors, .pt or .pth file, out of any wrapper."""
+    if path.suffix == ".safetensors":
+        return strip_prefix(read_safetensors(path), str(path))
     try:
+        require_plain(path)
         with path.open("rb") as file:
             head = file.read(512)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
-    if path.suffix == ".safetensors":
-        return strip_prefix(read_safetensors(path))
-    return strip_prefix(unwrap(read_pickle(path, head), path))
+    return strip_prefix(unwrap(read_pickle(path, head), path), str(path))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, mapped into memory; `fill` copies them."""
     try:
+        require_plain(path)
+        str(path).encode()
         with path.open("rb"):  # safetensors calls everything missing that it cannot open
             pass
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise InputError(f"{path} is missing; copy or download the model again") from None
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # safetensors takes names in UTF-8 alone
         raise unreadable(path, error) from None
     except (SafetensorError, ValueError) as error:
         raise InputError(
@@ -93,15 +102,13 @@ def _check_archive(path: Path) -> None:
 def unwrap(content: object, path: Path) -> dict[str, Tensor]:
     """The state dict inside what a .pt or .pth file holds: itself, or under a usual name."""
     candidates = [content]
-    if isinstance(content, Mapping):
-        candidates += [content[name] for name in WRAPPERS if name in content]
     for candidate in candidates:
+        if isinstance(candidate, Mapping) and len(candidates) < 10:  # usual names in usual names
+            candidates += [candidate[name] for name in WRAPPERS if name in candidate]
         if not isinstance(candidate, Mapping) or not candidate:
             continue
         if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in candidate.items()):
-            odd = [k for k, v in candidate.items() if v.layout != torch.strided or v.is_quantized]
-            if odd:
-                raise InputError(f"{path}: {odd[0]} is sparse or quantised; save plain tensors")
+            _require_stored(candidate, path)
             return dict(candidate)
     found = type(content).__name__
     if isinstance(content, Mapping):
@@ -112,8 +119,35 @@ def unwrap(content: object, path: Path) -> dict[str, Tensor]:
     )
 
 
-def strip_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the `module.` that data-parallel training puts before every one."""
-    while tensors and all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    return tensors
+def _require_stored(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse what would grow where it is copied: one number that is said to stand for millions."""
+    for key, value in tensors.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise InputError(f"{path}: {key} is sparse, quantised or empty; save plain tensors")
+        stored = value.untyped_storage().nbytes()
+        if value.numel() * value.element_size() > stored:
+            shape = "x".join(map(str, value.shape))
+            raise InputError(
+                f"{path}: {key} is said to be {shape}, but the file has {stored} bytes for it; "
+                f"save plain tensors, each with all its numbers (contiguous())"
+            )
+
+
+def strip_prefix(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Names without what wrappers put into them, and without what all of them begin with.
+
+    So `module.` of data-parallel training, `model.` of a trainer and `_orig_mod.` of torch.compile
+    are gone in whatever order they stand.
+    """
+    split = [[part for part in key.split(".") if part not in WITHIN] for key in tensors]
+    depth = 0
+    if split:  # what the first and the last in order begin with, all between do too
+        for one, other in zip(min(split)[:-1], max(split)[:-1], strict=False):
+            if one != other or one in HOMES:
+                break
+            depth += 1
+    names = [".".join(parts[depth:]) for parts in split]
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise InputError(f"{where} holds {twice} twice, wrapped and not; save the model once")
+    return dict(zip(names, tensors.values(), strict=True))

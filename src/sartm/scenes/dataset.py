@@ -16,6 +16,8 @@ from sartm.classes import MFNET
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.labels import encode_label
+from sartm.outputs import finished_folder
+from sartm.progress import Meter
 from sartm.scenes.composition import compose
 from sartm.scenes.conditions import draw_rgb_camera, draw_thermal_camera
 from sartm.scenes.light import add_dazzle, gather_fields, light_scene, smoke_opacity  # fmt: skip
@@ -137,32 +139,33 @@ def write_dataset(
 
     Names end in a letter that tells the condition (`SUFFIXES`); the last `validation` share of the
     pairs is the val split. Thermal is 8-bit PNG, or float32 TIFF in Celsius as the options say.
-    A shorter data set of the same seed and options is the beginning of a longer one.
+    A shorter data set of the same seed and options is the beginning of a longer one. The folder
+    appears under its name once it is complete.
 
     Raises:
-        InputError: `root` holds files already, or a number is out of range.
+        InputError: `root` holds files already, is in use or cannot be written, or a number is out
+            of range.
     """
-    root = Path(root)
     if pairs < 1:
         raise InputError(f"a data set needs at least one pair, found {pairs}")
     if seed < 0:
         raise InputError(f"a data set's seed is an integer from 0, found {seed}")
     if not 0 <= validation <= 1:
         raise InputError(f"validation is a share from 0 to 1, found {validation:g}")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root} exists and is not an empty folder; name a new one")
-    names = []
-    for index in range(pairs):
-        scene = draw_scene(pair_seed(seed, index), options)
-        name = f"drawn{index:05d}{SUFFIXES[scene.condition]}"
-        _write_scene(root, name, scene, options, rgb_format)
-        names.append(name)
-    split = pairs - round(pairs * validation)
-    for part, listed in (("train", names[:split]), ("val", names[split:])):
-        write_atomic(root / f"{part}.txt", "".join(f"{name}\n" for name in listed).encode())
-    described = root / "dataset.toml"
-    write_atomic(described, _describe(root.name, options, rgb_format).encode())
-    return described
+    root, names = Path(root), []
+    with finished_folder(root) as new, Meter("synth", pairs) as meter:
+        for index in range(pairs):
+            scene = draw_scene(pair_seed(seed, index), options)
+            name = f"drawn{index:05d}{SUFFIXES[scene.condition]}"
+            _write_scene(new, name, scene, options, rgb_format)
+            names.append(name)
+            meter.advance()
+        split = pairs - round(pairs * validation)
+        for part, listed in (("train", names[:split]), ("val", names[split:])):
+            write_atomic(new / f"{part}.txt", "".join(f"{name}\n" for name in listed).encode())
+        text = _describe(root.resolve().name, options, rgb_format)
+        write_atomic(new / "dataset.toml", text.encode())
+    return root / "dataset.toml"
 
 
 def _write_scene(

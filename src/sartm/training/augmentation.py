@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sartm.config import RGB_MEAN, ThermalRule
-from sartm.data.pairs import PairDataset, Sample
+from sartm.data.pairs import PairDataset, Sample, describe_mixed_types
+from sartm.errors import InputError
 from sartm.io.thermal import scale_thermal, thermal_levels
 from sartm.training.photometry import vary_rgb, vary_thermal
 from sartm.training.settings import AugmentationConfig
@@ -85,6 +86,7 @@ class TrainingSet(Dataset[TrainingItem]):
     ) -> None:
         self.dataset, self.thermal, self.options, self.seed = dataset, thermal, options, seed
         self._levels: dict[int, tuple[float, float]] = {}
+        self._first: tuple[str, str] | None = None  # name and number type of a thermal image
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -103,10 +105,18 @@ class TrainingSet(Dataset[TrainingItem]):
         levels = self._levels.get(index, (0.0, 1.0))
         if sample.thermal is not None and index not in self._levels:
             name = f"pair {sample.name!r}"
+            self._require_one_type(sample.name, sample.thermal.dtype.name)
             levels = thermal_levels(sample.thermal, self.thermal, name, sample.unseen)
             self._levels[index] = levels
         ignore = self.dataset.classes.ignore
         return augment(sample, levels, self.thermal.mean, self.options, rng, ignore)
+
+    def _require_one_type(self, name: str, kind: str) -> None:
+        """`measure` reads a sample of a large set; what it did not see is noticed here."""
+        self._first = self._first or (name, kind)
+        mixed = describe_mixed_types([self._first, (name, kind)])
+        if mixed:
+            raise InputError(f"{self.dataset.name}: {mixed}")
 
 
 def paste(

@@ -20,6 +20,7 @@ from sartm.data.pairs import PairDataset, describe_mixed_types, pixel_hash
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
 from sartm.training.augmentation import TrainingItem, TrainingSet
+from sartm.training.budget import is_open, suggested_steps
 from sartm.training.settings import OptimConfig, TrainConfig
 from sartm.training.workers import leave_group, pack, usable_workers
 
@@ -103,7 +104,8 @@ def _open_labelled(config: TrainConfig) -> Splits:
         return Splits(train, None, "nothing: the last step was kept")
     if "val" in layout.splits:
         return Splits(train, PairDataset.of(layout, "val"), "val")
-    held = max(1, round(len(train) * config.val_share))
+    # a pair or two choose no model: of few pairs up to 4 are held out, but no more than a fifth
+    held = max(1, round(len(train) * config.val_share), min(4, len(train) // 5))
     if held >= len(train):
         raise InputError(
             f"{train.name} has no val split and {len(train)} training pairs are too few to hold "
@@ -116,6 +118,13 @@ def _open_labelled(config: TrainConfig) -> Splits:
     chosen = {int(i) for block, size in zip(blocks, sizes, strict=True) for i in block[:size]}
     kept = [pair for index, pair in enumerate(train.pairs) if index not in chosen]
     val = [pair for index, pair in enumerate(train.pairs) if index in chosen]
+    log.info(
+        "no val split: %d of the %d training pairs are held out for validation, as %s; add a val "
+        "split to choose them",
+        len(val),
+        len(train),
+        val[0].name,
+    )
     return Splits(
         train.replace(pairs=kept), train.replace(pairs=val, split="val"), "pairs held out of train"
     )
@@ -131,6 +140,8 @@ class TrainingStatistics:
     """Whether raw thermal has more than 8 bits."""
     class_shares: Tensor
     """(K,) share of each class in the labelled pixels."""
+    size: tuple[int, int]
+    """Median height and width of the images."""
 
 
 def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> TrainingStatistics:
@@ -139,8 +150,10 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
     sums = np.zeros(3)  # of values, of squares, their number
     rule, wide = config.model.thermal, False
     kinds: list[tuple[str, str]] = []
+    sizes: list[tuple[int, int]] = []
     for index in range(0, len(dataset), max(1, math.ceil(len(dataset) / most))):
         sample = dataset[index]
+        sizes.append(sample.size)
         if sample.label is not None:
             counts += np.bincount(sample.label.ravel(), minlength=65536)
         if sample.thermal is None:
@@ -163,13 +176,15 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
         log.warning("%s, %d pairs of split %s: %s", dataset.name, most, dataset.split, poor)
     labelled = counts[: len(dataset.classes)]
     shares = torch.from_numpy(labelled / max(labelled.sum(), 1)).float()
-    return TrainingStatistics(float(mean), deviation, wide, shares)
+    height, width = (int(side) for side in np.median(sizes, axis=0))
+    return TrainingStatistics(float(mean), deviation, wide, shares, (height, width))
 
 
 def resolve_config(
     config: TrainConfig, train: PairDataset, statistics: TrainingStatistics
 ) -> TrainConfig:
-    """Fill in what the data decides: the class table, and the thermal rule with its statistics."""
+    """Fill in what follows: the class table, the thermal rule with its statistics and the crop from
+    the data; the size that the fusion is made for from the crop."""
     thermal = config.model.thermal
     if config.thermal == "auto":
         if statistics.wide and thermal.rule == "uint8":
@@ -179,8 +194,20 @@ def resolve_config(
             mean=round(statistics.thermal_mean, 5),
             std=round(statistics.thermal_std, 5),
         )
-    model = replace(config.model, classes=train.classes, thermal=thermal)
-    return replace(config, model=model)
+    augmentation = config.augmentation
+    if augmentation.fit_crop:
+        sides = zip(augmentation.crop, statistics.size, strict=True)
+        height, width = (_fit_side(side, config.model.scale * of) for side, of in sides)
+        augmentation = replace(augmentation, crop=(height, width))
+    fusion = config.model.fusion
+    fusion = replace(fusion, crop=fusion.crop or augmentation.crop)
+    model = replace(config.model, classes=train.classes, thermal=thermal, fusion=fusion)
+    return replace(config, model=model, augmentation=augmentation)
+
+
+def _fit_side(crop: int, image: float) -> int:
+    """A side of the crop that is no larger than the image's, in whole strides of 32 pixels."""
+    return crop if crop <= image else max(32, min(crop, 32 * round(image / 32)))
 
 
 class StepBatches:
@@ -214,7 +241,9 @@ class StepBatches:
         self.labelled = self.batch_size - self.others
         self.per_step = config.accumulate * ranks  # batches
         self.steps_per_epoch = max(1, pairs // (self.labelled * self.per_step))
-        self.steps = self.steps_per_epoch * config.epochs
+        self.steps = config.steps or self.steps_per_epoch * config.epochs
+        if is_open(config):
+            self.steps = suggested_steps(pairs, self.labelled * self.per_step)
 
     def __len__(self) -> int:
         return (self.steps - self.start) * self.per_step
@@ -295,7 +324,8 @@ def hash_images(splits: Splits) -> dict[str, str]:
     """Pixel hash by name of every pair that is trained on: reads all of them."""
     images: dict[str, str] = {}
     for pairs in splits.seen():
-        now = {pairs.pairs[i].name: pixel_hash(pairs[i]) for i in range(len(pairs))}
+        samples = (pairs[index] for index in range(len(pairs)))
+        now = {sample.name: pixel_hash(sample.rgb, sample.thermal) for sample in samples}
         images = join_images(images, now)
     return images
 

@@ -4,6 +4,7 @@ Randomness comes from (seed, epoch, pair), never from a worker or rank; with ato
 run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
 """
 
+import logging
 import math
 import signal
 import time
@@ -21,11 +22,11 @@ from sartm.config import to_dict
 from sartm.progress import Meter
 from sartm.training.augmentation import Batch
 from sartm.training.batches import fingerprint, make_loader
+from sartm.training.budget import LOOKED_BACK, MEASURED, Pace, Schedule, is_open
 from sartm.training.criterion import Criterion, language_ramp
 from sartm.training.failures import explained_failures, peak_memory, require_finite
 from sartm.training.journal import Journal
-from sartm.training.optimizer import learning_rate
-from sartm.training.processes import agree, hold_run, loss_scale, precision_of
+from sartm.training.processes import agree, hold_run, loss_scale, mean_over_ranks, precision_of
 from sartm.training.runs import (
     Checkpoint,
     latest_checkpoint,
@@ -40,6 +41,8 @@ from sartm.training.teaching import Teacher
 from sartm.training.validation import Validator
 from sartm.training.workers import Stream
 
+log = logging.getLogger("sartm")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -48,7 +51,7 @@ class Limits:
     steps: int | None = None
     """Optimizer steps in all."""
     seconds: float | None = None
-    """Of this session."""
+    """Of this session; a run whose length is open is planned to end in it."""
 
 
 def train(
@@ -73,8 +76,9 @@ def train(
         teacher: of another kind than `config.teacher` can be, which then is its name.
 
     Returns:
-        {"step", "best": {"present", "step", ...}, "seconds", "finished", "interrupted"}; `best` is
-        None where nothing was validated.
+        {"step", "steps" of the whole run, "best": {"present", "step", ...}, "gain" in points over
+        the last third, "seconds", "finished", "interrupted", "modalities"}; `best` is None where
+        nothing was validated, `modalities` (`evaluation.modalities`) where not both were given.
 
     Raises:
         InputError: a folder that already holds a run, or in which another process trains; one to
@@ -82,6 +86,7 @@ def train(
             usable data, a loss that is not finite, a file that cannot be written, a data worker
             that died, too little memory.
     """
+    pace = Pace(time.monotonic(), limits.seconds)
     with _StopSignal() as stop, hold_run(out):
         with stop.breaks_off():
             checkpoint = latest_checkpoint(out) if resume else None
@@ -92,7 +97,7 @@ def train(
         run = _Run(setup, checkpoint)
         if checkpoint is None:
             run.begin(config)
-        return run.loop(limits, stop)
+        return run.loop(limits.steps, pace, stop)
 
 
 class _Stopped(KeyboardInterrupt):
@@ -147,6 +152,12 @@ class _Run:
         self.seconds: float = state.get("seconds", 0.0)
         self.pending = bool(state.get("pending"))  # whether a validation was broken off
         self.saved = -1  # step of the last checkpoint
+        splits, batches = setup.splits, setup.batches
+        self.schedule = Schedule(
+            setup.config, batches.steps_per_epoch, batches.labelled * batches.per_step,
+            batches.steps, 0 if splits.val is None else len(splits.val),
+        )  # fmt: skip
+        self.schedule.restore(state.get("plan", {}))
         title = f"Training {setup.config.recipe} on {setup.splits.train.name}"
         settings = to_dict(setup.shareable_config())
         main = setup.accelerator.is_main_process
@@ -166,9 +177,9 @@ class _Run:
         if main:
             write_config(out, config)
 
-    def loop(self, limits: Limits, stop: _StopSignal) -> dict[str, Any]:
-        """All steps that are left, or up to a limit; the result of `train`."""
-        setup, config, optim = self.setup, self.setup.config, self.setup.config.optim
+    def loop(self, most: int | None, pace: Pace, stop: _StopSignal) -> dict[str, Any]:
+        """All steps that are left, or up to `most` or the time limit; the result of `train`."""
+        setup, config, schedule = self.setup, self.setup.config, self.schedule
         accelerator, parts, batches = setup.accelerator, setup.parts, setup.batches
         model, optimizer = accelerator.prepare(parts.model, parts.optimizer)
         if config.tensorboard:
@@ -176,18 +187,22 @@ class _Run:
         loader = accelerator.prepare_data_loader(
             make_loader(setup.splits, config, batches), device_placement=False
         )
-        per_epoch, begun, before = batches.steps_per_epoch, time.monotonic(), self.seconds
-        end = min(batches.steps, limits.steps or batches.steps)
-        stopped = self.pending and not self._validate(stop)
+        before, over = self.seconds, False
+        fits = pace.limit is not None and is_open(config.optim) and not schedule.plan.fitted
+        fits = fits and self.step <= MEASURED
+        stopped = self.pending and not self._validate(pace, stop)
+        if accelerator.is_main_process and self.step < self._end(most):
+            log.info("%s", self._describe_plan(fits))
         model.train()
         # of several processes one that breaks off alone would leave the others waiting for it
         waiting = stop.breaks_off if accelerator.num_processes == 1 else nullcontext
         with (
-            Meter("train", end, "steps", done=self.step) as meter,
+            Meter("train", self._end(most), "steps", done=self.step) as meter,
             Stream(loader, waiting) as stream,
         ):
-            while self.step < end and not stopped:
-                rate = learning_rate(self.step, per_epoch, optim)
+            pace.begin()
+            while self.step < self._end(most) and not (stopped or over):
+                rate = schedule.rate(self.step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
                 try:
@@ -196,31 +211,87 @@ class _Run:
                     self._save()
                     break
                 self.step += 1
-                self.seconds = before + time.monotonic() - begun
-                known = {"step": self.step, "epoch": self.step / per_epoch, "lr": rate}
-                self.journal.write(known | terms, self.seconds)
+                pace.add_step()
+                self.seconds = before + pace.passed()
+                known = {"step": self.step, "epoch": self.step / batches.steps_per_epoch}
+                self.journal.write(known | {"lr": rate} | terms, self.seconds)
                 pairs = meter.rate() * batches.per_step * batches.batch_size
                 meter.advance(note=self._describe(rate, terms, pairs))
-                late = limits.seconds is not None and time.monotonic() - begun > limits.seconds
-                stopped, over = agree(accelerator, stop.received, late)
-                every = config.validate_every * per_epoch
-                if (every and self.step % every == 0) or self.step == end or over:
-                    self.pending = stopped or not self._validate(stop)
+                stopped, over, measured = agree(
+                    accelerator, stop.received, pace.left() < 0, fits and pace.is_measured()
+                )
+                last = self.step >= self._end(most) or over
+                marks = not schedule.plan.fitted or self.step >= schedule.plan.next
+                if schedule.is_due(self.step) or last:
+                    self.pending = stopped or not self._validate(pace, stop)
                     stopped = stopped or self.pending
                     model.train()
-                if self.step % config.checkpoint_every == 0 or self.step == end or over or stopped:
+                    last = last or self.step >= self._end(most)
+                planned = measured and marks and not (last or stopped)
+                if planned:
+                    self._fit(pace)
+                meter.expect(self._end(most))
+                if planned or last or stopped or self.step % config.checkpoint_every == 0:
                     self._save()
-                if over:
-                    break
+        modalities = None
+        if self.step >= schedule.plan.steps and not stop.received:
+            modalities = self._compare(stop)
         self.journal.close()
         accelerator.free_memory()
         return {
             "step": self.step,
+            "steps": schedule.plan.steps,
             "best": self.validator.best if self.validator.best["step"] else None,
+            "gain": schedule.gain(),
             "seconds": self.seconds,
-            "finished": self.step >= batches.steps,
+            "finished": self.step >= schedule.plan.steps,
             "interrupted": stop.received,
+            "modalities": modalities,
         }
+
+    def _compare(self, stop: _StopSignal) -> dict[str, Any] | None:
+        """What each camera adds, by the first process; None also where that was broken off."""
+        found, accelerator = None, self.setup.accelerator
+        if accelerator.is_main_process:
+            try:
+                with stop.breaks_off():
+                    found = self.validator.compare(self.step, self.seconds)
+            except _Stopped:
+                pass
+        accelerator.wait_for_everyone()
+        return found
+
+    def _describe_plan(self, fits: bool) -> str:
+        """How long the run is, and why."""
+        plan, batches, splits = self.schedule.plan, self.setup.batches, self.setup.splits
+        pairs, size = len(splits.train), batches.labelled * batches.per_step
+        steps = f"{plan.steps} steps of {size}"
+        if fits:
+            return f"{pairs} training pairs: up to {steps}, as many as the time allows"
+        if self.step:
+            return f"{pairs} training pairs: on from step {self.step} of {steps}"
+        seen = plan.steps * size / pairs
+        return f"{pairs} training pairs: {steps}, each is seen about {seen:.0f} times"
+
+    def _end(self, most: int | None) -> int:
+        """The last step of this session, as it is planned now."""
+        steps = self.schedule.plan.steps
+        return steps if most is None else min(steps, most)
+
+    def _fit(self, pace: Pace) -> None:
+        """Plan the rest of the run by the time that is left, the same on every rank."""
+        each = pace.seconds / max(pace.steps, 1)
+        found = mean_over_ranks(self.setup.accelerator, pace.left(), each, pace.validation)
+        first = not self.schedule.plan.fitted
+        self.schedule.fit(self.step, *found)
+        pace.begin()
+        if first and self.setup.accelerator.is_main_process:
+            log.info(
+                "%.2f s a step: planned to end at step %d, in %.1f minutes",
+                each,
+                self.schedule.plan.steps,
+                found[0] / 60,
+            )
 
     def _take_step(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, stream: Iterator[Batch]
@@ -242,21 +313,35 @@ class _Run:
             average.update_parameters(setup.parts.model)
         return terms
 
-    def _validate(self, stop: _StopSignal) -> bool:
-        return self.validator.validate(self.step, self.seconds, lambda: stop.received)
+    def _validate(self, pace: Pace, stop: _StopSignal) -> bool:
+        """Whether it was done, and not broken off; its score may bring the end of the run near."""
+        done = self.validator.validate(self.step, self.seconds, lambda: stop.received)
+        if done:
+            pace.add_validation()
+            due = self.schedule.is_due(self.step) or self.step >= self.schedule.plan.steps
+            # where a session ends is chance, which must leave no trace
+            if due and self.schedule.take_down(self.step, self.validator.headline):
+                log.info(
+                    "no gain for %d validations: the rate falls now, and the run ends at step %d",
+                    LOOKED_BACK,
+                    self.schedule.plan.steps,
+                )
+        return done
 
     def _describe(self, rate: float, terms: dict[str, float], pairs: float) -> str:
         """What stands beside the progress bar."""
         parts = " ".join(
             f"{name} {value:.3g}" for name, value in terms.items() if name not in ("total", "norm")
         )
-        epochs, best = self.setup.config.optim.epochs, self.validator.best
-        epoch = min(self.step // self.setup.batches.steps_per_epoch + 1, epochs)
+        best: dict[str, Any] = self.validator.best
+        per_epoch = self.setup.batches.steps_per_epoch
+        epochs = -(-self.schedule.plan.steps // per_epoch)
+        epoch = min(self.step // per_epoch + 1, epochs)
         memory = peak_memory(self.setup.accelerator.device) / 2**20
         return (
             f"epoch {epoch}/{epochs}  loss {terms['total']:.3f} ({parts})  "
             f"lr {rate:.1e}  {pairs:.1f} pairs/s  {memory:.0f} MiB"
-            + (f"  best {best['present']:.1f}" if best["step"] else "")
+            + (f"  best {best['headline'][1] or 0:.1f}" if best["step"] else "")
         )
 
     def _save(self) -> None:
@@ -273,6 +358,7 @@ class _Run:
                 "pending": self.pending,
                 "taught": setup.teacher is not None,
                 "pairs": fingerprint(setup.splits),
+                "plan": self.schedule.state(),
                 "text": None if setup.table is None else to_dict(setup.table),
             }
             if setup.accelerator.scaler is not None:

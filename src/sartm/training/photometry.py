@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.evaluation.conditions import damage_rgb, damage_thermal
 from sartm.training.settings import AugmentationConfig
 
 Array = npt.NDArray[Any]
@@ -19,6 +20,8 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 def vary_rgb(rgb: Array, options: AugmentationConfig, rng: np.random.Generator) -> Floats:
     """uint8 (h, w, 3) -> float32 [0, 1]; one colour matrix, one table, then blur and noise."""
     exponent = light = 1.0
+    if options.weather > 0 and rng.random() < options.weather:
+        rgb = damage_rgb(rgb, rng)
     if rng.random() < options.colour:
         rgb = cv2.transform(rgb, _colour_matrix(rgb, options, rng))
         exponent = math.exp(rng.uniform(-options.gamma, options.gamma))
@@ -52,6 +55,8 @@ def _colour_matrix(rgb: Array, options: AugmentationConfig, rng: np.random.Gener
 
 def vary_thermal(thermal: Floats, options: AugmentationConfig, rng: np.random.Generator) -> Floats:
     """float32 (h, w) in [0, 1], in and out."""
+    if options.weather > 0 and rng.random() < options.weather:
+        thermal = damage_thermal(thermal, rng).clip(0, 1)
     if rng.random() < options.invert:
         thermal = 1 - thermal
     if rng.random() < options.thermal:

@@ -76,3 +76,11 @@ def agree(accelerator: Accelerator, *flags: bool) -> tuple[bool, ...]:
         return flags
     here = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
     return tuple(bool(flag) for flag in accelerator.reduce(here))
+
+
+def mean_over_ranks(accelerator: Accelerator, *numbers: float) -> tuple[float, ...]:
+    """The mean of each number over all ranks."""
+    if accelerator.num_processes == 1:
+        return numbers
+    here = torch.tensor(numbers, dtype=torch.float32, device=accelerator.device)
+    return tuple(accelerator.reduce(here, "mean").tolist())

@@ -54,8 +54,13 @@ class AugmentationConfig:
     """Probability of black-hot thermal."""
     dead_columns: Share = 0.05
     """Probability that one to four columns of thermal hold one value."""
+    weather: Share = 0.0
+    """Probability of one bad condition of RGB and, apart, of thermal, of those that
+    `evaluation.conditions` draws, of any severity; two of them never meet in one image."""
     misregister: Annotated[float, Range(0, 65500)] = 0.0
     """Largest displacement of thermal against RGB in pixels of the crop; labels follow RGB."""
+    fit_crop: bool = False
+    """Make the crop no larger than the images are at the size the model works at."""
     mix: Share = 0.0
     """Probability of pasting what stands in another sample over this one, where it stood there."""
     drop_rgb: Share = 0.15
@@ -129,8 +134,12 @@ class OptimConfig:
     lr: Positive = 1e-4
     weight_decay: NotNegative = 0.01
     """Of weights and adapters; norms and biases have none."""
-    epochs: Annotated[int, Range(1, 1_000_000)] = 500
+    epochs: Annotated[int, Range(0, 1_000_000)] = 500
+    """0, and no `steps`: as many as the number of pairs suggests and --max-time leaves."""
+    steps: Annotated[int, Range(0, 1_000_000_000)] = 0
+    """Optimizer steps of the run, in the place of `epochs`; 0: these say it."""
     warmup_epochs: Epochs = 10
+    """Of a run that `epochs` measures; others warm up over a tenth of their steps, 30 at most."""
     power: NotNegative = 0.9
     batch_size: Annotated[int, Range(1, 65536)] = 8
     """Pairs per process and forward pass."""
@@ -180,8 +189,9 @@ class TrainConfig:
     workers: Annotated[int, Range(0, 256)] = 2
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     activation_checkpointing: bool = False
-    validate_every: Annotated[int, Range(0)] = 1
-    """Epochs between validations; 0: none, and the model of the last step is kept."""
+    validate_every: Annotated[int, Range(0)] | None = 1
+    """Epochs between validations; null: about twelve over the run, fewer where the split is large;
+    0: none, and the model of the last step is kept."""
     val_share: Annotated[float, Range(0, 1, above=True)] = 0.1
     """Share of the training pairs held out for validation where a data set has no val split."""
     checkpoint_every: Count = 200

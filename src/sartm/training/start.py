@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
+from sartm.evaluation.metrics import require_countable
 from sartm.evaluation.scoring import was_seen
 from sartm.files import write_atomic
 from sartm.language import TextTable, named_classes, text_similarity
@@ -134,7 +135,11 @@ def prepare_run(
         check_folder(out, config, resume, restored=checkpoint is not None)
     set_seed(config.seed)
     splits = open_splits(config)
+    if splits.val is not None:
+        require_countable(len(splits.val.classes))
     statistics = measure(splits.train, config)
+    if not resume:
+        require_one_crop(config)
     config = resolve_config(config, splits.train, statistics)
     source, config = open_start(config, splits, accelerator.is_main_process)
     known = list(_known_tables(state, source))
@@ -227,6 +232,19 @@ def check_folder(out: Path, config: TrainConfig, resume: bool, restored: bool) -
         require_nothing_to_lose(out)
 
 
+def require_one_crop(config: TrainConfig) -> None:
+    """Refuse a crop of the model's own: the fusion is made for the size that it is trained at.
+
+    A run that an older sartm began with two of them is resumed as it was.
+    """
+    model, crop = config.model.fusion.crop, config.augmentation.crop
+    if model not in (None, crop):
+        raise InputError(
+            f"model.fusion.crop is {list(model)} but augmentation.crop is {list(crop)}: the second "
+            f"decides the first. Use --set augmentation.crop=[H,W] --set model.fusion.crop=null"
+        )
+
+
 def write_config(out: Path, config: TrainConfig) -> None:
     """Make a folder that of a run: from now on it can be resumed, and not begun again."""
     with writing(f"config.json of {out}", begins=True):
@@ -255,9 +273,12 @@ def open_start(
 def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
     """What a model that is started from decides beside its weights.
 
-    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1].
+    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1]. A
+    frozen encoder stays the file's, so that what was added to its map goes on being added there.
     """
     model, released = config.model, source.config.fusion.norm == "batch"
+    if model.frozen_encoder:
+        model = replace(model, no_mem_embed=source.config.no_mem_embed)
     model = replace(model, fusion=replace(model.fusion, norm=source.config.fusion.norm))
     if released and config.thermal == "auto":
         before = source.config.thermal
@@ -275,7 +296,7 @@ def build_parts(
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
     if source is not None:
-        start_from(model, source)
+        _say_what_is_kept(config, source, start_from(model, source), accelerator.is_main_process)
     elif config.encoder:
         load_encoder(model, config.encoder)
     if config.activation_checkpointing:
@@ -296,10 +317,23 @@ def build_parts(
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 
-def start_from(model: SARTM, source: SARTM) -> None:
-    """Copy every weight of `source` that fits; heads for other classes start anew, and are named.
+def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, says: bool) -> None:
+    """What of a model is started from, and what its licence means for that."""
+    count, name = len(config.model.classes), Path(config.init).name
+    kept = f"backbone kept, heads for {count} classes new" if new_heads else "everything kept"
+    terms = ""
+    if source.facts is not None and source.facts.licence:
+        first = source.facts.licence.split(". ")[0].rstrip(".")
+        terms = f". Its terms go on to what is trained from it: {first}"
+    if says:
+        log.info("starting from %s: %s%s", name, kept, terms)
 
-    Raises InputError where the encoder or decoder is of another size or number of heads.
+
+def start_from(model: SARTM, source: SARTM) -> bool:
+    """Copy every weight of `source` that fits; heads for other classes start anew.
+
+    Returns whether they did. Raises InputError where the encoder or decoder is of another size or
+    number of heads.
     """
     heads = source.config.decoder.heads
     if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
@@ -325,7 +359,10 @@ def start_from(model: SARTM, source: SARTM) -> None:
                 f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
                 f"model.width as the model has them"
             )
+    if (source.config.no_mem_embed, model.config.no_mem_embed) == ("fusion", "decoder"):
+        # an older model, whose maps had it before the fusion: as a bias of the neck it is the same
+        bias = ours["image_encoder.neck.convs.1.conv.bias"]
+        bias += ours["no_mem_embed"].flatten()
+        ours["no_mem_embed"].zero_()
     model.facts, model.encoder_source = source.facts, source.encoder_source
-    log.info(
-        "started from a model: %d tensors taken, %d new %s", len(ours) - len(new), len(new), new
-    )
+    return any(".lora_" not in name for name in new)

@@ -1,5 +1,6 @@
 """Validation of a run: scores of the split, and the best model kept in best/ with its facts."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,12 +8,17 @@ import torch
 
 from sartm.config import to_dict
 from sartm.data.pairs import PairDataset
-from sartm.evaluation.metrics import ConfusionMatrix, means, percent
+from sartm.evaluation.metrics import ConfusionMatrix, means, name_mean, percent
+from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
-from sartm.evaluation.scoring import score_pairs
+from sartm.evaluation.report.run import read_metrics
+from sartm.evaluation.scoring import count_pairs, score_pairs
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.hub import WEIGHTS
+from sartm.model.sartm import SARTM
+from sartm.model.tensors import read_safetensors
 from sartm.training.batches import hash_images, join_images
 from sartm.training.failures import explained_failures
 from sartm.training.journal import Journal
@@ -25,7 +31,10 @@ class Validator:
 
     def __init__(self, setup: Setup, journal: Journal, best: dict[str, Any] | None) -> None:
         self.setup, self.journal = setup, journal
-        self.best = {"present": -1.0, "step": 0} if best is None else best
+        self.best: dict[str, Any] = best or {"present": -1.0, "step": 0}
+        self.best.setdefault("headline", ["present mIoU", self.best["present"]])
+        self.headline: float | None = None
+        """Of the last validation, in percent."""
         self._images: dict[str, str] | None = None
 
     def validate(self, step: int, seconds: float, stopped: Callable[[], bool]) -> bool:
@@ -43,6 +52,7 @@ class Validator:
             return False
         matrix, pictures = found
         scores = means(matrix, val.classes)
+        self.headline = next(iter(scores.values()))["miou"]
         names = val.classes.names
         each = {name: percent(iou) for name, iou in zip(names, matrix.iou(), strict=True)}
         self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
@@ -54,8 +64,45 @@ class Validator:
         """Keep the model of `step` where its mean over the present classes is the highest yet."""
         present = scores["present"]["miou"] or 0.0
         if present > self.best["present"]:
-            self.best = {"present": present, "step": step, "means": scores}
+            names = self.setup.config.model.classes.names
+            headline, mean = next(iter(scores.items()))
+            self.best = {
+                "present": present,
+                "step": step,
+                "headline": [name_mean(headline, names), mean["miou"]],
+                "means": scores,
+            }
             self.keep(step, self.best)
+
+    def compare(self, step: int, seconds: float) -> dict[str, Any] | None:
+        """What each camera adds in the best model, as `modalities` of `train`'s result.
+
+        None where there is nothing to compare. It is measured once, and written down at `step`.
+        """
+        val, out = self.setup.splits.val, self.setup.out
+        if val is None or not self.best["step"] or not are_pairs(val.pairs):
+            return None
+        known = [line["modalities"] for line in read_metrics(out) if "modalities" in line]
+        if known:
+            found: dict[str, Any] = known[-1]
+            return found
+        model = copy.deepcopy(self.setup.parts.validated())
+        # of adapters the file lacks the frozen encoder, which this model has
+        model.load_state_dict(read_safetensors(out / "best" / WEIGHTS), strict=False)
+        counts = count_pairs(self._predictor(model), val, ("both", *SINGLE))
+        found = to_dict(compare_modalities(counts, val.classes))
+        self.journal.write({"step": step, "modalities": found}, seconds)
+        return found
+
+    def _predictor(self, model: SARTM) -> Predictor:
+        accelerator = self.setup.accelerator
+        return Predictor(
+            model,
+            device=str(accelerator.device),
+            precision=precision_of(accelerator),
+            workers=1,  # the loader's processes have the cores too
+            thermal_range="model",
+        )
 
     def keep(self, step: int, results: dict[str, Any]) -> None:
         """Write the model as it is to best/, with what it was trained on and by which command."""
@@ -95,12 +142,7 @@ class Validator:
     ) -> tuple[ConfusionMatrix, list[PairPictures]] | None:
         """Counts of the whole split over all ranks, and pictures of its fixed pairs on this one."""
         accelerator, config = self.setup.accelerator, self.setup.config
-        predictor = Predictor(
-            self.setup.parts.validated(),
-            device=str(accelerator.device),
-            precision=precision_of(accelerator),
-            workers=1,  # the loader's processes have the cores too
-        )
+        predictor = self._predictor(self.setup.parts.validated())
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = accelerator.process_index, accelerator.num_processes
         places = range(rank, len(val), ranks)

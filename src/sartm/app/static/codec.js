@@ -108,7 +108,7 @@ const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
-function crc(bytes) {
+export function crc(bytes) {
   let code = 0xffffffff;
   for (const byte of bytes) code = CRC[(code ^ byte) & 255] ^ (code >>> 8);
   return (code ^ 0xffffffff) >>> 0;

@@ -15,7 +15,7 @@ function stem({ inputs }) {
   return name.replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "picture";
 }
 
-function download(blob, name) {
+export function download(blob, name) {
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

@@ -110,6 +110,26 @@ export class Colours {
   }
 }
 
+/** A picture with its dark parts lifted; drawn anew only when it or the brightness changes. */
+class Lit {
+  of(picture, brightness) {
+    if (brightness === 1) return picture;
+    if (this.picture !== picture || this.brightness !== brightness) this.#draw(picture, brightness);
+    return this.canvas;
+  }
+
+  #draw(picture, brightness) {
+    Object.assign(this, { picture, brightness, canvas: new OffscreenCanvas(picture.width, picture.height) });
+    const context = this.canvas.getContext("2d");
+    context.drawImage(picture, 0, 0);
+    const pixels = context.getImageData(0, 0, picture.width, picture.height);
+    const table = Uint8Array.from({ length: 256 }, (_, level) => Math.round(255 * (level / 255) ** (1 / brightness)));
+    const { data } = pixels;
+    for (let i = 0; i < data.length; i++) if (i % 4 !== 3) data[i] = table[data[i]];
+    context.putImageData(pixels, 0, 0);
+  }
+}
+
 function pack([red, green, blue], alpha) {
   return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
@@ -124,6 +144,8 @@ export class Pane {
     this.colours = null;
     this.map = null;
     this.opacity = 0.55;
+    this.brightness = 1;
+    this.lit = new Lit();
     this.ring = null; // brush outline: {x, y, radius} in picture coordinates
     this.fingers = new Map();
     this.drawing = false;
@@ -174,7 +196,7 @@ export class Pane {
     context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * x, ratio * y);
     context.imageSmoothingEnabled = ratio * scale < 2;
     context.imageSmoothingQuality = "high";
-    if (this.base) context.drawImage(this.base, 0, 0, width, height);
+    if (this.base) context.drawImage(this.lit.of(this.base, this.brightness), 0, 0, width, height);
     if (this.colours && this.opacity > 0) this.colours.drawOn(context, this.opacity);
     if (this.ring) {
       context.lineWidth = 1.5 / scale;
@@ -238,7 +260,8 @@ export class Pane {
         this.hooks.draw(this.view.at(clientX - frame.left, clientY - frame.top));
       }
     } else if (before && this.fingers.size === 1) {
-      this.view.pan(event.offsetX - before.x, event.offsetY - before.y);
+      const [dx, dy] = [event.offsetX - before.x, event.offsetY - before.y];
+      if (!this.hooks.drag(dx, dy)) this.view.pan(dx, dy);
     } else if (before && this.fingers.size === 2) {
       this.#pinch(event, before);
     }

@@ -1,7 +1,6 @@
 """A report as files: report.json for programs, report.md for a forge, report.html to look at."""
 
 import dataclasses
-import html
 import json
 import re
 from collections.abc import Sequence
@@ -16,14 +15,15 @@ from sartm.evaluation.report.scores import Report
 from sartm.evaluation.report.tables import (
     Table,
     class_table,
-    clean_text,
     comparison_notes,
     confusion_table,
     describe_selection,
     describe_versions,
+    distinct_means,
     list_facts,
     list_warnings,
     means_table,
+    modalities_table,
     number,
     numeric_columns,
     published_tables,
@@ -32,6 +32,7 @@ from sartm.evaluation.report.tables import (
     title_of,
 )
 from sartm.files import write_atomic
+from sartm.terminal import as_markdown, clean_text
 
 
 def write_report(
@@ -52,7 +53,7 @@ def write_report(
     }
     try:
         for name, text in texts.items():
-            write_atomic(out / name, text.encode())
+            write_atomic(out / name, text.encode(), durable=True)
     except OSError as error:
         raise InputError(
             f"cannot write the report to {out}: {error.strerror}; choose another folder with --out"
@@ -62,7 +63,7 @@ def write_report(
 def to_json(report: Report) -> str:
     """report.json; None becomes null, and what was not measured is left out."""
     values = dataclasses.asdict(report)
-    for optional in ("intervals", "views", "robustness"):
+    for optional in ("intervals", "views", "robustness", "modalities"):
         if not values[optional]:
             del values[optional]
     text = json.dumps(values, indent=2, allow_nan=False)
@@ -74,39 +75,38 @@ def to_json(report: Report) -> str:
 
 def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
     """report.md: the tables, readable as text and on a forge."""
-    name, mean = next(iter(report.means.items()))
+    name, mean = next(iter(distinct_means(report)))
     blocks = [
-        f"# {_md(title_of(report))}",
-        f"**mIoU {number(mean['miou'])} %** ({name}) over {report.pairs} pairs",
-        *(f"> **Warning.** {_md(warning)}" for warning in list_warnings(report)),
+        f"# {as_markdown(title_of(report))}",
+        f"**{as_markdown(name)} {number(mean['miou'])} %** over {report.pairs} pairs",
+        *(f"> **Warning.** {as_markdown(warning)}" for warning in list_warnings(report)),
     ]
     if report.contaminated:
-        some = ", ".join(_md(pair) for pair in report.contaminated[:20])
+        some = ", ".join(as_markdown(pair) for pair in report.contaminated[:20])
         rest = len(report.contaminated) - 20
         blocks.append(f"Training pairs: {some}{f' and {rest} more' if rest > 0 else ''}")
-    blocks.append("\n".join(f"* {term}: {_md(value)}" for term, value in list_facts(report)))
-    blocks.append(_md(describe_selection(report)))
-    tables = [means_table(report), class_table(report), subset_table(report)]
+    blocks.append(
+        "\n".join(f"* {term}: {as_markdown(value)}" for term, value in list_facts(report))
+    )
+    blocks.append(as_markdown(describe_selection(report)))
+    if report.modalities is not None:
+        blocks.append(as_markdown(report.modalities.sentence))
+    tables = [means_table(report), modalities_table(report.modalities)]
+    tables += [class_table(report), subset_table(report)]
     tables += [robustness_table(report), confusion_table(report)]
     blocks += [_markdown_table(table) for table in tables if table is not None]
     blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
-    blocks += [f"* {_md(text)}" for text in comparison_notes(comparison)]
+    blocks += [f"* {as_markdown(text)}" for text in comparison_notes(comparison)]
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
     blocks.append(f"## Command\n\n{fence}sh\n{clean_text(report.command)}\n{fence}")
-    blocks.append(_md(f"Versions: {describe_versions(report.versions)}"))
+    blocks.append(as_markdown(f"Versions: {describe_versions(report.versions)}"))
     return "\n\n".join(blocks) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
     align = ["---", *("---:" if column else "---" for column in numeric_columns(table)[1:])]
     lines = [table.head, align, *table.rows]
-    body = "\n".join("| " + " | ".join(map(_md, line)) + " |" for line in lines)
-    return f"## {_md(table.title)}\n\n{body}" + (f"\n\n{_md(table.note)}" if table.note else "")
-
-
-def _md(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    text = html.escape(clean_text(text), quote=False)
-    text = re.sub(r"([\\|*\[\]`~])", r"\\\1", text)
-    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word `_` is no markup
-    return re.sub(r"\s*\n\s*", " ", text)
+    body = "\n".join("| " + " | ".join(map(as_markdown, line)) + " |" for line in lines)
+    return f"## {as_markdown(table.title)}\n\n{body}" + (
+        f"\n\n{as_markdown(table.note)}" if table.note else ""
+    )

@@ -14,9 +14,11 @@ from sartm.evaluation.report.tables import (
     confusion_table,
     describe_selection,
     describe_versions,
+    distinct_means,
     list_facts,
     list_warnings,
     means_table,
+    modalities_table,
     number,
     published_tables,
     robustness_table,
@@ -35,7 +37,7 @@ def to_html(
 
     `palette`: RGB per class, 0-255, for the legend of the label maps.
     """
-    values = [(f"mIoU % ({name})", number(mean["miou"])) for name, mean in report.means.items()]
+    values = [(f"{name} %", number(mean["miou"])) for name, mean in distinct_means(report)]
     values += [("pixel accuracy %", number(report.pixel_accuracy)), ("pairs", str(report.pairs))]
     return render(
         "report.html",
@@ -45,6 +47,8 @@ def to_html(
             "warnings": list_warnings(report),
             "values": [(unbroken(term), value) for term, value in values],
             "means": means_table(report),
+            "comparison": report.modalities,
+            "modalities": modalities_table(report.modalities),
             "bars": bars(report),
             "classes": class_table(report),
             "palette": palette,

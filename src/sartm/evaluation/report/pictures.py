@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartm.classes import Classes
+from sartm.colours import display_palette
 from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
 from sartm.evaluation.metrics import ConfusionMatrix, count_pixels, means
 from sartm.evaluation.report.tables import number
 from sartm.files import write_atomic
-from sartm.io.thermal import apply_thermal_rule
+from sartm.io.thermal import choose_levels, scale_thermal
 
 Image = NDArray[np.uint8]
 
@@ -111,11 +112,16 @@ def draw_sample(
     rule: ThermalRule,
     group: Literal["best", "worst"] = "best",
 ) -> PairPictures:
-    """Pictures of a labelled sample and its label map (H, W), thermal as the model sees it."""
+    """Pictures of a labelled sample and its label map (H, W), thermal as the model sees it.
+
+    Thermal that the model did not look at, and that its rule does not take, is stretched.
+    """
     thermal = None
     if sample.thermal is not None:
-        scaled = apply_thermal_rule(sample.thermal, rule, sample.name, sample.unseen)
-        thermal = (255 * scaled).astype(np.uint8)
+        levels = sample.levels or choose_levels(
+            sample.thermal, rule, "auto", sample.name, sample.unseen, sample.black_hot
+        )
+        thermal = (255 * scale_thermal(sample.thermal, levels)).astype(np.uint8)
     assert sample.label is not None
     return draw_pair(sample.name, group, sample.label, labels, classes, sample.rgb, thermal)
 
@@ -129,10 +135,10 @@ def _shares(ids: NDArray[np.integer], classes: Classes) -> str:
 
 
 def _colour(ids: NDArray[np.integer], classes: Classes) -> Image:
-    """(H, W) ids as (H, W, 3) RGB; ignored pixels mid grey."""
+    """(H, W) ids as (H, W, 3) RGB in display colours; ignored pixels mid grey."""
     picture = np.full((*ids.shape, 3), 128, np.uint8)
     known = ids != classes.ignore
-    picture[known] = np.array(classes.palette, np.uint8)[ids[known]]
+    picture[known] = np.array(display_palette(classes), np.uint8)[ids[known]]
     return picture
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from sartm.evaluation.report.tables import Table, clean_text, numeric_columns
+from sartm.evaluation.report.tables import Table, numeric_columns
+from sartm.terminal import clean_text
 
 
 def render(name: str, values: Mapping[str, Any]) -> Markup:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from sartm.config import from_dict
+from sartm.evaluation.modalities import Comparison
 from sartm.evaluation.report.charts import Curve, draw_curve
 from sartm.evaluation.report.pictures import KINDS
 from sartm.evaluation.report.rendering import render
 from sartm.evaluation.report.scores import versions
-from sartm.evaluation.report.tables import Table, describe_versions, number
+from sartm.evaluation.report.tables import Table, describe_versions, modalities_table, number
 from sartm.files import write_atomic
 
 POINTS = 120
@@ -67,6 +69,8 @@ def write_run_page(run: Path, title: str, settings: Mapping[str, Any]) -> Path:
     """
     lines = read_metrics(run)
     validations = [line for line in lines if "val" in line]
+    compared = [line["modalities"] for line in lines if "modalities" in line]
+    found = from_dict(Comparison, compared[-1], "metrics.jsonl") if compared else None
     sheets = sorted((run / "report").glob("val-*.jpg"))
     page = render(
         "run.html",
@@ -75,6 +79,8 @@ def write_run_page(run: Path, title: str, settings: Mapping[str, Any]) -> Path:
             "values": _headlines(lines, validations),
             "curves": [draw_curve(curve) for curve in learning_curves(lines)],
             "classes": class_scores(validations) if validations else None,
+            "comparison": found,
+            "modalities": modalities_table(found),
             "sheet": _newest(sheets[-1]) if sheets else None,
             "settings": json.dumps(settings, indent=1),
             "versions": describe_versions(versions()),
@@ -106,9 +112,12 @@ def _headlines(
         values.append(("minutes", f"{lines[-1]['seconds'] / 60:.1f}"))
     if validations:
         best = _best(validations)
+        alike: dict[float | None, list[str]] = {}
+        for name, mean in best["val"].items():
+            alike.setdefault(mean["miou"], []).append(name)
         values += [
-            (f"best mIoU % ({name}), step {best['step']}", number(mean["miou"]))
-            for name, mean in best["val"].items()
+            (f"best mIoU % ({', '.join(names)}), step {best['step']}", number(score))
+            for score, names in alike.items()
         ]
     return values
 

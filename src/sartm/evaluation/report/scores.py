@@ -16,6 +16,7 @@ import numpy as np
 from sartm.classes import Classes
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, Counts, bootstrap, means, percent
+from sartm.evaluation.modalities import Comparison
 
 Cell = str | float | int | None
 
@@ -75,6 +76,8 @@ class Report:
     whole image. Empty for label maps that were made elsewhere."""
     robustness: tuple[dict[str, Cell], ...] = ()
     """Rows of `condition`, `severity`, `miou` and whatever else was measured."""
+    modalities: Comparison | None = None
+    """The same pairs with either camera alone; None where only one was asked for, or given."""
 
 
 def build_report(

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sartm.evaluation.metrics import PROTOCOLS
+from sartm.evaluation.metrics import PROTOCOLS, name_mean
+from sartm.evaluation.modalities import Comparison as ModalityComparison
+from sartm.evaluation.modalities import Gain
 from sartm.evaluation.report.published import Comparison, Published
 from sartm.evaluation.report.scores import Cell, Report, SubsetScores
 
@@ -28,22 +30,70 @@ def title_of(report: Report) -> str:
     return f"Evaluation: {report.model} on {report.data} ({report.split})"
 
 
+def distinct_means(report: Report | SubsetScores) -> list[tuple[str, Mapping[str, Any]]]:
+    """Every mean under its name; those that are equal once, under all of their names."""
+    names: dict[tuple[Any, ...], list[str]] = {}
+    for name, mean in report.means.items():
+        names.setdefault(tuple(mean.values()), []).append(name)
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for alike in names.values():
+        of = name_mean(alike[0], [score.name for score in report.classes])
+        found.append((of.replace(alike[0], ", ".join(alike)), report.means[alike[0]]))
+    return found
+
+
 def means_table(report: Report) -> Table:
-    """Every mean with its interval and what counts in it."""
-    rows = []
+    """Every mean with its interval and what counts in it; equal ones once."""
+    rows: dict[tuple[Any, ...], list[str]] = {}
     for name, mean in report.means.items():
         low_high = report.intervals.get(name)
         interval = NONE if low_high is None else f"{low_high[0]:.2f} to {low_high[1]:.2f}"
         counted = f"{mean['counted']} of {len(report.classes)}"
         cells = (number(mean["miou"]), interval, number(mean["macc"]), counted)
-        rows.append((name, *cells, _describe_protocol(name)))
+        if tuple(mean.values()) in rows:
+            rows[tuple(mean.values())][0] += f", {name}"
+        else:
+            rows[tuple(mean.values())] = [name, *cells, _describe_protocol(name)]
     return Table(
         "Means",
         ("protocol", "mIoU %", "95 % interval", "mAcc %", "classes counted", "what counts"),
-        tuple(rows),
+        tuple(map(tuple, rows.values())),
         "The interval is a bootstrap over the pairs of the split; it knows nothing of training "
         "seeds, and frames of one drive are more alike than it assumes.",
     )
+
+
+_MOST_SHOWN = 100
+"""Classes whose confusion is shown: a page of thousands squared opens nowhere."""
+
+
+def modalities_table(found: ModalityComparison | None) -> Table | None:
+    """Both cameras and either alone, headline first, then the classes; None if not measured."""
+    if found is None:
+        return None
+    rows = [
+        (row.name, number(row.both), number(row.rgb), number(row.thermal),
+         describe_gain(row.thermal_adds), describe_gain(row.rgb_adds))
+        for row in found.rows
+        if row.name != found.rows[0].name.removesuffix(" IoU")  # the headline is this class
+    ]  # fmt: skip
+    return Table(
+        "Does thermal pay?",
+        ("IoU %", "both", "RGB only", "thermal only", "thermal adds", "RGB adds"),
+        tuple(rows),
+        "Points that a camera adds to the other one, with a paired 95 % interval (bootstrap over "
+        "the pairs). One model, which was trained to do without either: one trained for RGB alone "
+        "may be better than its RGB only.",
+    )
+
+
+def describe_gain(gain: Gain) -> str:
+    """Points and their interval, as +3.2 (+1.0 to +5.1)."""
+    if gain.points is None:
+        return NONE
+    if gain.low is None or gain.high is None:
+        return f"{gain.points:+.1f}"
+    return f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
 
 
 def class_table(report: Report) -> Table:
@@ -69,11 +119,17 @@ def subset_table(report: Report) -> Table | None:
     if not report.subsets:
         return None
     rows = []
+    # means that are equal in every part are one column
+    parts = [report.means, *(part.means for part in report.subsets.values())]
+    alike: dict[tuple[Any, ...], str] = {}
+    for name in report.means:
+        alike.setdefault(tuple(means[name]["miou"] for means in parts), name)
+    names = list(alike.values())
     everything = SubsetScores(report.pairs, report.means, report.pixel_accuracy, report.classes)
     for name, part in {**report.subsets, "all pairs": everything}.items():
-        scores = [number(mean["miou"]) for mean in part.means.values()]
+        scores = [number(part.means[name]["miou"]) for name in names]
         rows.append((name, str(part.pairs), *scores, number(part.pixel_accuracy)))
-    head = ("subset", "pairs", *(f"{name} mIoU %" for name in report.means), "pixel accuracy %")
+    head = ("subset", "pairs", *(f"{name} mIoU %" for name in names), "pixel accuracy %")
     return Table("Subsets", head, tuple(rows))
 
 
@@ -158,18 +214,21 @@ def robustness_table(report: Report) -> Table | None:
 
 
 def confusion_table(report: Report) -> Table:
-    """The confusion matrix in percent of each row."""
-    names = [score.name for score in report.classes]
+    """The confusion matrix in percent of each row, of the classes with the most pixels."""
+    pixels = [score.pixels for score in report.classes]
+    largest = sorted(range(len(pixels)), key=lambda index: -pixels[index])[:_MOST_SHOWN]
+    shown = sorted(largest)
     rows = []
-    for name, counts in zip(names, report.confusion, strict=True):
+    for index in shown:
+        counts = report.confusion[index]
         total = sum(counts)
-        rows.append((name, *(_share(count, total) for count in counts)))
-    return Table(
-        "Confusion",
-        ("truth \\ predicted", *names),
-        tuple(rows),
-        f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels.",
-    )
+        cells = (_share(counts[other], total) for other in shown)
+        rows.append((report.classes[index].name, *cells))
+    note = f"Percent of the truth pixels of the row's class; {NONE}: it has no truth pixels."
+    if len(pixels) > len(shown):
+        note += f" The {len(shown)} classes with the most pixels; report.json has all."
+    names = (report.classes[index].name for index in shown)
+    return Table("Confusion", ("truth \\ predicted", *names), tuple(rows), note)
 
 
 def published_tables(report: Report, comparison: Comparison | None) -> Iterator[Table]:
@@ -296,9 +355,3 @@ def numeric_columns(table: Table) -> list[bool]:
         bool(table.rows) and all(pattern.fullmatch(cell) for cell in column) and any(column)
         for column in zip(*table.rows, strict=True)
     ] or [False] * len(table.head)
-
-
-def clean_text(text: str) -> str:
-    """Text without control or direction characters and without what UTF-8 cannot hold."""
-    text = str(text).encode("utf-8", "replace").decode("utf-8")
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
