@@ -29,8 +29,9 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
-data.listing data.lists data.coverage
+data.listing data.lists data.coverage data.names data.tables
 data.layouts
+data.matching
 data.pairs data.finding data.gaps
 scenes.things
 scenes.canvas
@@ -81,7 +82,11 @@ training.start
 training.validation
 training.loop
 datatools.survey datatools.words
-datatools.stats datatools.sheet datatools.writing
+datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
+datatools.init datatools.shapes
+datatools.annotations datatools.instances
+datatools.tool_exports
+datatools.importing
 datatools.check datatools.convert datatools.align
 export demo
 benchmark

@@ -353,6 +353,7 @@ async def annotation_image(
         annotation.pairs[index],
         annotation.cameras[index],
         service.limits.extent,
+        annotation.resize_thermal,
     )
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
@@ -395,6 +396,7 @@ async def annotation_save(
         annotation.cameras[index],
         classes,
         service.limits.extent,
+        annotation.resize_thermal,
     )
 
     def save() -> str:  # by the one thread that saves, so that nobody comes between

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sartm.cli import options
-from sartm.cli.printing import complain
+from sartm.cli.printing import complain, say
 from sartm.errors import InputError
 
 
@@ -63,6 +63,8 @@ def serve_app(
     )  # fmt: skip
     table = next(iter(predictors.values())).classes
     folder = open_annotation(annotate, annotations, table) if annotate else None
+    if folder is not None:
+        say(folder.said)
     local = host in {"127.0.0.1", "localhost", "::1"}
     # Without a token a name that anybody can point here would open it to every web page.
     named = local or allow_host or not secret

@@ -165,7 +165,7 @@ class PairDataset:
             thermal_unit=layout.thermal_unit,
             black_hot=layout.black_hot,
             holes=layout.holes,
-            resize_thermal=resize_thermal,
+            resize_thermal=resize_thermal or layout.resize_thermal,
         )
 
     def replace(self, pairs: Sequence[Pair], split: str | None = None) -> "PairDataset":
