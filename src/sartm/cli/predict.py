@@ -75,6 +75,12 @@ def predict(
             "--beside", help="RGB, thermal and overlay in one picture.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Which camera labels rest on, in the summary.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Label again what is there.", rich_help_panel=OUTPUT),
@@ -127,6 +133,7 @@ def predict(
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
         camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
+        trust=trust,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     outcome = label_folder(
