@@ -54,10 +54,12 @@ model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
+inference.trust
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record inference.watch
+inference.options
 inference.folders inference.video
 evaluation.metrics evaluation.reliability
 evaluation.modalities

@@ -16,9 +16,9 @@ from sartm.outputs import check_json
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
-    from sartm.inference.folders import Homography, Outcome
+    from sartm.inference.folders import Outcome
+    from sartm.inference.options import Homography, VideoOptions
     from sartm.inference.predictor import Predictor
-    from sartm.inference.video import VideoOptions
 
 # The same as in io.decode and inference.frames, which import OpenCV: --help does without.
 FourChannel = Literal["auto", "yes", "no"]
@@ -84,6 +84,12 @@ def predict(
     min_area: Annotated[
         int, typer.Option(min=1, help="Pixels of such an object.", rich_help_panel=OUTPUT)
     ] = 1,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Which camera labels rest on, in the summary.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Label again what is there.", rich_help_panel=OUTPUT),
@@ -120,7 +126,7 @@ def predict(
         if align or instances:
             option = "--align" if align else "--format"
             raise InputError(f"{option} is for images; take the video's frames as two folders")
-        from sartm.inference.video import VideoOptions
+        from sartm.inference.options import VideoOptions
 
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
@@ -131,13 +137,15 @@ def predict(
     # Fails before the model is loaded.
     search_pairs(rgb or None, thermal or None, pair or None, allow_single, out)
     import_network()
-    from sartm.inference.folders import PredictOptions, label_folder
+    from sartm.inference.folders import label_folder
+    from sartm.inference.options import PredictOptions
 
     how = PredictOptions(
         modality=modality, overlay=overlay, opacity=opacity, legend=legend, beside=beside,
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
         camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
+        trust=trust,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     predictor = open_model()
@@ -282,7 +290,7 @@ def video(
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
     check_json(json_file, [rgb, thermal, model, encoder, classes], out)
-    from sartm.inference.video import VideoOptions
+    from sartm.inference.options import VideoOptions
     from sartm.io.cameras import Camera
 
     film = VideoOptions(

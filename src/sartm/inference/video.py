@@ -21,18 +21,16 @@ from sartm.data.pairs import RESIZE_OR_REGISTER, Sample, match_sizes
 from sartm.errors import InputError
 from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
-from sartm.inference.alarm import OnMisaligned
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
-from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
+from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
+from sartm.inference.options import VideoOptions
 from sartm.inference.overlays import draw_grey
-from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
 from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.streams import folder_stream, is_video, open_stream
-from sartm.inference.watch import Watch, require_fitting
-from sartm.io.cameras import Camera
+from sartm.inference.watch import Watch
 from sartm.io.thermal import format_range
 from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
@@ -40,57 +38,6 @@ from sartm.progress import Meter
 Array = npt.NDArray[Any]
 
 _NAMED = 100  # failures that are listed; more are only counted
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """What `predict_video` does beside labelling."""
-
-    modality: Modality = "both"
-    opacity: float = 0.5
-    every: int = 1
-    """Label only each N-th frame of the leading source."""
-    match: Match = "auto"
-    """Partners by `time` or `index`; `auto`: two folders by file name, everything else by time."""
-    tolerance: float | None = None
-    """Seconds between partners at most; half the longer frame interval if None."""
-    offset: float = 0.0
-    """Seconds to add to thermal times."""
-    smooth: float = 0.0
-    """Share of the class probabilities that is kept from the frames before, in [0, 1)."""
-    one_file: Arrangement | None = None
-    """How one video holds both RGB and thermal."""
-    rate: float | None = None
-    """Frames per second of folders of frames."""
-    limit: int | None = None
-    """Stop after this many labelled frames."""
-    labels: bool = False
-    """Write label maps too."""
-    width: int = 1920
-    """Of the result, in pixels at most."""
-    resize_thermal: bool = False
-    allow_single: bool = False
-    """Label frames without a partner alone."""
-    camera: Camera = field(default_factory=Camera)
-    legend: bool = False
-    """The names of all classes below the pictures."""
-    clahe: bool = False
-    """Local contrast of the thermal picture that is shown."""
-    on_misaligned: OnMisaligned = "warn"
-    """What to do while thermal does not lie on RGB; see `watch`."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smooth < 1:
-            raise InputError(f"--smooth is {self.smooth:g}; give 0 (none) up to below 1")
-        if self.every < 1 or (self.limit is not None and self.limit < 1):
-            raise InputError("--every and --limit count frames; give 1 or more")
-        if self.tolerance is not None and self.tolerance < 0:
-            raise InputError(f"--tolerance is {self.tolerance:g} seconds; give 0 or more")
-        if self.rate is not None and not 0.01 <= self.rate <= 1000:
-            raise InputError(f"--fps is {self.rate:g}; give 0.01 to 1000 frames per second")
-        if self.width < 64:
-            raise InputError(f"--width is {self.width}; give at least 64 pixels")
-        require_fitting(self.on_misaligned, self.modality)
 
 
 @dataclass(frozen=True)

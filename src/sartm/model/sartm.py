@@ -12,6 +12,7 @@ docs/decisions.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -218,6 +219,10 @@ class SARTM(nn.Module):
             rgb_levels = _fill(rgb_levels, thermal_levels, has_rgb)
         if has_thermal is not None:
             thermal_levels = _fill(thermal_levels, rgb_levels, has_thermal)
+        return self._read(rgb_levels, thermal_levels, auxiliary)
+
+    def _read(self, rgb_levels: Levels, thermal_levels: Levels, auxiliary: bool) -> Output:
+        """What the heads say about the maps of both modalities."""
         fused = self._fuse(rgb_levels, thermal_levels)
         if self.config.decode == "fused":
             logits = self.decode(fused)
@@ -250,8 +255,28 @@ class SARTM(nn.Module):
             (B, K, h/4, w/4), h and w being H and W padded to multiples of 32; K the classes of
             `config`, which `choose` may have made others than those of the heads.
         """
+        return self._at_scale(rgb, thermal, self._predict)
+
+    def predict_apart(self, rgb: Tensor, thermal: Tensor) -> Tensor:
+        """`predict_logits`, and beside it what either camera alone would say.
+
+        The encoder's maps are those of both cameras, and of each alone the auxiliary head reads
+        them: two fusions and two convolutions more.
+
+        Returns:
+            (B, 3 K, h/4, w/4): the logits, those of RGB alone, those of thermal alone.
+        """
+        return self._at_scale(rgb, thermal, self._predict_apart)
+
+    def _at_scale(
+        self,
+        rgb: Tensor | None,
+        thermal: Tensor | None,
+        predict: Callable[[Tensor | None, Tensor | None], Tensor],
+    ) -> Tensor:
+        """Shrink, predict and enlarge, as `config.scale` says."""
         if self.config.scale == 1:
-            return self._predict(rgb, thermal)
+            return predict(rgb, thermal)
         image = rgb if rgb is not None else thermal
         assert image is not None
         # in whole numbers, which a traced graph keeps as arithmetic on the input's size
@@ -264,7 +289,7 @@ class SARTM(nn.Module):
             None if x is None else _shrink(x, mean, (right, below), size)
             for x, mean in zip((rgb, thermal), means, strict=True)
         ]
-        logits = self._predict(*small)
+        logits = predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
 
     def _predict(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
@@ -273,9 +298,17 @@ class SARTM(nn.Module):
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
             return self._in_space(self._auxiliary(self._fuse(*self.encode(rgb, thermal))))
         output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
-        if output.auxiliary is None:
-            return self._in_space(output.logits)
-        return self._in_space((output.logits + output.auxiliary) / 2)
+        return self._in_space(_mix(output))
+
+    def _predict_apart(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        levels = self.encode(rgb, thermal)
+        wanted = self.config.output
+        if wanted == "auxiliary":
+            logits = self._auxiliary(self._fuse(*levels))
+        else:
+            logits = _mix(self._read(*levels, auxiliary=wanted == "blend"))
+        alone = (self._auxiliary(self._fuse(each, each)) for each in levels)
+        return torch.cat([self._in_space(said) for said in (logits, *alone)], dim=1)
 
     def choose(self, classes: Classes, text_encoder: str = "") -> "SARTM":
         """This model for other classes among those it knows: all weights are shared.
@@ -373,6 +406,10 @@ def _views(thermal: Tensor, grey: Tensor) -> Tensor:
         mean, spread = (F.interpolate(y, size, mode="bilinear") for y in (mean, spread))
         views.append(((x - mean) / spread).clamp(-4, 4).to(grey.dtype))
     return torch.cat(views, 1)
+
+
+def _mix(output: Output) -> Tensor:
+    return output.logits if output.auxiliary is None else (output.logits + output.auxiliary) / 2
 
 
 def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
