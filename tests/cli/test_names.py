@@ -19,6 +19,7 @@ from sartm.classes import Classes
 from sartm.cli.main import main
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.hub import list_weights
 
 TITLE = "\x1b]0;owned\x07"
 """Calls the window of a terminal so."""
@@ -138,9 +139,33 @@ def test_what_commands_say_steers_no_terminal(command, spoilt, place, capfdbinar
 
 def test_a_bar_on_a_terminal_shows_names_too(place):
     """Rich steers the terminal itself; names do not."""
+    said = on_terminal(COMMANDS["check"])
+    assert b"check" in said
+    assert b"\\x1b]0;owned" in said
+    assert TITLE.encode() not in said
+    assert b"\n" + FORGED.encode() not in said
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "80"])
+def test_names_of_weights_can_be_copied_from_any_terminal(columns):
+    said = on_terminal(["weights", "list"], COLUMNS=columns).decode()
+    names = [row.name for row in list_weights()]
+    assert len(names) > 5
+    lines = said.splitlines()
+    for name in names:
+        assert any(name in line.split() for line in lines), name
+
+
+def on_terminal(command: list[str], **environment: str) -> bytes:
+    """What a command that succeeds writes to a terminal."""
     ours, theirs = pty.openpty()
-    code = f"from sartm.cli.main import main; main({COMMANDS['check']!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs)
+    code = f"from sartm.cli.main import main; main({command!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | environment,
+    )
     os.close(theirs)
     said = b""
     while True:
@@ -153,7 +178,4 @@ def test_a_bar_on_a_terminal_shows_names_too(place):
         said += part
     assert process.wait() == 0
     os.close(ours)
-    assert b"check" in said
-    assert b"\\x1b]0;owned" in said
-    assert TITLE.encode() not in said
-    assert b"\n" + FORGED.encode() not in said
+    return said

@@ -343,6 +343,23 @@ def test_a_broken_config_is_refused(folder, text):
         load(folder)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("place", [("model", "thermal", "high"), ("facts", "results", "present")])
+def test_a_number_of_a_config_that_is_not_finite_is_refused(folder, place, number):
+    """JSON has none; Python reads and writes them, and no comparison notices them."""
+
+    def change(values):
+        for key in place[:-1]:
+            values = values[key]
+        values[place[-1]] = "here"
+
+    reconfigure(folder, change)
+    text = (folder / "config.json").read_text().replace('"here"', number)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(InputError, match=rf"not valid JSON.*{number} is not finite"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     "change",
     [
