@@ -84,6 +84,19 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether class 0 is the leftover of the others, which no words describe: background."""
+        return not self.prompts[0]
+
+    @property
+    def rest(self) -> int | None:
+        """Id of the leftover of the other classes; None where every class is something."""
+        for index, (name, prompt) in enumerate(zip(self.names, self.prompts, strict=True)):
+            if not prompt and is_rest(name):
+                return index
+        return None if self.prompts[0] else 0
+
     def require_same(self, data: "Classes") -> None:
         """Raise unless both tables mean the same by every id (self: the model, `data`: the set)."""
         for index, (ours, theirs) in enumerate(zip_longest(self.names, data.names)):

@@ -52,32 +52,49 @@ def init(
 
 @app.command()
 def check(
-    dataset: DataSet,
+    datasets: Annotated[
+        list[str], typer.Argument(help="Folder or dataset.toml; several to train on together.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for a contact sheet.")] = None,
     json_file: options.Json = "",
 ) -> int:
-    """Find what is wrong with a data set; exit status 3 if it cannot be used as it is."""
+    """Find what is wrong with data sets; exit status 3 if one cannot be used as it is."""
+    from sartm.config import to_dict
     from sartm.datatools.check import check_dataset
+    from sartm.datatools.words import compare_words
 
-    check_json(json_file, [dataset], out)
-    result = check_dataset(dataset, out)
-    print_json(json_file, result.to_dict())
-    if json_file != "-":
-        rows = []
-        for count in result.splits:
-            copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
-            pairs = f"{count.pairs - count.mirrored}{copies}"
-            rows.append((count.split, pairs, str(count.official or "-")))
-        print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
-        _print_check(result)
-    if not result.usable:
-        faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
-        remedy = "correct them or take the pairs out"
-        complain(f"{dataset}: errors: {faults}; {remedy}")
-    return 0 if result.usable else 3
+    check_json(json_file, datasets, out)
+    words = compare_words(datasets) if len(datasets) > 1 else ()
+    results = []
+    for place, dataset in enumerate(datasets):
+        sheet = out / str(place + 1) if out and words else out
+        results.append(check_dataset(dataset, sheet))
+        if json_file != "-":
+            _print_check(results[-1])
+    found = [result.to_dict() for result in results]
+    several = {"sets": found, "classes": [to_dict(row) for row in words]}
+    print_json(json_file, several if words else found[0])
+    if words and json_file != "-":
+        titles = ("class", *(result.name for result in results))
+        rows = [(row.name, *(name or "-" for name in row.names)) for row in words]
+        print_table(titles, rows, "classes of a model trained on all of them")
+        shared = [row.name for row in words if row.word and sum(map(bool, row.names)) > 1]
+        say(f"shared words: {', '.join(shared) or 'none'}")
+    for dataset, result in zip(datasets, results, strict=True):
+        if not result.usable:
+            faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
+            remedy = "correct them or take the pairs out"
+            complain(f"{dataset}: errors: {faults}; {remedy}")
+    return 0 if all(result.usable for result in results) else 3
 
 
 def _print_check(result: "Check") -> None:
+    rows = []
+    for count in result.splits:
+        copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
+        pairs = f"{count.pairs - count.mirrored}{copies}"
+        rows.append((count.split, pairs, str(count.official or "-")))
+    print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
     say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
     if result.offset:
         say(f"thermal to RGB: {result.offset.describe()}")
@@ -257,6 +274,9 @@ def synth(
     thermal: Annotated[
         Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
     ] = "display",
+    classes: Annotated[
+        Literal["mfnet", "full"], typer.Option(help="Labels: MFNet's, or road, building, ... too.")
+    ] = "mfnet",
 ) -> int:
     """Draw a labelled data set of street scenes."""
     from sartm.scenes.dataset import SceneOptions, write_dataset
@@ -266,6 +286,7 @@ def synth(
         size=read_size(size, "--size"),
         misregistration=misregistration,
         thermal=thermal,
+        classes=classes,
     )
     write_dataset(out, pairs, seed, scenes)
     say(f"{pairs} pairs in {out}; sartm data check {out} describes them")

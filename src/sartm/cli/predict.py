@@ -62,6 +62,7 @@ def predict(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="Folder for label maps and overlays.", rich_help_panel=OUTPUT)
     ] = Path("out"),
@@ -91,6 +92,7 @@ def predict(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -112,7 +114,7 @@ def predict(
     camera = Camera(radiometric, black_hot, repair, holes)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
-        device, precision, batch_size, workers, compile, thermal_range,
+        device, precision, batch_size, workers, compile, thermal_range, text_encoder,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
         if align or instances:
@@ -123,6 +125,7 @@ def predict(
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
             allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
+            on_misaligned=on_misaligned,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
@@ -134,12 +137,13 @@ def predict(
         modality=modality, overlay=overlay, opacity=opacity, legend=legend, beside=beside,
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
-        camera=camera, clahe=clahe, align=_alignment(align),
+        camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     predictor = open_model()
     outcome = label_folder(predictor, *sources, out, model=model, options=how, overwrite=overwrite)
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
+    complaints += [outcome.alarms] * bool(outcome.alarms)
     found = _describe_outcome(outcome, out / "labels")
     if instances is not None:
         found += _write_instances(out, predictor.classes, instances, min_area)
@@ -242,6 +246,7 @@ def video(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.", rich_help_panel=OUTPUT)
     ] = Path("out"),
@@ -265,6 +270,7 @@ def video(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -284,10 +290,11 @@ def video(
         offset=offset, smooth=smooth, one_file=one_file, rate=fps, limit=limit, labels=labels,
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe, legend=legend,
+        on_misaligned=on_misaligned,
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
-        thermal_range,
+        thermal_range, text_encoder,
     )  # fmt: skip
     return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
 

@@ -23,6 +23,14 @@ from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
+from sartm.inference.alarm import (
+    OnMisaligned,
+    PairCheck,
+    check_pair,
+    count_alarms,
+    handle_misaligned,
+    word_alarms,
+)
 from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, place_beside
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
@@ -70,6 +78,8 @@ class PredictOptions:
     """Local contrast of the thermal picture under an overlay; labels are the same."""
     align: Homography | Literal["auto"] | None = None
     """Thermal pixel to RGB pixel, as rows; `auto` estimates one per pair, or fails the pair."""
+    on_misaligned: OnMisaligned = "warn"
+    """What to do with a pair whose thermal does not lie on RGB; `alarm.handle_misaligned`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,8 @@ class Outcome:
     skipped: int
     failures: dict[str, str]
     """Message per input that could not be labelled, unpaired files included."""
+    alarms: str = ""
+    """What the images say about the cameras, in a line."""
 
 
 def fingerprint(model: SARTM | ExportedModel) -> str:
@@ -126,12 +138,7 @@ def label_folder(
     if options.align is not None and options.resize_thermal:
         raise InputError("--align and --resize-thermal exclude each other; leave one out")
     found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
-    settings = to_dict(options) | {"precision": predictor.precision}
-    settings |= {"tiling": to_dict(predictor.tiling)}
-    settings |= {"thermal_range": format_range(predictor.thermal_range)}
-    for name in _WITHOUT_EFFECT:
-        del settings[name]
-    maker = Maker(model, fingerprint(predictor.model), settings)
+    maker = Maker(model, fingerprint(predictor.model), _settings(predictor, options))
     with lock_folder(out):
         run = _Run(out, maker, options, predictor)
         for path in found.unpaired:
@@ -154,7 +161,8 @@ def label_folder(
                 else:
                     write(pair, sample, prediction, seconds)
                 meter.advance()
-    return Outcome(run.done, len(found.pairs) - len(todo), run.failures)
+    alarms = word_alarms(count_alarms(check.alarms for check in run.checks), len(run.checks))
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms)
 
 
 _DRAWN = ("opacity", "legend", "beside", "clahe")
@@ -163,9 +171,21 @@ _WITHOUT_EFFECT = (*_DRAWN, "overlay", "pair_regex", "allow_single")
 """Options that change no label map: which images are paired is seen from the images."""
 
 
+def _settings(predictor: Predictor, options: PredictOptions) -> dict[str, Any]:
+    """What changes label maps, beside the model."""
+    settings = to_dict(options) | {"precision": predictor.precision}
+    settings |= {"tiling": to_dict(predictor.tiling)}
+    settings |= {"thermal_range": format_range(predictor.thermal_range)}
+    for name in _WITHOUT_EFFECT:
+        del settings[name]
+    if options.on_misaligned == "warn":  # nothing is changed
+        del settings["on_misaligned"]
+    return settings
+
+
 def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
     run.inputs[pair.name] = _hash_inputs(pair)
-    return read_pair(
+    sample = read_pair(
         pair,
         resize_thermal=options.resize_thermal,
         four_channel=options.four_channel,
@@ -173,6 +193,9 @@ def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
         align=None if options.align is None else partial(run.align, pair, options.align),
         remedy=f"{RESIZE_OR_REGISTER}, or predict with --align auto",
     )
+    check = check_pair(sample)
+    run.checked[pair.name] = check
+    return handle_misaligned(sample, check, options.on_misaligned)
 
 
 def _hash_inputs(pair: Pair) -> dict[str, str | None]:
@@ -204,6 +227,9 @@ class _Run:
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
+        self.checked: dict[str, PairCheck] = {}
+        """Of pairs that are not written yet."""
+        self.checks: list[PairCheck] = []
         self.done = 0
         try:
             remove_leftovers(out)
@@ -385,6 +411,9 @@ class _Run:
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
+        if pair.name in self.checked:
+            self.checks.append(self.checked.pop(pair.name))
+            entry |= self.checks[-1].describe()
         if used := self._describe_range(sample, prediction):
             entry["thermal_range"] = used
         if pair.name in self.alignments:
@@ -423,6 +452,7 @@ class _Run:
             "settings": settings | {"fingerprint": self.maker.fingerprint},
             "classes": describe_classes(self.predictor.classes),
             "pairs": entries,
+            "alarms": count_alarms(entry.get("alarms", ()) for entry in entries.values()),
             "failures": self.failures,
         }
         write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from sartm.classes import Classes
+from sartm.config import Calibration
+from sartm.inference.confidence import confidence_of
 from sartm.inference.overlays import ROWS, draw_overlay
 from sartm.inference.tiles import resize_strips
 from sartm.io.thermal import Levels
@@ -32,10 +34,15 @@ class Prediction:
     """(H/4, W/4) confidence of an image that was labelled in tiles."""
     levels: Levels | None = None
     """The raw thermal values that became 0 and 1; None: thermal was not looked at."""
+    calibration: Calibration = field(default=Calibration(), repr=False)
+    """The model's, for the images it saw."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:
-        """(H, W) largest soft-max probability; not calibrated. Of tiles: resized from stride 4."""
+        """(H, W) probability that the label is right, as far as the model was calibrated.
+
+        Of tiles: resized from stride 4.
+        """
         height, width = self.labels.shape
         out = np.empty((height, width), np.float16)
         if self.logits is None:
@@ -45,7 +52,7 @@ class Prediction:
                 out[top : top + strip.shape[1]] = strip[0].numpy()
             return out
         for top, strip in resize_strips([self.logits], (height, width)):
-            out[top : top + strip.shape[1]] = confidence_of(strip).numpy()
+            out[top : top + strip.shape[1]] = self._judge(strip).numpy()
         return out
 
     def _at_stride_4(self) -> npt.NDArray[Any]:
@@ -54,7 +61,10 @@ class Prediction:
             return self.coarse
         assert self.logits is not None
         height, width = (-(-side // 4) for side in self.labels.shape)
-        return np.asarray(confidence_of(self.logits[:, :height, :width]).numpy())
+        return np.asarray(self._judge(self.logits[:, :height, :width]).numpy())
+
+    def _judge(self, logits: Tensor) -> Tensor:
+        return confidence_of(logits, self.calibration, self.classes.has_rest)
 
     def overlay(
         self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
@@ -82,8 +92,3 @@ class Prediction:
             "shares": shares,
             "confidence": round(confidence, 4),
         }
-
-
-def confidence_of(logits: Tensor) -> Tensor:
-    """Largest soft-max probability of (K, ...) logits."""
-    return 1 / (logits - logits.amax(0)).exp().sum(0)

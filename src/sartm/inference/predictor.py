@@ -1,5 +1,6 @@
 """A model made ready to run: one pair, or several, to label maps at their own sizes."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sartm.config import Modality
+from sartm.classes import Classes
+from sartm.config import Calibration, Modality
 from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_images
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
+from sartm.inference.confidence import confidence_of
 from sartm.inference.devices import Precision, choose_device, fast_precision
 from sartm.inference.overlays import ROWS, draw_grey
-from sartm.inference.prediction import Prediction, confidence_of
+from sartm.inference.prediction import Prediction
 from sartm.inference.schedule import prepare_network
 from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
@@ -107,6 +110,22 @@ class Predictor:
         self.network = _compile(network) if compiled else network.predict_logits
         """`SARTM.predict_logits`, compiled or not."""
 
+    def choose(self, classes: Classes) -> "Predictor":
+        """This predictor for other classes that its model knows (`SARTM.choose`), sharing all else.
+
+        Raises InputError for a class it does not know, or an export, whose classes are constants.
+        """
+        if isinstance(self.model, ExportedModel):
+            raise InputError(
+                f"{self.model.path} is an export, whose classes are fixed; export the model again: "
+                f"sartm export --classes"
+            )
+        chosen = copy.copy(self)
+        chosen.model = network = self.model.choose(classes)
+        chosen.config, chosen.classes = network.config, classes
+        chosen.network = network.predict_logits
+        return chosen
+
     def __call__(self, rgb: Source, thermal: Source) -> Prediction:
         """Label one aligned pair.
 
@@ -149,12 +168,20 @@ class Predictor:
                     predictions.append(self._predict_tiles(sample, modality))
                 continue
             (image, display), logits = next(ready)
+            calibration = self.calibration(image, display)
             labels = label_map(logits, sample.size, len(self.classes))
             if image is None:
                 assert display is not None
                 image = draw_grey((display * 255).astype(np.uint8))
             predictions.append(
-                Prediction(labels, self.classes, logits, image, levels=sample.levels)
+                Prediction(
+                    labels,
+                    self.classes,
+                    logits,
+                    image,
+                    levels=sample.levels,
+                    calibration=calibration,
+                )
             )
         return predictions
 
@@ -205,12 +232,13 @@ class Predictor:
             seen = None if rgb is None else rgb[area]
             return seen, None if thermal is None else scale_thermal(thermal[area], levels)
 
-        size, coarse = sample.size, []
+        size, coarse, calibration = sample.size, [], self.calibration(rgb, thermal)
 
         def finished() -> Iterator[Tensor]:
             for row in tile_logits(partial(self._logits_ahead, cut), size, self.tiling):
                 for rows in row.split(ROWS // STRIDE, dim=1):  # what is made of them is as large
-                    coarse.append(confidence_of(rows).half().numpy())
+                    sure = confidence_of(rows, calibration, self.classes.has_rest)
+                    coarse.append(sure.half().numpy())
                     yield rows
 
         labels = _largest(finished(), size, len(self.classes))
@@ -238,6 +266,11 @@ class Predictor:
             return
         for _, done in read_ahead(chunks, work, self._streams):
             yield from done()
+
+    def calibration(self, rgb: Array | None, thermal: Array | None) -> Calibration:
+        """What sets the confidence right of a model that sees these images."""
+        known = self.config.calibration
+        return known.thermal if rgb is None else known.rgb if thermal is None else known.both
 
     def inputs(self, sample: Sample, modality: Modality = "both") -> Images:
         """What `logits` takes: (H, W, 3) uint8 and (H, W) in [0, 1] by the thermal range, or None.
