@@ -150,17 +150,17 @@ def predict(
     sources = (rgb or None, thermal or None)
     predictor = open_model()
     outcome = label_folder(predictor, *sources, out, model=model, options=how, overwrite=overwrite)
-    if instances is not None:
-        _write_instances(out, predictor.classes, instances, min_area)
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
     complaints += [outcome.alarms] * bool(outcome.alarms)
     found = _describe_outcome(outcome, out / "labels")
+    if instances is not None:
+        found += _write_instances(out, predictor.classes, instances, min_area)
     _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
 
 
-def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> None:
-    """--format: what is labelled in a folder, as objects."""
+def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> str:
+    """--format: what is labelled in a folder, as objects; says so."""
     from sartm.datatools.instances import export_predictions
     from sartm.files import read_json
 
@@ -168,7 +168,7 @@ def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int
     files = {name: one["inputs"]["rgb"] or one["inputs"]["thermal"] for name, one in pairs.items()}
     images = [(name, f"{name}{Path(file).suffix}") for name, file in files.items()]
     target, count = export_predictions(out, images, classes, to, min_area)
-    say(f"{count} objects in {target}")
+    return f", {count} objects in {target}"
 
 
 def _find_sources(files: list[str], rgb: str, thermal: str) -> tuple[str, str]:

@@ -151,7 +151,7 @@ def _mixed_folder(
     found = pair_folder(Path(rgb), out)
     if not found.pairs:
         return None
-    log.info("%s: %s", rgb, found.describe())
+    log.debug("%s: %s", rgb, found.describe())
     if not allow_single:
         return Found(found.pairs, found.unpaired, found.unreadable)
     lone = [Pair(file.relative_to(rgb).with_suffix("").as_posix(), file) for file in found.unpaired]

@@ -177,7 +177,10 @@ def _label_splits(
     splits = {split: some for split, some in splits.items() if some}
     if len(splits) < min(2, len(layout.splits), len(matched)):  # all of val may be unlabelled
         named = {pair.name: pair for pair in pairs if pair.name in matched}
-        parts = split_blocks(named, {})
+        ids = {name: {one.name for one in picture.regions} for name, picture in matched.items()}
+        order = {name: place for place, name in enumerate(sorted(set().union(*ids.values())))}
+        numbers = {name: frozenset(order[one] for one in some) for name, some in ids.items()}
+        parts = split_blocks(named, numbers)
         splits = {split: tuple(named[one] for one in some) for split, some in parts.items()}
     rest = tuple(pair for pair in pairs if pair.name not in matched)
     return splits | ({UNLABELLED: rest} if rest else {})

@@ -73,7 +73,8 @@ def _box(first: Points, second: Points, turn: float = 0.0) -> Points:
     """A rectangle between two corners, turned by degrees about the first."""
     (left, top), (right, bottom) = first, second
     points = read_points([left, top, right, top, right, bottom, left, bottom])
-    return np.asarray(_turn(points - points[0], turn) + points[0])
+    moved: Points = _turn(points - points[0], turn) + points[0]
+    return moved
 
 
 def _ellipse(middle: Points, sides: Points, turn: float = 0.0) -> Points:
