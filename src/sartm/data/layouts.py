@@ -4,7 +4,9 @@ Long on purpose: a newcomer who adds a layout finds its table, its lists and its
 """
 
 import fnmatch
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from sartm.errors import InputError
 from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
+
+log = logging.getLogger("sartm")
 
 ThermalUnit = Literal["display", "counts", "celsius"]
 
@@ -55,6 +59,8 @@ class Layout:
     """Raw thermal value of pixels without a measurement, which are filled; None: there are none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
+    repeated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Split -> names that its list has again; each counts once."""
 
     def camera_of(self, pair: Pair) -> Camera:
         """How the thermal image of a pair is read, by every command."""
@@ -201,12 +207,24 @@ def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...
         toml.name,
         path.parent,
         Classes(toml.classes, toml.palette, toml.prompts, toml.ignore),
-        splits,
+        {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
         toml.subsets,
         toml.thermal.unit,
         toml.thermal.black_hot,
         toml.thermal.holes,
+        repeated=_find_repeated(path.parent, splits),
     )
+
+
+def _find_repeated(root: Path, splits: dict[str, tuple[Pair, ...]]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for split, pairs in splits.items():
+        again = [pair.name for pair, count in Counter(pairs).items() if count > 1]
+        if again:
+            found[split] = tuple(again)
+            log.warning("%s: split %r lists %d names again, such as %r; each counts once",
+                        root, split, len(again), again[0])  # fmt: skip
+    return found
 
 
 def check_patterns(path: Path, toml: DatasetFile) -> None:
@@ -317,12 +335,13 @@ def plain_layout(
         data,
         root,
         _CLASSES[data],
-        splits,
+        {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
         _DAY_NIGHT if day_night else {},
         thermal.unit,
         thermal.black_hot,
         thermal.holes,
         arrangement.kind,
+        _find_repeated(root, splits),
     )
 
 
