@@ -4,7 +4,9 @@ Long on purpose: a newcomer who adds a layout finds its table, its lists and its
 """
 
 import fnmatch
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +22,8 @@ from sartm.errors import InputError
 from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
+
+log = logging.getLogger("sartm")
 
 ThermalUnit = Literal["display", "counts", "celsius"]
 
@@ -57,8 +61,13 @@ class Layout:
     """Raw thermal value of pixels without a measurement, which are filled; None: there are none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
+<<<<<<< HEAD
     resize_thermal: bool = False
     """Thermal shows the view of RGB in another size, and is resized when it is read."""
+=======
+    repeated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Split -> names that its list has again; each counts once."""
+>>>>>>> g-files
 
     def camera_of(self, pair: Pair) -> Camera:
         """How the thermal image of a pair is read, by every command."""
@@ -210,13 +219,28 @@ def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...
         toml.name,
         path.parent,
         Classes(toml.classes, toml.palette, toml.prompts, toml.ignore),
-        splits,
+        {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
         toml.subsets,
         toml.thermal.unit,
         toml.thermal.black_hot,
         toml.thermal.holes,
+<<<<<<< HEAD
         resize_thermal=toml.thermal.resize,
+=======
+        repeated=_find_repeated(path.parent, splits),
+>>>>>>> g-files
     )
+
+
+def _find_repeated(root: Path, splits: dict[str, tuple[Pair, ...]]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for split, pairs in splits.items():
+        again = [pair.name for pair, count in Counter(pairs).items() if count > 1]
+        if again:
+            found[split] = tuple(again)
+            log.warning("%s: split %r lists %d names again, such as %r; each counts once",
+                        root, split, len(again), again[0])  # fmt: skip
+    return found
 
 
 def check_patterns(path: Path, toml: DatasetFile) -> None:
@@ -353,12 +377,18 @@ def plain_layout(
         data,
         root,
         _CLASSES[data],
+<<<<<<< HEAD
         splits,
         DAY_NIGHT if day_night else {},
+=======
+        {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
+        _DAY_NIGHT if day_night else {},
+>>>>>>> g-files
         thermal.unit,
         thermal.black_hot,
         thermal.holes,
         arrangement.kind,
+        _find_repeated(root, splits),
     )
 
 

@@ -100,8 +100,9 @@ def splits_of_pairs(layout: Layout) -> dict[Pair, list[str]]:
     """Each pair once, in order, with the splits that hold it (twice where listed twice)."""
     splits: dict[Pair, list[str]] = {}
     for split, pairs in layout.splits.items():
+        again = layout.repeated.get(split, ())
         for pair in pairs:
-            splits.setdefault(pair, []).append(split)
+            splits.setdefault(pair, []).extend([split] * (1 + (pair.name in again)))
     return splits
 
 
