@@ -61,13 +61,10 @@ class Layout:
     """Raw thermal value of pixels without a measurement, which are filled; None: there are none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
-<<<<<<< HEAD
     resize_thermal: bool = False
     """Thermal shows the view of RGB in another size, and is resized when it is read."""
-=======
     repeated: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Split -> names that its list has again; each counts once."""
->>>>>>> g-files
 
     def camera_of(self, pair: Pair) -> Camera:
         """How the thermal image of a pair is read, by every command."""
@@ -224,11 +221,8 @@ def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...
         toml.thermal.unit,
         toml.thermal.black_hot,
         toml.thermal.holes,
-<<<<<<< HEAD
         resize_thermal=toml.thermal.resize,
-=======
         repeated=_find_repeated(path.parent, splits),
->>>>>>> g-files
     )
 
 
@@ -377,18 +371,13 @@ def plain_layout(
         data,
         root,
         _CLASSES[data],
-<<<<<<< HEAD
-        splits,
-        DAY_NIGHT if day_night else {},
-=======
         {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
-        _DAY_NIGHT if day_night else {},
->>>>>>> g-files
+        DAY_NIGHT if day_night else {},
         thermal.unit,
         thermal.black_hot,
         thermal.holes,
         arrangement.kind,
-        _find_repeated(root, splits),
+        repeated=_find_repeated(root, splits),
     )
 
 
