@@ -111,6 +111,21 @@ def test_names_of_classes_are_taken_from_the_command_or_a_file(yard: Path) -> No
     assert open_layout(yard).classes.names == ("a", "b", "c", "d")
 
 
+def test_pairs_that_were_labelled_since_join_the_splits(yard: Path) -> None:
+    OWN_FOLDERS["FLIR"](yard)
+    init_dataset(yard, ("rest", "road", "person"))
+    opened = open_annotation(yard, None, MFNET)
+    for index in (0, 1, 2, 8):
+        save(opened.targets[index], own_pair(index)["label"])
+    assert main(["data", "init", str(yard), "--overwrite"]) == 0
+    layout = open_layout(yard)
+    assert layout.classes.names == ("rest", "road", "person")
+    assert {split: len(some) for split, some in layout.splits.items()} == {
+        "train": 3, "val": 1, "unlabelled": 6,
+    }  # fmt: skip
+    assert check_dataset(yard).usable
+
+
 def test_nothing_that_is_there_is_written_over(
     yard: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def init_dataset(
 ) -> Start:
     """Write dataset.toml and the lists of its splits into a folder of pairs.
 
+    Written anew, such as after more pairs were labelled, the names of the classes are kept.
+
     Raises:
         InputError: no pairs are found, or a file to be written is there already; then nothing is
             written.
@@ -73,6 +76,9 @@ def init_dataset(
             f"{root / TOML} is there already: sartm data check {root} reads it; --overwrite writes "
             f"it and its lists anew"
         )
+    if not classes and (root / TOML).is_file():  # only what labels do not say is kept
+        with suppress(InputError):
+            classes = open_layout(root, labels=False).classes.names
     start = look_at_folder(root, classes, overwrite)
     present = [name for name in start.files if (root / name).exists()]
     if present and not overwrite:
@@ -330,7 +336,8 @@ def _patterns(names: Sequence[str], places: Sequence[dict[str, str]]) -> dict[st
         if start < 0 or any(pattern.replace("{name}", name) != place for name, place in known):
             return {}
         patterns[kind] = pattern
-    return patterns if "label" in patterns else patterns | {"label": "labels/{name}.png"}
+    apart = "{split}/" if any("{split}" in pattern for pattern in patterns.values()) else ""
+    return {"label": f"{apart}labels/{{name}}.png"} | patterns
 
 
 def _by_split(place: str, split: str) -> str:
