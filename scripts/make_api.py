@@ -33,6 +33,7 @@ MODULES = {
     "sartm.training.recipes": "Settings of a training",
     "sartm.training.loop": "Training",
     "sartm.evaluation.scoring": "Evaluation",
+    "sartm.evaluation.modalities": "Does thermal pay",
     "sartm.evaluation.views": "Windows, sizes and mirror images",
     "sartm.evaluation.metrics": "Metrics",
     "sartm.evaluation.robustness": "Robustness",

@@ -178,6 +178,21 @@ def test_json_holds_the_label_map_as_masks_with_shares(client, predictor, files,
     assert answer["modalities"] == ["rgb", "thermal"]
 
 
+def test_json_says_which_camera_labels_rest_on_where_it_is_asked(client, predictor, files, images):
+    plain = client.post("/v1/segment", files=files, data={"output": "json", "maps": "true"}).json()
+    assert "trust" not in plain
+    assert isinstance(plain["alarms"], list)
+    data = {"output": "json", "maps": "true", "trust": "true"}
+    answer = client.post("/v1/segment", files=files, data=data).json()
+    prediction = predictor(images["rgb"], images["thermal"], trust=True)
+    assert answer["trust"] == prediction.summary()["trust"]
+    trust = pixels(base64.b64decode(answer["trust_png"])) / 127.5 - 1
+    assert np.abs(trust - prediction.trust).max() <= 0.01
+    alone = client.post("/v1/segment", files={"rgb": files["rgb"]}, data=data)
+    assert alone.status_code == 200
+    assert "trust" not in alone.json()
+
+
 def test_one_image_alone_and_one_modality_of_two_are_the_same(client, files):
     for kind in ("rgb", "thermal"):
         alone = client.post("/v1/segment", files={kind: files[kind]})

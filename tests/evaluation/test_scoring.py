@@ -253,7 +253,7 @@ def test_options_reach_the_model_from_the_command_line(
 
 def test_counts_are_those_of_every_pixel(predictor: Predictor, tmp_path: Path) -> None:
     dataset = many(tmp_path, 2)
-    for sample, _, counts in score_pairs(predictor, dataset):
+    for sample, _, counts, _ in score_pairs(predictor, dataset):
         assert sample.label is not None
         labels = predictor.predict(sample).labels
         slow = np.zeros((9, 9), int)
@@ -269,7 +269,7 @@ def test_pictures_are_of_the_best_and_worst_pairs(
     dataset = many(tmp_path, pairs)
     _, pictures = evaluate_with_pictures(predictor, dataset)
     best, worst = best_and_worst(
-        np.stack([counts for _, _, counts in score_pairs(predictor, dataset)])
+        np.stack([scored.counts for scored in score_pairs(predictor, dataset)])
     )
     wanted = [("best", dataset.pairs[i].name) for i in best]
     wanted += [("worst", dataset.pairs[i].name) for i in worst]

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from sartm.config import to_dict
-from sartm.training.batches import make_batches, make_loader, open_splits
+from sartm.training.batches import make_batches, make_loader
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
+from sartm.training.splits import open_splits
 from sartm.training.workers import Stream, usable_workers
 from training.runs import lines, losses, run_command, short, wait_for_steps
 

@@ -22,6 +22,7 @@ from sartm.app.encoding import (
     encode_confidence,
     encode_jpeg,
     encode_png,
+    encode_trust,
     list_segments,
     stretch,
 )
@@ -31,12 +32,14 @@ from sartm.app.reading import View, read_correction, read_ids, read_inputs, read
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
+from sartm.inference.alarm import WORDS, check_pair
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
+from sartm.spaces import classes_of_words
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
@@ -128,6 +131,7 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         thermal_rule=predictor.config.thermal.rule,
         thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
+        words=predictor.config.classes_from == "text",
     )
 
 
@@ -158,9 +162,13 @@ async def segment(
     thermal_range: Annotated[
         str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
     ] = "",
+    classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
+    trust: Annotated[bool, Form(description="JSON: which camera labels rest on.")] = False,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
+    if classes:
+        predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
@@ -170,7 +178,8 @@ async def segment(
     )  # fmt: skip
 
     def job() -> Response:
-        prediction = predictor.predict(predictor.fix_levels(sample, modality, how), modality)
+        fixed = predictor.fix_levels(sample, modality, how)
+        prediction = predictor.predict(fixed, modality, trust and output == "json")
         if output == "json":
             seen = [
                 kind
@@ -180,6 +189,7 @@ async def segment(
             answer = _as_json(prediction, maps)
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
+            answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]
             if prediction.levels is not None and sample.thermal is not None:
                 rule = predictor.config.thermal
                 used = describe_levels(prediction.levels, sample.thermal, rule, how)
@@ -215,13 +225,18 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
         seconds=0,
         note="",
         segments=list_segments(labels, prediction.classes),
+        alarms=[],
     )
+    if prediction.trust is not None:
+        answer.trust = schema.Trust(**prediction.summary()["trust"])
     if maps:
         answer.label_png = base64.b64encode(
             encode_label(labels, palette=prediction.classes.palette)
         ).decode()
         confidence = encode_confidence(prediction.confidence)
         answer.confidence_png = base64.b64encode(confidence).decode()
+        if prediction.trust is not None:
+            answer.trust_png = base64.b64encode(encode_trust(prediction.trust)).decode()
     return answer
 
 
@@ -348,6 +363,7 @@ async def annotation_image(
         annotation.pairs[index],
         annotation.cameras[index],
         service.limits.extent,
+        annotation.resize_thermal,
     )
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
@@ -390,6 +406,7 @@ async def annotation_save(
         annotation.cameras[index],
         classes,
         service.limits.extent,
+        annotation.resize_thermal,
     )
 
     def save() -> str:  # by the one thread that saves, so that nobody comes between

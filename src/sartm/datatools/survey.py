@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.data.layouts import Layout, Pair
-from sartm.data.pairs import RawImages, pixel_hash, read_images
+from sartm.data.pairs import RawImages, match_sizes, pixel_hash, read_images
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes
@@ -137,6 +137,9 @@ def read_parts(pair: Pair, layout: Layout) -> Parts:
     visible = attempt(lambda: read_images(pair.rgb, None)) or nothing
     infrared = attempt(lambda: read_images(None, pair.thermal, camera=camera)) or nothing
     warm = infrared if pair.thermal else both
+    if layout.resize_thermal and pair.thermal:
+        images = replace(warm, rgb=visible.rgb)
+        warm = attempt(lambda: match_sizes(images, pair.name, True, "")) or warm
     how, colours = pair.coloured_label, classes.palette
     label = attempt(lambda: read_label(ids, classes.ignore, colours, coloured=how)) if ids else None
     rgb = visible.rgb if pair.rgb else both.rgb
