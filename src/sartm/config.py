@@ -148,6 +148,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch
 
 def _parse_number(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     number = _parse(arguments[0], value, where)
+    if number == 0:
+        number += 0  # -0.0 is no other number, but numpy.random takes it for one below 0
     for allowed in arguments[1:]:
         if isinstance(allowed, Range) and number not in allowed:
             raise InputError(f"{where} is {str(number)[:40]}; it must be {allowed}")

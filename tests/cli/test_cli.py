@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_written_exits_2(
     (tmp_path / "file").write_text("in the way")
     out = str(tmp_path / "file" / "out")
     _exits_2(["predict", "--rgb", str(tmp_path / "rgb/ok.png"), "--out", out, "--model", model],
-             capsys, "file", "--out")  # fmt: skip
+             capsys, "file", "choose another place")  # fmt: skip
 
 
 def test_evaluate_and_score_agree(
@@ -319,7 +319,7 @@ def test_a_shell_completes_commands_and_options() -> None:
         ("video", "match", Match),
         ("export", "format", Format),
         ("bench", "runtime", Runtime),
-        ("data convert", "to", Target),
+        ("data convert", "to", Literal[(*get_args(Target), "coco", "yolo")]),
         ("data synth", "thermal", get_type_hints(SceneOptions)["thermal"]),
     ],
 )

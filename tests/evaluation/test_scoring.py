@@ -20,6 +20,7 @@ from PIL import Image
 
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
+from sartm.colours import display_palette
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, pixel_hash
 from sartm.errors import InputError
@@ -274,7 +275,7 @@ def test_pictures_are_of_the_best_and_worst_pairs(
     wanted = [("best", dataset.pairs[i].name) for i in best]
     wanted += [("worst", dataset.pairs[i].name) for i in worst]
     assert [(picture.group, picture.name) for picture in pictures] == wanted
-    palette = np.array(MFNET.palette, np.uint8)
+    palette = np.array(display_palette(MFNET), np.uint8)
     for picture, index in zip(pictures, [*best, *worst], strict=True):
         labels = predictor.predict(dataset[index]).labels
         np.testing.assert_array_equal(picture.images["prediction"], palette[labels])

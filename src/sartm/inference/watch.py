@@ -197,7 +197,9 @@ class Watch:
         lag = self.lag()
         if lag:
             late, early = ("thermal", "RGB") if lag > 0 else ("RGB", "thermal")
-            told.append(f"{late} comes about {abs(lag)} frames after {early}; see --offset")
+            told.append(
+                f"{late} comes about {abs(lag)} frames after {early}; sartm video --offset sets that right"
+            )
         return "; ".join(told)
 
 
