@@ -122,13 +122,12 @@ def _print_result(
     """What a run came to: only what was measured, and only files that are there."""
     from sartm.config import from_dict
     from sartm.evaluation.modalities import Comparison
+    from sartm.training.recipes import RECIPES
 
+    run = quote(str(out))
+    recipe = config.recipe if config.recipe in RECIPES else run  # the folder is one too
     on = "" if device == "auto" else f" --device {device}"
-    say(
-        _describe_length(
-            result, f"sartm train {config.recipe} --out {quote(str(out))} --resume{on}"
-        )
-    )
+    say(_describe_length(result, f"sartm train {recipe} --out {run} --resume{on}"))
     if result["best"] is None:
         say("nothing was validated")
     else:
