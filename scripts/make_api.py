@@ -37,6 +37,7 @@ MODULES = {
     "sartm.training.recipes": "Settings of a training",
     "sartm.training.loop": "Training",
     "sartm.evaluation.scoring": "Evaluation",
+    "sartm.evaluation.modalities": "Does thermal pay",
     "sartm.evaluation.views": "Windows, sizes and mirror images",
     "sartm.evaluation.metrics": "Metrics",
     "sartm.evaluation.reliability": "Whether confidence comes true",

@@ -78,7 +78,7 @@ def work(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     from conftest import SHARED, TINY, build
 
-    save(build(TINY, seed=3), folder / "tiny", ModelFacts())
+    save(build(TINY, seed=2), folder / "tiny", ModelFacts())
     rgb = sorted((SHARED / "data/msrs268/rgb").glob("*N.jpg"))[:1]
     if rgb:
         sources = {"rgb": rgb[0], "thermal": SHARED / "data/msrs268/thermal" / rgb[0].name}

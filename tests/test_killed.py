@@ -133,6 +133,7 @@ def test_the_current_folder_is_filled_where_it_is(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_in_use_is_not_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_dataset("data", 4, options=SceneOptions(size=(64, 64)))

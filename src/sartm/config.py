@@ -248,6 +248,25 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class WordsConfig:
+    """How classes follow from their words, where `ModelConfig.classes_from` is `text`."""
+
+    encoder: str = ""
+    """What made the words' vectors, as in `language.TextTable`; filled in by training."""
+    size: Annotated[int, Range(1, 8192)] = 384
+    """E: numbers of a word's vector; filled in by training."""
+    map: Literal["linear", "mlp"] = "mlp"
+    """From a word's vector to its mask token and to its filter of the auxiliary head."""
+    centre: bool = True
+    """Subtract the vocabulary's mean from every vector."""
+    adapted: bool = False
+    """Tokens and filters of the trained words learn a difference of their own from the words'."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
 class Scaling:
     """From the log-odds of a label to those that hold: divided, then moved."""
 
@@ -299,6 +318,12 @@ class ModelConfig:
     fusion, as models of format 1 were trained."""
     decode: Literal["fused", "per_modality"] = "fused"
     """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
+    classes_from: Literal["fixed", "text"] = "fixed"
+    """`fixed`: every class has weights of its own. `text`: a class is its word, by weights that all
+    share, so that others can be named later (docs/words.md)."""
+    words: WordsConfig = WordsConfig()
+    rest: Literal["words", "alone"] = "words"
+    """Whether the rest of a label space takes in the classes that it does not know."""
     output: Literal["decoder", "auxiliary", "blend"] = "blend"
     """Which logits make the label map; `blend` is the mean of both heads'."""
     scale: Annotated[float, Range(0.5, 1)] = 1.0

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import stat
@@ -92,8 +93,26 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
 
 
 def read_json(path: Path, largest: int = LARGEST_TEXT) -> dict[str, Any]:
-    """The object in a JSON file; InputError as `read_text`, or for any other content."""
-    return _parse(path, "JSON", json.loads, largest)
+    """The object in a JSON file; InputError as `read_text`, or for any other content.
+
+    NaN and infinite numbers, which Python writes and JSON does not know, are refused.
+    """
+    return _parse(path, "JSON", parse_json, largest)
+
+
+def parse_json(text: str) -> Any:
+    """What a text in JSON says; ValueError where it is none or holds a number that is not finite.
+
+    Wherever such a number would go, comparisons with it are false and nothing is noticed.
+    """
+
+    def finite(number: str) -> float:
+        value = float(number)
+        if not math.isfinite(value):
+            raise ValueError(f"{number[:20]} is not finite")
+        return value
+
+    return json.loads(text, parse_float=finite, parse_constant=finite)
 
 
 def read_toml(path: Path, largest: int = LARGEST_TEXT) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def test_a_radiometric_file_gives_degrees_to_look_at_and_to_label(client, tmp_pa
     ranged = Predictor(build(degrees), device="cpu", precision="fp32")
     with TestClient(create_app({"degrees": ranged})) as other:
         sent = {"files": {"thermal": file}, "data": {"radiometric": "true"}}
-        label = pixels(other.post("/v1/segment", **sent).content)
+        label = read_label(Upload("label", other.post("/v1/segment", **sent).content))
     np.testing.assert_array_equal(label, ranged(None, read).labels)
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import MISSING, Browser, serving
-from conftest import TINY, build
+from conftest import TINY
 from draw_flir import counts_of, field, write_flir
 from page import LABELLED, choose, frame, labels_of, open_page, paint, place
 
@@ -19,14 +19,12 @@ pytest.importorskip("fastapi")
 if MISSING:
     pytest.skip(f"the page needs a browser: {MISSING}", allow_module_level=True)
 
-from dataclasses import replace
-
 from sartm.app.annotation import open_annotation
 from sartm.app.server import create_app
-from sartm.config import ThermalRule
 from sartm.inference.folders import label_folder
 from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label
+from sartm.model.loading import load
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
 pytestmark = pytest.mark.slow
@@ -251,79 +249,67 @@ def test_a_grey_rgb_and_a_coloured_thermal_picture_are_swapped_by_a_click(empty,
     empty.complaints()
 
 
-@pytest.fixture(scope="module")
-def degrees() -> Iterator[str]:
-    """A service whose model takes thermal values of any kind."""
-    config = replace(TINY, thermal=ThermalRule("percentile", 1, 99))
-    predictor = Predictor(build(config), device="cpu", precision="fp32")
-    with serving(create_app({"degrees": predictor})) as address:
-        yield address
-
-
-def test_level_and_window_are_dragged_on_the_picture_and_values_read_out(window, degrees, tmp_path):
+def test_level_and_window_are_dragged_on_the_picture_and_values_read_out(empty, work, tmp_path):
     counts = np.linspace(29000, 31000, SIZE[1]).round().astype(np.uint16)
     counts = np.tile(counts, (SIZE[0], 1))
     cv2.imwrite(str(tmp_path / "thermal.png"), counts)
-    window.resize(1280, 860)
-    window.go("about:blank")
-    open_page(window, degrees)
-    window.complaints()
-    choose(window, tmp_path / "thermal.png")
-    window.wait(LABELLED)
-    set_value(window, "opacity", 0, "input")
+    choose(empty, tmp_path / "thermal.png")
+    empty.wait(LABELLED)
+    set_value(empty, "opacity", 0, "input")
     warmth = "return document.getElementById('warmth').textContent"
     for x in (5, 64, 120):
-        window.drag(place(window, SIZE, x, 50), button=False)
-        assert window.js(warmth) == str(counts[50, x])
+        empty.drag(place(empty, SIZE, x, 50), button=False)
+        assert empty.js(warmth) == str(counts[50, x])
 
     ends = "return ['low', 'high'].map(id => Number(document.getElementById(id).value))"
-    low, high = window.js(ends)
+    low, high = empty.js(ends)
     assert 29000 <= low < 29100 < 30900 < high <= 31000
-    middle = place(window, SIZE, 64, 50)
-    before = window.js(PIXELS, *middle)[0]
-    click(window, "#window")
-    view = window.js("return document.getElementById('scale').textContent")
-    window.drag(middle, (middle[0] + 60, middle[1]))  # wider
-    wider = window.js(ends)
+    middle = place(empty, SIZE, 64, 50)
+    before = empty.js(PIXELS, *middle)[0]
+    click(empty, "#window")
+    view = empty.js("return document.getElementById('scale').textContent")
+    empty.drag(middle, (middle[0] + 60, middle[1]))  # wider
+    wider = empty.js(ends)
     assert wider[1] - wider[0] > 1.1 * (high - low)
-    window.drag(middle, (middle[0], middle[1] - 60))  # a higher level: darker
-    raised = window.js(ends)
+    empty.drag(middle, (middle[0], middle[1] - 60))  # a higher level: darker
+    raised = empty.js(ends)
     assert sum(raised) > sum(wider) + 300
     assert raised[1] - raised[0] == pytest.approx(wider[1] - wider[0], rel=0.01)
-    assert window.js(PIXELS, *middle)[0] < before - 20
-    assert window.js("return document.getElementById('scale').textContent") == view  # not moved
+    assert empty.js(PIXELS, *middle)[0] < before - 20
+    assert empty.js("return document.getElementById('scale').textContent") == view  # not moved
 
-    set_value(window, "low", 30000)
-    set_value(window, "high", 30500)
-    assert window.js(PIXELS, *place(window, SIZE, 20, 50))[0] == 0
-    assert window.js(PIXELS, *place(window, SIZE, 110, 50))[0] == 255
+    set_value(empty, "low", 30000)
+    set_value(empty, "high", 30500)
+    assert empty.js(PIXELS, *place(empty, SIZE, 20, 50))[0] == 0
+    assert empty.js(PIXELS, *place(empty, SIZE, 110, 50))[0] == 255
     scale = "return document.getElementById('bar').innerText.split(/\\s+/)"
-    assert window.js(scale) == ["30000", "30250", "30500"]
-    window.press("m")
-    assert window.js("return document.getElementById('map').value") == "inferno"
-    bright = window.js(PIXELS, *place(window, SIZE, 110, 50))[:3]
+    assert empty.js(scale) == ["30000", "30250", "30500"]
+    empty.press("m")
+    assert empty.js("return document.getElementById('map').value") == "inferno"
+    bright = empty.js(PIXELS, *place(empty, SIZE, 110, 50))[:3]
     assert bright == [252, 255, 164]  # the brightest of matplotlib's inferno
-    click(window, "#window-auto")
-    assert window.js(ends) == [low, high]
-    assert window.complaints() == []
+
+    click(empty, "#window-use")
+    facts = "return document.getElementById('facts').textContent"
+    empty.wait(facts + ".includes('thermal 30000 to 30500')")
+    model = load(str(work / "tiny"))
+    fixed = Predictor(model, device="cpu", precision="fp32", thermal_range="30000:30500")
+    np.testing.assert_array_equal(labels_of(empty), fixed(None, counts).labels)
+    click(empty, "#window-auto")
+    assert empty.js(ends) == [low, high]
 
 
-def test_a_radiometric_file_is_read_out_in_degrees(window, degrees, tmp_path):
+def test_a_radiometric_file_is_read_out_in_degrees(empty, tmp_path):
     celsius = field(*SIZE)
     write_flir(tmp_path / "shot_thermal.jpg", counts_of(celsius))
-    window.resize(1280, 860)
-    window.go("about:blank")
-    open_page(window, degrees)
-    window.complaints()
-    choose(window, tmp_path / "shot_thermal.jpg")
-    window.wait(LABELLED)
+    choose(empty, tmp_path / "shot_thermal.jpg")
+    empty.wait(LABELLED)
     for x, y in ((20, 24), (100, 50)):
-        window.drag(place(window, SIZE, x, y), button=False)
-        text = window.js("return document.getElementById('warmth').textContent")
+        empty.drag(place(empty, SIZE, x, y), button=False)
+        text = empty.js("return document.getElementById('warmth').textContent")
         assert text.endswith(" °C")
         assert float(text[:-3]) == pytest.approx(celsius[y, x], abs=0.2)
-    assert window.js("return document.getElementById('unit').textContent") == "°C"
-    assert window.complaints() == []
+    assert empty.js("return document.getElementById('unit').textContent") == "°C"
 
 
 def test_colour_maps_are_those_that_people_know(empty):

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from sartm.classes import Classes
 from sartm.cli.main import main
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.model.hub import list_weights
 
 TITLE = "\x1b]0;owned\x07"
 """Calls the window of a terminal so."""
@@ -32,9 +34,17 @@ CLASSES = Classes(("road", CLASS, "person"))
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a data set, a model, and more files, all called so."""
+def place(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a data set and a model that are called so."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `place` is a copy of."""
+    top = tmp_path_factory.mktemp("original")
     draw = np.random.default_rng(0)
     row, column = np.mgrid[:64, :96]
     for index, name in enumerate((NAME, f"{NAME}2", "plain")):
@@ -43,17 +53,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ("rgb", draw.integers(0, 255, (64, 96, 3), np.uint8)),
             ("thermal", soft), ("labels", (row // 22).astype(np.uint8)),
         ):  # fmt: skip
-            file = Path("data", kind, f"{name}.png")
+            file = top / "data" / kind / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     names = ", ".join(json.dumps(name) for name in CLASSES.names)
-    Path("data/dataset.toml").write_text(
+    (top / "data/dataset.toml").write_text(
         f"name = {json.dumps(WORDS)}\nclasses = [{names}]\n[files]\n"
         'rgb = "rgb/{name}.png"\nthermal = "thermal/{name}.png"\nlabel = "labels/{name}.png"\n'
         f'[splits]\ntrain = "*"\nval = "*"\n[subsets]\n{json.dumps(WORDS)} = "D"\n'
     )
-    save(build(replace(TINY, classes=CLASSES)), MODEL, ModelFacts(WORDS, licence=WORDS))
-    return tmp_path
+    save(build(replace(TINY, classes=CLASSES)), top / MODEL, ModelFacts(WORDS, licence=WORDS))
+    return top
 
 
 IMAGES = ["--rgb", "data/rgb", "--thermal", "data/thermal"]
@@ -95,8 +105,15 @@ def require_plain_text(said: str) -> None:
     assert not bad, ascii(said)
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "spoilt"),
+    [
+        *(pytest.param(name, False, marks=[pytest.mark.slow] * (name in ("export", "bench")))
+          for name in COMMANDS),
+        *((name, True) for name in ("predict", "video", "evaluate", "score", "check", "stats",
+                                    "convert", "align", "train")),
+    ],
+)  # fmt: skip
 def test_what_commands_say_steers_no_terminal(command, spoilt, place, capfdbinary):
     if spoilt:
         spoil()
@@ -122,9 +139,33 @@ def test_what_commands_say_steers_no_terminal(command, spoilt, place, capfdbinar
 
 def test_a_bar_on_a_terminal_shows_names_too(place):
     """Rich steers the terminal itself; names do not."""
+    said = on_terminal(COMMANDS["check"])
+    assert b"check" in said
+    assert b"\\x1b]0;owned" in said
+    assert TITLE.encode() not in said
+    assert b"\n" + FORGED.encode() not in said
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "80"])
+def test_names_of_weights_can_be_copied_from_any_terminal(columns):
+    said = on_terminal(["weights", "list"], COLUMNS=columns).decode()
+    names = [row.name for row in list_weights()]
+    assert len(names) > 5
+    lines = said.splitlines()
+    for name in names:
+        assert any(name in line.split() for line in lines), name
+
+
+def on_terminal(command: list[str], **environment: str) -> bytes:
+    """What a command that succeeds writes to a terminal."""
     ours, theirs = pty.openpty()
-    code = f"from sartm.cli.main import main; main({COMMANDS['check']!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs)
+    code = f"from sartm.cli.main import main; main({command!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | environment,
+    )
     os.close(theirs)
     said = b""
     while True:
@@ -137,7 +178,4 @@ def test_a_bar_on_a_terminal_shows_names_too(place):
         said += part
     assert process.wait() == 0
     os.close(ours)
-    assert b"check" in said
-    assert b"\\x1b]0;owned" in said
-    assert TITLE.encode() not in said
-    assert b"\n" + FORGED.encode() not in said
+    return said

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -38,14 +39,22 @@ def at_once() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder with a data set and a model."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set and two models."""
+    folder = tmp_path_factory.mktemp("original")
     options = SceneOptions(size=(64, 96))
-    write_dataset("data", 2, options=options, validation=0.5, rgb_format="png")
-    save(build(TINY), "model", ModelFacts("small"))
-    save(build(TINY), "adapters", ModelFacts("small", encoder="x.pt"))
+    write_dataset(folder / "data", 2, options=options, validation=0.5, rgb_format="png")
+    save(build(TINY), folder / "model", ModelFacts("small"))
+    save(build(TINY), folder / "adapters", ModelFacts("small", encoder="x.pt"))
+    return folder
+
+
+@pytest.fixture
+def place(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder with a copy of them."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

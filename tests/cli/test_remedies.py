@@ -90,7 +90,7 @@ def named_commands(before: str) -> set[str]:
     """The command that a text names last; `convert` is one of two."""
     places: dict[int, set[str]] = {}
     for name in COMMANDS:
-        for match in re.finditer(rf"\b{name.split()[-1]}\b", before):
+        for match in re.finditer(rf"(?<!-)\b{name.split()[-1]}\b(?!=)", before):
             places.setdefault(match.start(), set()).add(name)
     return places[max(places)] if places else set()
 

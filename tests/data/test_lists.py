@@ -30,7 +30,7 @@ def test_a_name_that_is_listed_again_counts_once_and_is_named(drawn, caplog):
     assert main([*score, "--out", "once"]) == 0
     listed.write_text(f"{first}\n{second}\n{first}.png\n\n{first}\nrgb/{second}.png\n")
     assert main([*score, "--out", "again"]) == 0
-    said = f"data/train.txt lists names again (3 lines, as of '{first}'); each counts once"
+    said = f"data: split 'train' lists 2 names again, such as '{first}'; each counts once"
     assert said in caplog.text
     assert [pair.name for pair in open_layout("data").splits["train"]] == [first, second]
     assert '"pairs": 2' in Path("again/report.json").read_text()

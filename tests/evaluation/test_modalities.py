@@ -75,7 +75,9 @@ def test_of_several_classes_those_are_named_for_which_it_is_sure():
 
 def test_a_single_pair_has_no_interval_and_a_missing_class_no_score():
     counts = {name: cracks([50]) for name in ("both", "rgb", "thermal")}
-    row = compare_modalities(counts, ROAD).rows[0]
+    found = compare_modalities(counts, ROAD)
+    row = found.rows[0]
+    assert "(+0.0)" in found.sentence
     assert (row.thermal_adds.points, row.thermal_adds.low) == (0, None)
     empty = {name: np.array([[[900, 10], [0, 0]]] * 3) for name in counts}
     found = compare_modalities(empty, ROAD)

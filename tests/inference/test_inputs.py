@@ -1,9 +1,9 @@
 """Python callers are held to what files are held to: the same pixels, or the same refusal."""
 
-from pathlib import copy
+import copy
+from pathlib import Path
 
 import numpy as np
-import Path
 import pytest
 from conftest import TINY, build
 from PIL import Image

@@ -343,6 +343,23 @@ def test_a_broken_config_is_refused(folder, text):
         load(folder)
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("place", [("model", "thermal", "high"), ("facts", "results", "present")])
+def test_a_number_of_a_config_that_is_not_finite_is_refused(folder, place, number):
+    """JSON has none; Python reads and writes them, and no comparison notices them."""
+
+    def change(values):
+        for key in place[:-1]:
+            values = values[key]
+        values[place[-1]] = "here"
+
+    reconfigure(folder, change)
+    text = (folder / "config.json").read_text().replace('"here"', number)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(InputError, match=rf"not valid JSON.*{number} is not finite"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -375,9 +392,11 @@ def test_names_are_resolved_or_explained(folder, tmp_path):
         load(tmp_path / "empty")
 
 
-def test_a_model_keeps_its_classes(folder):
-    with pytest.raises(InputError, match="its own classes"):
+def test_a_model_knows_no_classes_but_its_own(folder):
+    with pytest.raises(InputError, match=r"no class 'fire_extinguisher'.*it knows ground, car"):
         load(folder, classes=PST900)
+    with pytest.raises(InputError, match="leave --text-encoder out"):
+        load(folder, classes=Classes(("ground", "car")), text_encoder="org/clip")
 
 
 def test_the_card_says_where_the_model_comes_from(tmp_path):

@@ -111,10 +111,16 @@ def read_values(
     return read_view(upload, view, extent), "raw"
 
 
-def read_inputs(pair: Pair, camera: Camera, extent: Extent) -> Sample:
+def read_inputs(pair: Pair, camera: Camera, extent: Extent, resize_thermal: bool = False) -> Sample:
     """RGB and thermal of a pair to annotate, white-hot; InputError as `read_pair`."""
     pair = replace(pair, label=None)
-    sample = read_pair(pair, four_channel="auto", camera=camera, max_pixels=extent.pixels)
+    sample = read_pair(
+        pair,
+        four_channel="auto",
+        camera=camera,
+        max_pixels=extent.pixels,
+        resize_thermal=resize_thermal,
+    )
     extent.check(sample.name, sample.size)
     return sample
 
@@ -131,11 +137,16 @@ def read_ids(source: Source, classes: Classes, coloured: bool | None, extent: Ex
 
 
 def read_correction(
-    upload: Upload, pair: Pair, camera: Camera, classes: Classes, extent: Extent
+    upload: Upload,
+    pair: Pair,
+    camera: Camera,
+    classes: Classes,
+    extent: Extent,
+    resize_thermal: bool = False,
 ) -> Array:
     """(H, W) class ids that were sent for a pair; InputError where they do not fit it."""
     labels = read_ids(upload, classes, False, extent)
-    size = read_inputs(pair, camera, extent).size
+    size = read_inputs(pair, camera, extent, resize_thermal).size
     if labels.shape != size:
         raise InputError(
             f"the label is {labels.shape[0]}x{labels.shape[1]} but the pair is "

@@ -39,6 +39,7 @@ from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
+from sartm.spaces import classes_of_words
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
@@ -130,6 +131,7 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         thermal_rule=predictor.config.thermal.rule,
         thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
+        words=predictor.config.classes_from == "text",
     )
 
 
@@ -160,10 +162,13 @@ async def segment(
     thermal_range: Annotated[
         str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
     ] = "",
+    classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
     trust: Annotated[bool, Form(description="JSON: which camera labels rest on.")] = False,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
+    if classes:
+        predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
@@ -358,6 +363,7 @@ async def annotation_image(
         annotation.pairs[index],
         annotation.cameras[index],
         service.limits.extent,
+        annotation.resize_thermal,
     )
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
@@ -400,6 +406,7 @@ async def annotation_save(
         annotation.cameras[index],
         classes,
         service.limits.extent,
+        annotation.resize_thermal,
     )
 
     def save() -> str:  # by the one thread that saves, so that nobody comes between

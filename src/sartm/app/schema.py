@@ -45,6 +45,7 @@ class ModelInfo(BaseModel):
     thermal_rule: str = Field(description="How raw thermal values become [0, 1].")
     thermal_range: str = Field(description="Of requests that say none: auto, LOW:HIGH or model.")
     trained_on: list[str]
+    words: bool = Field(description="Whether `classes` may name any word of the vocabulary.")
 
 
 class Limits(BaseModel):

@@ -26,6 +26,7 @@ from sartm.app.routes import Service, router
 from sartm.app.schema import Problem
 from sartm.app.values import router as values_router
 from sartm.app.worker import Worker
+from sartm.classes import Classes
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
 from sartm.inference.predictor import Predictor
@@ -52,6 +53,8 @@ def load_predictors(
     device: str = "auto",
     precision: Precision = "auto",
     thermal_range: ThermalRange | str = "auto",
+    classes: Classes | None = None,
+    text_encoder: str = "",
 ) -> dict[str, Predictor]:
     """Models by the names that requests use: the bundled name, else the last part of the source.
 
@@ -60,6 +63,8 @@ def load_predictors(
         device: where they run.
         precision: number format.
         thermal_range: of requests that do not say another, as `Predictor` takes it.
+        classes: of requests that name none; None: each model's own.
+        text_encoder: as `load` takes it.
 
     Raises:
         InputError: there is no bundled model, one cannot be loaded, or no such range.
@@ -69,8 +74,9 @@ def load_predictors(
         raise InputError("no model comes with this installation; name one with --model")
     predictors: dict[str, Predictor] = {}
     for source in names:
+        model = load(source, classes=classes, text_encoder=text_encoder)
         predictor = Predictor(
-            load(source), device=device, precision=precision, thermal_range=thermal_range
+            model, device=device, precision=precision, thermal_range=thermal_range
         )
         name = plain = source if source in bundled_models() else _short_name(source)
         number = 2

@@ -115,6 +115,7 @@ def export(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = "both",
     int8: Annotated[bool, typer.Option("--int8", help="8-bit, measured on --data.")] = False,
@@ -130,7 +131,13 @@ def export(
 
     check_json(json_file, [model, encoder, classes, data], out)
     sides = read_size(size, "--size") if size else None
-    loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
+    loaded = load(
+        model,
+        encoder=encoder or None,
+        classes=read_classes(classes),
+        canvas=canvas,
+        text_encoder=text_encoder,
+    )
     if not isinstance(loaded, SARTM):
         raise InputError(f"{model} is an export already; give the model it was made from")
     result = export_model(

@@ -1,23 +1,17 @@
 """Lists of names, one a line, in the forms in which data sets bring them."""
 
-import logging
 import re
-from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from sartm.errors import InputError
 from sartm.files import read_text
 from sartm.io.decode import SUFFIXES
 
-log = logging.getLogger("sartm")
-
 
 def read_list(path: Path, root: Path, above: str = "") -> list[str]:
     """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
 
-    `above`, the folder of the images, is dropped too: some lists repeat it. A name that comes again
-    counts once, and the log says so.
-
+    `above`, the folder of the images, is dropped too: some lists repeat it.
     Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
     """
     names = []
@@ -30,12 +24,7 @@ def read_list(path: Path, root: Path, above: str = "") -> list[str]:
         if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
             raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
         names.append(_plain_name(parts).removeprefix(f"{above}/"))
-    once = list(dict.fromkeys(names))
-    if more := len(names) - len(once):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        log.warning("%s lists names again (%d lines, as of %r); each counts once",
-                    path, more, twice)  # fmt: skip
-    return once
+    return names
 
 
 def _first_column(line: str) -> str:

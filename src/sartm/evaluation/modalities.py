@@ -123,6 +123,11 @@ def _gain(points: Any, drawn: Fractions) -> Gain:
     return Gain(percent(float(points)), percent(float(low)), percent(float(high)))
 
 
+def signed(points: float) -> str:
+    """A difference with its sign; what rounds to nothing has a plus."""
+    return f"{round(points, 1) + 0:+.1f}"
+
+
 def _sentence(head: Row, classes: list[Row], pairs: int) -> str:
     """What the headline says of thermal, and of which of its classes it is surely true."""
     gain = head.thermal_adds
@@ -131,8 +136,8 @@ def _sentence(head: Row, classes: list[Row], pairs: int) -> str:
     found = f"{head.name} is {head.both:.1f} % with it and {head.rgb:.1f} % from RGB alone"
     interval = ""
     if gain.low is not None and gain.high is not None:
-        interval = f", 95 % interval {gain.low:+.1f} to {gain.high:+.1f}"
-    measured = f"{found} ({gain.points:+.1f}{interval})"
+        interval = f", 95 % interval {signed(gain.low)} to {signed(gain.high)}"
+    measured = f"{found} ({signed(gain.points)}{interval})"
     if gain.sign:
         said = f"Thermal {'pays' if gain.sign > 0 else 'costs'}: {measured}"
     else:
@@ -142,7 +147,7 @@ def _sentence(head: Row, classes: list[Row], pairs: int) -> str:
     if len(classes) > 1:  # of one the headline has said it
         for sign, verb in ((1, "helps"), (-1, "harms")):
             known = [
-                f"{row.name} ({row.thermal_adds.points:+.1f})"
+                f"{row.name} ({signed(row.thermal_adds.points or 0)})"
                 for row in classes
                 if row.thermal_adds.sign == sign
             ]

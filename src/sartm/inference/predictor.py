@@ -1,5 +1,6 @@
 """A model made ready to run: one pair, or several, to label maps at their own sizes."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sartm.classes import Classes
 from sartm.config import Calibration, Modality
 from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_images
 from sartm.errors import InputError
@@ -111,6 +113,22 @@ class Predictor:
         self.model = network
         self.network = _compile(network) if compiled else network.predict_logits
         """`SARTM.predict_logits`, compiled or not."""
+
+    def choose(self, classes: Classes) -> "Predictor":
+        """This predictor for other classes that its model knows (`SARTM.choose`), sharing all else.
+
+        Raises InputError for a class it does not know, or an export, whose classes are constants.
+        """
+        if isinstance(self.model, ExportedModel):
+            raise InputError(
+                f"{self.model.path} is an export, whose classes are fixed; export the model again: "
+                f"sartm export --classes"
+            )
+        chosen = copy.copy(self)
+        chosen.model = network = self.model.choose(classes)
+        chosen.config, chosen.classes = network.config, classes
+        chosen.network = network.predict_logits
+        return chosen
 
     def __call__(self, rgb: Source, thermal: Source, trust: bool = False) -> Prediction:
         """Label one aligned pair.

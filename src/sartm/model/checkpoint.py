@@ -70,6 +70,10 @@ def save(
             for float16.
     """
     target = Path(folder)
+    if model.known is not None:
+        raise InputError(
+            "classes were chosen from this model; save the model as it was loaded, or export it"
+        )
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
@@ -175,6 +179,7 @@ def load_folder(
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int | None = None,
+    text_encoder: str = "",
 ) -> SARTM:
     """The model in a folder that `save` wrote; arguments and errors as `load`."""
     content = read_config(folder)
@@ -189,7 +194,10 @@ def load_folder(
         log.warning("%s is complete; the encoder %s is not used", folder, encoder)
     fill(model, tensors, str(folder / WEIGHTS))
     model.facts, model.encoder_source = facts, facts.encoder
-    return model.eval()
+    if classes is None and text_encoder:
+        raise InputError("--text-encoder gives words to --classes; name some, or leave it out")
+    named = classes is not None and not is_unnamed(content.model.classes)
+    return model.choose(classes, text_encoder).eval() if named and classes else model.eval()
 
 
 def _adjust(
@@ -197,9 +205,7 @@ def _adjust(
 ) -> ModelConfig:
     """A folder's configuration with what may be added to it: to released weights only."""
     config = content.model
-    if classes is not None:
-        if not is_unnamed(config.classes):
-            refuse_options(f"{folder} has its own classes in {CONFIG}", classes=classes)
+    if classes is not None and is_unnamed(config.classes):  # else chosen from, once it is filled
         config = replace(config, classes=name_classes(len(config.classes), classes, str(folder)))
     if canvas is not None:
         if content.kind != "released":

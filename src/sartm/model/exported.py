@@ -7,7 +7,6 @@ Threads are as many as torch's, one setting for every runtime; the caller says h
 """
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 
 from sartm.config import Modality, ModelConfig, from_dict
 from sartm.errors import InputError
-from sartm.files import require_plain
+from sartm.files import parse_json, require_plain
 from sartm.model.facts import FORMAT, ModelFacts, as_trained
 
 Array = npt.NDArray[Any]
@@ -319,7 +318,7 @@ def _describe(description: str, path: Path) -> ExportFile:
             f"rule. Export the model again"
         )
     try:
-        values = json.loads(description)
+        values = parse_json(description)
     except (ValueError, RecursionError):
         values = None
     version = values.get("format") if isinstance(values, dict) else None

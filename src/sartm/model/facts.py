@@ -7,7 +7,8 @@ from typing import Any, Literal
 from sartm.config import ModelConfig
 
 FORMAT = 2
-"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.no_mem_embed`."""
+"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.no_mem_embed`
+and `classes_from`."""
 
 
 def as_trained(model: Any) -> Any:

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import torch
 
 from sartm.errors import InputError
-from sartm.training.batches import Splits, pairs_of_step
+from sartm.training.batches import pairs_of_step
 from sartm.training.settings import TrainConfig
+from sartm.training.splits import Splits
 
 
 @contextmanager

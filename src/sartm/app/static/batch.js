@@ -209,13 +209,18 @@ export async function zipBatch(state) {
   const files = [];
   for (const item of done) {
     const name = fileName(item.name);
-    const png = item.labels ? await encodePng(item.labels, item.answer.json.size) : item.answer.png;
+    const png = item.labels ? await encodeCorrected(state, item) : item.answer.png;
     files.push([`labels/${name}.png`, png], [`overlays/${name}.jpg`, item.overlay]);
   }
   const summary = { model: state.model, pairs: batch.items.map((item) => describe(state, item)) };
   files.push(["summary.json", new TextEncoder().encode(JSON.stringify(summary, null, 1))]);
   batch.unsaved = false;
   return zip(files);
+}
+
+function encodeCorrected(state, item) {
+  const result = new Result(item.answer.json, state.table, null);
+  return encodePng(item.labels, item.answer.json.size, result.palette);
 }
 
 function describe(state, item) {

@@ -43,7 +43,7 @@ function legendRow(state, { id, name, colour, shares }) {
   const digit = state.editing ? numbered(state.current).findIndex((entry) => entry.id === id) + 1 : 0;
   const filled = make("i", { hidden: !shares.some((value) => value > 0) });
   filled.style.width = `${100 * Math.max(...shares)}%`;
-  filled.style.background = `rgb(${colour.map((c) => Math.round(c + (255 - c) * 0.25))})`;
+  filled.style.background = `rgb(${colour})`;
   const button = make(
     "button",
     { type: "button", title: state.editing ? "Paint with this class" : "Show this class alone" },

@@ -20,7 +20,9 @@ export class Result {
   constructor(json, table, highlighted) {
     this.json = json;
     this.table = table;
-    this.classes = [...table.classes, { id: table.ignore, name: "ignore", colour: IGNORE_COLOUR, rest: false }];
+    const ignore = { id: table.ignore, name: "ignore", colour: IGNORE_COLOUR, display: IGNORE_COLOUR, rest: false };
+    // What is shown is easy to tell apart, also in the dark; `stored` is the colour in files.
+    this.classes = [...table.classes, ignore].map((entry) => ({ ...entry, colour: entry.display, stored: entry.colour }));
     const [height, width] = json.size;
     const wide = table.ignore > 255 || table.classes.length > 256;
     this.map = { size: json.size, labels: new (wide ? Uint16Array : Uint8Array)(width * height) };
@@ -49,7 +51,7 @@ export class Result {
   }
 
   classOf(id) {
-    return this.classes.find((entry) => entry.id === id) ?? { name: `id ${id}`, colour: [0, 0, 0] };
+    return this.classes.find((entry) => entry.id === id) ?? { name: `id ${id}`, colour: [0, 0, 0], stored: [0, 0, 0] };
   }
 
   paint(highlighted, where = null) {
@@ -68,6 +70,11 @@ export class Result {
     this.edited = this.restored = true;
     this.paint(null);
     this.count();
+  }
+
+  /** Colours of label maps in files, by id. */
+  get palette() {
+    return new Map(this.classes.map(({ id, stored }) => [id, stored]));
   }
 
   share(id) {

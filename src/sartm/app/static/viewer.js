@@ -66,10 +66,10 @@ export class Colours {
     });
   }
 
-  /** Areas with the opacity, their borders bright: dark colours must show in the dark. */
+  /** Areas with the opacity, their borders stronger, so that what is small is seen as well. */
   drawOn(context, opacity) {
     const [areas, borders] = this.layers;
-    for (const [layer, alpha] of [[areas, opacity], [borders, Math.min(1, 1.7 * opacity)]]) {
+    for (const [layer, alpha] of [[areas, opacity], [borders, Math.min(1, 2 * opacity)]]) {
       context.globalAlpha = alpha;
       context.drawImage(layer.canvas, 0, 0);
     }
@@ -86,7 +86,7 @@ export class Colours {
     for (const { id, colour, rest } of table) {
       const alpha = only !== null && only !== id ? 45 : 255;
       inner.set(id, rest && only !== id ? 0 : pack(colour, alpha));
-      edge.set(id, rest ? 0 : pack(colour.map((c) => Math.round(c + (255 - c) * 0.6)), alpha));
+      edge.set(id, rest ? 0 : pack(colour, alpha));
     }
     const [left, top, right, bottom] = where
       ? [Math.max(0, where[0] - 1), Math.max(0, where[1] - 1), Math.min(width, where[2] + 1), Math.min(height, where[3] + 1)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from sartm.evaluation.metrics import PROTOCOLS, name_mean
 from sartm.evaluation.modalities import Comparison as ModalityComparison
-from sartm.evaluation.modalities import Gain
+from sartm.evaluation.modalities import Gain, signed
 from sartm.evaluation.report.published import Comparison, Published
 from sartm.evaluation.report.scores import Cell, Report, SubsetScores
 
@@ -92,8 +92,8 @@ def describe_gain(gain: Gain) -> str:
     if gain.points is None:
         return NONE
     if gain.low is None or gain.high is None:
-        return f"{gain.points:+.1f}"
-    return f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+        return signed(gain.points)
+    return f"{signed(gain.points)} ({signed(gain.low)} to {signed(gain.high)})"
 
 
 def class_table(report: Report) -> Table:
