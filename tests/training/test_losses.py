@@ -223,6 +223,37 @@ def test_lovasz_falls_to_0_as_predictions_get_right_and_is_0_without_labels():
     assert lovasz(right, torch.full_like(label, 255), alone) == 0
 
 
+@pytest.mark.parametrize("first", [1, 24, 32, 47])
+def test_lovasz_of_pixels_that_err_alike_is_their_error(first):
+    """Of two classes at one half each every error is 1/2, in whatever order it is counted."""
+    label = torch.ones(1, 6, 8, dtype=torch.long)
+    label.view(-1)[:first] = 0
+    close(lovasz(torch.zeros(1, 2, 6, 8), label, alone), torch.tensor(0.5), atol=1e-6, rtol=0)
+
+
+def test_a_teacher_s_shares_are_learned_by_the_divergence_from_them():
+    """KL(teacher || model) at stride 4, not the other way round; padding does not count."""
+    label = LABEL[:, :20, :44]
+    output = draw(LABEL)
+    taught = torch.randn(1, K, 5, 11).softmax(1)
+
+    def divergence(logits: Tensor) -> Tensor:
+        own = logits[..., :5, :11].log_softmax(1)
+        return (taught * (taught.log() - own)).sum(1).mean()
+
+    terms = criterion(LossConfig(distil=0.7, auxiliary=0.4))(output, label, taught=taught)
+    close(terms["distil"], divergence(output.logits))
+    assert output.auxiliary is not None
+    close(terms["auxiliary_distil"], divergence(output.auxiliary))
+    plain = criterion(LossConfig(distil=0.0, auxiliary=0.4))(output, label, taught=taught)
+    added = 0.7 * (terms["distil"] + 0.4 * terms["auxiliary_distil"])
+    close(terms["total"], plain["total"] + added)
+    larger = F.interpolate(taught, (10, 22), mode="bilinear")
+    terms = criterion(LossConfig())(output, label, taught=larger)
+    taught = F.interpolate(larger, (5, 11), mode="bilinear")
+    close(terms["distil"], divergence(output.logits))
+
+
 def test_lovasz_is_added_for_both_heads_by_its_weight():
     output = draw(LABEL)
     plain = criterion()(output, LABEL)
