@@ -402,13 +402,13 @@ def test_two_films_are_labelled_picture_by_picture_and_come_back_as_a_film(empty
         with av.open(str(tmp_path / f"walk_{kind}.webm"), "w") as file:
             stream = file.add_stream("libvpx-vp9", 10)
             stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-            for shift in range(20):
+            for shift in range(30):
                 shifted = np.ascontiguousarray(np.roll(image, 3 * shift, axis=1))
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(shifted, "rgb24")))
             file.mux(stream.encode())
     choose(empty, tmp_path / "walk_thermal.webm", tmp_path / "walk_rgb.webm")
     empty.wait(OVER)
-    assert [state for _, state in empty.js(ROWS)] == ["done"] * 10  # two seconds, five a second
+    assert [state for _, state in empty.js(ROWS)] == ["done"] * 15  # three seconds, five a second
     modes = "return document.querySelector('input[name=mode][value=compare]').disabled"
     assert not empty.js(modes)  # both films are there
     film = empty.downloaded(lambda: click(empty, "#get-film"))
@@ -417,12 +417,12 @@ def test_two_films_are_labelled_picture_by_picture_and_come_back_as_a_film(empty
         moments = [float(frame.pts * frame.time_base) for frame in file.decode(video=0)]
         video = file.streams.video[0]
         assert (video.height, video.width) == (SIZE[0], 3 * SIZE[1])  # RGB, thermal, overlay
-    assert moments == pytest.approx([index / 5 for index in range(10)], abs=0.002)
+    assert moments == pytest.approx([index / 5 for index in range(15)], abs=0.002)
     files = unzip(empty.downloaded(lambda: click(empty, "#get-zip")))
-    assert len([name for name in files if name.startswith("labels/")]) == 10
+    assert len([name for name in files if name.startswith("labels/")]) == 15
     set_value(empty, "rate", "2")
     empty.wait(OVER)
-    assert len(empty.js(ROWS)) == 4
+    assert len(empty.js(ROWS)) == 6
 
 
 def test_a_phone_gives_each_compared_picture_its_width_and_says_tap(window, address, work):
