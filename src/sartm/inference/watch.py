@@ -198,8 +198,8 @@ class Watch:
         if lag:
             late, early = ("thermal", "RGB") if lag > 0 else ("RGB", "thermal")
             told.append(
-                f"{late} comes about {abs(lag)} frames after {early}; sartm video --offset sets that "
-                f"right"
+                f"{late} comes about {abs(lag)} frames after {early}; sartm video --offset sets "
+                "that right"
             )
         return "; ".join(told)
 
