@@ -24,7 +24,12 @@ from sartm.training.augmentation import Batch
 from sartm.training.batches import make_loader
 from sartm.training.budget import LOOKED_BACK, MEASURED, Pace, Schedule, is_open
 from sartm.training.criterion import Criterion, language_ramp
-from sartm.training.failures import explained_failures, peak_memory, require_finite
+from sartm.training.failures import (
+    explained_deaths,
+    explained_failures,
+    peak_memory,
+    require_finite,
+)
 from sartm.training.journal import Journal
 from sartm.training.processes import agree, hold_run, loss_scale, mean_over_ranks, precision_of
 from sartm.training.runs import (
@@ -198,6 +203,7 @@ class _Run:
         # of several processes one that breaks off alone would leave the others waiting for it
         waiting = stop.breaks_off if accelerator.num_processes == 1 else nullcontext
         with (
+            explained_deaths(lambda: self.step, config),
             Meter("train", self._end(most), "steps", done=self.step) as meter,
             Stream(loader, waiting) as stream,
         ):
