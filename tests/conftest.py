@@ -8,6 +8,8 @@ import torch
 from sartm.config import DecoderConfig, FusionConfig, ModelConfig
 from sartm.model.sartm import SARTM
 
+pytest_plugins = ["page"]  # the fixtures of the page, with one browser for all of its tests
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 TINY = ModelConfig(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from draw_flir import counts_of, field, write_flir
 from PIL import Image
 
 from sartm.classes import FMB, MFNET, PST900, Classes
@@ -28,7 +29,7 @@ def save(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npy":
         np.save(path, array)
-    elif path.suffix == ".jpg":
+    elif path.suffix.lower() in (".jpg", ".jpeg"):
         Image.fromarray(array).save(path, quality=100, subsampling=0)
     else:
         Image.fromarray(array).save(path)
@@ -212,4 +213,102 @@ OTHER_LAYOUTS = {
     "fmb RGB colours": (fmb("color"), FMB, (30, 40)),
     "fmb BGR colours": (fmb("color", "BGR"), FMB, (30, 40)),
     "fmb flat": (fmb_flat, FMB, (30, 40)),
+}
+
+
+# --- folders of people's own, as `data init` finds them ------------------------------------------
+
+OWN_CLASSES = Classes(("background", "class 1", "class 2"))
+
+
+def own_pair(index: int, size: tuple[int, int] = (48, 64)) -> dict[str, np.ndarray]:
+    """As `draw`, with three classes in every label."""
+    pair = draw(f"{index:05}", size, OWN_CLASSES)
+    pair["label"] = np.kron(np.arange(6).reshape(2, 3) % 3, np.ones((size[0] // 2, 1)))[
+        :, np.arange(size[1]) * 3 // size[1]
+    ].astype(np.uint8)
+    return pair
+
+
+def own_flir(root: Path) -> None:
+    """FLIR ADAS: the two cameras' own names, thermal twice, no label maps."""
+    for split, numbers in (("train", range(8)), ("val", range(8, 10))):
+        for index in numbers:
+            pair, name = own_pair(index), f"FLIR_{index:05}"
+            save(root / split / "RGB" / f"{name}.jpg", pair["rgb"])
+            save(root / split / "thermal_8_bit" / f"{name}.jpeg", pair["thermal"])
+            save(root / split / "thermal_16_bit" / f"{name}.tiff", pair["thermal"] * np.uint16(99))
+
+
+def own_kaist(root: Path) -> None:
+    """KAIST: the modality is a folder deep in the path."""
+    for index in range(12):
+        pair, place = own_pair(index), root / "set00" / f"V{index // 2:03}"
+        save(place / "visible" / f"I{index % 2:05}.jpg", pair["rgb"])
+        save(place / "lwir" / f"I{index % 2:05}.jpg", pair["thermal"])
+
+
+def own_pst900(root: Path) -> None:
+    """Arranged like PST900, but of another camera and with other classes."""
+    for split, numbers in (("train", range(8)), ("test", range(8, 11))):
+        for index in numbers:
+            pair = own_pair(index)
+            for folder, part in (("rgb", "rgb"), ("thermal", "thermal"), ("labels", "label")):
+                save(root / split / folder / f"{index:03}.png", pair[part])
+
+
+def own_mfnet(root: Path) -> None:
+    """MFNet's four channels and names, without its lists."""
+    for index in range(10):
+        pair, name = own_pair(index), f"{index:05}{'DN'[index % 2]}"
+        save(root / "images" / f"{name}.png", four(pair))
+        save(root / "labels" / f"{name}.png", pair["label"])
+
+
+def own_suffixes(root: Path) -> None:
+    """Two folders whose names differ by a suffix, colour labels, and one pair without a label."""
+    palette = np.array([(0, 0, 0), (220, 20, 60), (0, 90, 200)], np.uint8)
+    for index in range(9):
+        pair = own_pair(index)
+        save(root / "photos" / f"{index:03}_co.png", pair["rgb"])
+        save(root / "heat" / f"{index:03}_th.png", pair["thermal"])
+        if index:
+            save(root / "masks" / f"{index:03}_mask.png", palette[pair["label"]])
+
+
+def own_half_size(root: Path) -> None:
+    """Thermal has half the rows and columns; masks are black and white."""
+    for index in range(10):
+        pair = own_pair(index)
+        save(root / "visible" / f"{index}.png", pair["rgb"])
+        save(root / "infrared" / f"{index}.png", pair["thermal"][::2, ::2])
+        save(root / "gt" / f"{index}.png", np.where(pair["label"] == 1, 255, 0).astype(np.uint8))
+
+
+def own_one_folder(root: Path) -> None:
+    """Everything in one folder, endings written in several ways."""
+    for index in range(10):
+        pair, ending = own_pair(index), "JPG" if index == 4 else "jpg"
+        save(root / f"site_{index:02}_rgb.{ending}", pair["rgb"])
+        save(root / f"site_{index:02}_ir.png", pair["thermal"] * np.uint16(99))
+        save(root / f"site_{index:02}_label.png", pair["label"])
+
+
+def own_radiometric(root: Path) -> None:
+    """Photographs beside the radiometric files of a hand-held camera."""
+    for index in range(6):
+        save(root / "color" / f"IMG_{index:04}.jpg", own_pair(index)["rgb"])
+        (root / "ir").mkdir(parents=True, exist_ok=True)
+        write_flir(root / "ir" / f"IMG_{index:04}.jpg", counts_of(field() + index))
+
+
+OWN_FOLDERS: dict[str, Callable[[Path], None]] = {
+    "FLIR": own_flir,
+    "KAIST": own_kaist,
+    "PST900": own_pst900,
+    "MFNet-like": own_mfnet,
+    "suffixes": own_suffixes,
+    "half-size": own_half_size,
+    "one folder": own_one_folder,
+    "radiometric": own_radiometric,
 }

@@ -14,10 +14,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 FLOORS = """
 terminal errors
 progress
+vocabulary
 classes files
 colours
-outputs
+outputs spaces
 config
+language
 io.streams
 io.tiff
 io.decode
@@ -26,10 +28,12 @@ io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
-registration.estimate registration.offset
-data.listing data.coverage
+registration.estimate registration.offset registration.displacement
+data.listing data.lists data.coverage data.names data.tables
 data.layouts
+data.matching
 data.pairs data.finding data.gaps
+scenes.things
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.light
 scenes.vehicles scenes.surroundings scenes.sensors
@@ -40,7 +44,7 @@ model.lora model.hub model.tensors
 model.hiera
 model.lite
 model.encoder model.facts
-model.decoder
+model.decoder model.words
 model.fusion
 model.sartm
 model.released
@@ -48,15 +52,16 @@ model.sources model.exported
 model.filling model.card
 model.checkpoint
 model.loading
-language
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.overlays inference.frames
+inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
+inference.trust
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
-inference.record
+inference.record inference.watch
+inference.options
 inference.folders inference.video
-evaluation.metrics
+evaluation.metrics evaluation.reliability
 evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
@@ -67,18 +72,23 @@ evaluation.report.page
 evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
-evaluation.robustness
-training.settings training.losses training.runs
+evaluation.robustness evaluation.calibration
+training.settings training.losses training.runs training.mixture
+training.splits
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
 training.workers training.budget
-training.teaching training.batches training.processes training.recompute
+training.teaching training.batches training.processes training.recompute training.wording
 training.failures
 training.start
 training.validation
 training.loop
-datatools.survey
-datatools.stats datatools.sheet datatools.writing
+datatools.survey datatools.words
+datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
+datatools.init datatools.shapes
+datatools.annotations datatools.instances
+datatools.tool_exports
+datatools.importing
 datatools.check datatools.convert datatools.align
 export demo
 benchmark
@@ -88,6 +98,7 @@ app.worker
 app.schema app.guard app.annotation
 app.encoding
 app.routes
+app.values app.examples
 app.server
 cli.printing
 cli.options

@@ -55,6 +55,7 @@ def test_arithmetic_is_counted_per_pair_and_grows_with_the_image():
     assert large["rows"][0]["gflop"] > 1.8 * one["gflop"]
 
 
+@pytest.mark.slow
 def test_two_settings_are_compared_per_round():
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     model = build(TINY).eval()
@@ -85,6 +86,7 @@ def test_workers_run_at_a_time_and_count_every_batch(monkeypatch):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_arithmetic_is_of_the_network_and_speed_of_the_compiled_one(monkeypatch):
     """Compiled code would be counted by none of its operators."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -27,6 +27,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_table_is_what_the_bundled_model_reaches_on_the_scenes(shown: Path) -> None:
     table = json.loads((shown.parent / "demo.json").read_text())["present"]
     assert list(table) == ["day", "night", "glare", "fog", "all"]
@@ -50,6 +51,7 @@ def test_the_table_is_what_the_bundled_model_reaches_on_the_scenes(shown: Path) 
     assert table["all"]["both"] > max(table["all"]["rgb"], table["all"]["thermal"])
 
 
+@pytest.mark.slow
 def test_report_and_pictures_are_of_the_same_scenes(shown: Path) -> None:
     table = json.loads((shown.parent / "demo.json").read_text())["present"]
     report = json.loads((shown / "report.json").read_text())

@@ -33,6 +33,7 @@ pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("openvino", reason="the extra `export` is not installed")
 pytest.importorskip("nncf", reason="the extra `export` is not installed")
 
+RUNTIMES = ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 ROOT = Path(__file__).resolve().parents[1]
 RULE = ThermalRule("range", 1000.0, 3000.0)
 
@@ -76,7 +77,7 @@ def thermal_folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("size", [(64, 96), (101, 170)], ids=str)
 def test_an_export_labels_a_pair_of_any_size_as_the_model_does(runtime, size, model, request):
     folder = request.getfixturevalue(f"{runtime}_folder")
@@ -109,7 +110,7 @@ def three_threads():
 
 
 @pytest.mark.usefixtures("three_threads")
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_pairs_side_by_side_are_labelled_as_one_after_another(runtime, request):
     """Sizes alternate, so that calls on different graphs overlap too."""
     predictor = Predictor(load(request.getfixturevalue(f"{runtime}_folder")))
@@ -146,6 +147,7 @@ def test_the_file_says_itself_what_it_is(onnx_folder, openvino_folder, model):
         assert word in card
 
 
+@pytest.mark.slow
 def test_a_thermal_export_of_one_size_takes_nothing_else(thermal_folder):
     predictor = Predictor(load(thermal_folder / "model.onnx"))
     sample = replace(draw_sample(70, 100), rgb=None)
@@ -218,6 +220,7 @@ def test_a_difference_is_no_success():
             require_same(replace(good, **bad), settings, None)
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_is_not_written(tmp_path):
     with pytest.raises(InputError, match="does not compute what PyTorch does"):
         export_model(build(TINY).eval(), tmp_path / "out", agreement=1.001)  # more than all
@@ -284,6 +287,7 @@ def write_pair(folder, sample):
         (folder / kind / "one.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
+@pytest.mark.slow
 def test_the_commands_export_and_predict_with_the_export(tmp_path, capsys):
     save(build(replace(TINY, thermal=RULE)), tmp_path / "model", ModelFacts())
     write_pair(tmp_path, draw_sample(64, 96))

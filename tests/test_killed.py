@@ -23,8 +23,8 @@ COMMANDS = {
     "synth": ["data", "synth", "{out}", "--pairs", "8", "--size", "96x128"],
     "export": ["export", "--format", "onnx", "--model", "model", "--out", "{out}"],
     "convert": ["data", "convert", "data", "--to", "flat", "--out", "{out}"],
-    "weights": ["weights", "convert", "model", "--full", "--out", "{out}"],
 }
+WEIGHTS = ["weights", "convert", "model", "--full", "--out", "{out}"]
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -133,6 +133,7 @@ def test_the_current_folder_is_filled_where_it_is(tmp_path, monkeypatch):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_in_use_is_not_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_dataset("data", 4, options=SceneOptions(size=(64, 64)))
@@ -143,7 +144,7 @@ def test_a_folder_that_is_in_use_is_not_written(tmp_path, monkeypatch, capsys):
         "    print('', flush=True); time.sleep(600)"
     )
     for lock, commands in (
-        ("lock_beside", [*COMMANDS.values(), ["data", "align", "data", "--out", "{out}"]]),
+        ("lock_beside", [*COMMANDS.values(), WEIGHTS, ["data", "align", "data", "--out", "{out}"]]),
         ("lock_folder", [
             ["demo", "--model", "model", "--out", "{out}"],
             ["evaluate", "--data", "data", "--model", "model", "--out", "{out}"],

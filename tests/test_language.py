@@ -147,6 +147,7 @@ def copy_of(folder: Path, to: Path, *, without: tuple[str, ...] = ()) -> Path:
     return to
 
 
+@pytest.mark.slow
 def test_a_clip_in_a_folder_makes_the_table(clip):
     words = Classes(names=("background", "walrus", "teapot", "a very long name " * 9, "walrus_"))
     table = text_similarity(words, str(clip))

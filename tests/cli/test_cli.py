@@ -1,11 +1,12 @@
 """The commands end to end, and what they say about bad input."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -151,10 +152,10 @@ def test_bad_images_exit_2_naming_the_file_and_the_remedy(
         ([str(cut), thermal], ["cut.png"]),
         ([rgb, small], ["64x96", "32x32", "--resize-thermal", "data align"]),
         ([rgb, str(tmp_path / "jet.png")], ["jet.png", "colour"]),
-        ([rgb, str(tmp_path / "wide.png")], ["uint16", "range"]),
+        ([rgb, str(tmp_path / "wide.png"), "--thermal-range", "model"], ["uint16", "auto"]),
     ]
-    for (first, second), words in cases:
-        _exits_2(["predict", "--rgb", first, "--thermal", second, *end], capsys, *words)
+    for (first, second, *more), words in cases:
+        _exits_2(["predict", "--rgb", first, "--thermal", second, *more, *end], capsys, *words)
 
 
 def test_bad_options_exit_2(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +193,7 @@ def test_a_folder_that_cannot_be_written_exits_2(
     (tmp_path / "file").write_text("in the way")
     out = str(tmp_path / "file" / "out")
     _exits_2(["predict", "--rgb", str(tmp_path / "rgb/ok.png"), "--out", out, "--model", model],
-             capsys, "file", "--out")  # fmt: skip
+             capsys, "file", "choose another place")  # fmt: skip
 
 
 def test_evaluate_and_score_agree(
@@ -279,6 +280,35 @@ def test_help_of_every_command_loads_no_torch() -> None:
     assert done.stdout.count("Usage: ") == 3 + len(commands())
 
 
+def test_help_groups_options_and_cuts_no_sentence(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def words(*command: str) -> str:
+        assert main([*command, "--help"]) == 0
+        return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    whole = words()
+    for name, function in commands().items():
+        if " " not in name:
+            assert function.__doc__
+            assert " ".join(function.__doc__.split("\n\n")[0].split()) in whole, name
+    shown = words("predict")
+    groups = ["Input", "Thermal", "Output", "Model", "Device and speed"]
+    places = [shown.index(f"╭─ {group} ") for group in groups]
+    assert places == sorted(places)
+    assert places[1] < shown.index("--thermal-range") < places[2]
+    assert places[2] < shown.index("--legend") < places[3]
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    code = "import sys; from sartm.cli.main import run; sys.argv = ['sartm']; run()"
+    for typed, expected in (("sartm pre", "predict"), ("sartm predict --thermal-r", "-range")):
+        env = dict(os.environ, _SARTM_COMPLETE="complete_bash", COMP_WORDS=typed,
+                   COMP_CWORD=str(typed.count(" ")))  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+        assert expected in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "option", "kind"),
     [
@@ -289,7 +319,7 @@ def test_help_of_every_command_loads_no_torch() -> None:
         ("video", "match", Match),
         ("export", "format", Format),
         ("bench", "runtime", Runtime),
-        ("data convert", "to", Target),
+        ("data convert", "to", Literal[(*get_args(Target), "coco", "yolo")]),
         ("data synth", "thermal", get_type_hints(SceneOptions)["thermal"]),
     ],
 )

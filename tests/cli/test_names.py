@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,9 +34,17 @@ CLASSES = Classes(("road", CLASS, "person"))
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a data set, a model, and more files, all called so."""
+def place(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a data set and a model that are called so."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `place` is a copy of."""
+    top = tmp_path_factory.mktemp("original")
     draw = np.random.default_rng(0)
     row, column = np.mgrid[:64, :96]
     for index, name in enumerate((NAME, f"{NAME}2", "plain")):
@@ -44,17 +53,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ("rgb", draw.integers(0, 255, (64, 96, 3), np.uint8)),
             ("thermal", soft), ("labels", (row // 22).astype(np.uint8)),
         ):  # fmt: skip
-            file = Path("data", kind, f"{name}.png")
+            file = top / "data" / kind / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     names = ", ".join(json.dumps(name) for name in CLASSES.names)
-    Path("data/dataset.toml").write_text(
+    (top / "data/dataset.toml").write_text(
         f"name = {json.dumps(WORDS)}\nclasses = [{names}]\n[files]\n"
         'rgb = "rgb/{name}.png"\nthermal = "thermal/{name}.png"\nlabel = "labels/{name}.png"\n'
         f'[splits]\ntrain = "*"\nval = "*"\n[subsets]\n{json.dumps(WORDS)} = "D"\n'
     )
-    save(build(replace(TINY, classes=CLASSES)), MODEL, ModelFacts(WORDS, licence=WORDS))
-    return tmp_path
+    save(build(replace(TINY, classes=CLASSES)), top / MODEL, ModelFacts(WORDS, licence=WORDS))
+    return top
 
 
 IMAGES = ["--rgb", "data/rgb", "--thermal", "data/thermal"]
@@ -96,8 +105,15 @@ def require_plain_text(said: str) -> None:
     assert not bad, ascii(said)
 
 
-@pytest.mark.parametrize("spoilt", [False, True])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("command", "spoilt"),
+    [
+        *(pytest.param(name, False, marks=[pytest.mark.slow] * (name in ("export", "bench")))
+          for name in COMMANDS),
+        *((name, True) for name in ("predict", "video", "evaluate", "score", "check", "stats",
+                                    "convert", "align", "train")),
+    ],
+)  # fmt: skip
 def test_what_commands_say_steers_no_terminal(command, spoilt, place, capfdbinary):
     if spoilt:
         spoil()

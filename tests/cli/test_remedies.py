@@ -37,6 +37,20 @@ ONLY_WHEN_GIVEN = {
     ("sartm.inference.devices.choose_device", "--device"): "export takes the CPU",
     ("sartm.inference.predictor.Predictor.__init__", "--device"): "likewise",
     ("sartm.inference.predictor.Predictor.__init__", "--compile"): "the option itself is refused",
+    ("sartm.inference.predictor.Predictor._apart", "--trust"): "the option itself is refused",
+    **{
+        (place, "--text-encoder"): "the others choose no words, or have none to choose from"
+        for place in ("sartm.language.word_vectors", "sartm.model.words.vectors_for")
+    },
+    **{
+        (place, "--text-encoder"): "the option itself is refused"
+        for place in (
+            "sartm.model.checkpoint.load_folder",
+            "sartm.model.loading._load_weights",
+            "sartm.model.sartm.SARTM.choose",
+        )
+    },
+    ("sartm.model.checkpoint.load_folder", "--classes"): "--text-encoder goes with --classes",
     ("sartm.inference.predictor._compile", "--compile"): "likewise",
     ("sartm.inference.predictor._select_modality", "--modality"): "the others take both",
     ("sartm.inference.pictures._split_channels", "--one-file"): "predict has no arrangement",
@@ -44,7 +58,7 @@ ONLY_WHEN_GIVEN = {
     ("sartm.inference.streams.open_stream", "--one-file"): "likewise",
     ("sartm.inference.video._open_sources", "--one-file"): "likewise",
     **{
-        ("sartm.inference.video.VideoOptions.__post_init__", option): "predict keeps the default"
+        ("sartm.inference.options.VideoOptions.__post_init__", option): "predict keeps the default"
         for option in ("--smooth", "--every", "--limit", "--tolerance", "--fps", "--width")
     },
     ("sartm.io.decode.read_rgb_alone", "--four-channel"): "the option itself is refused",
@@ -90,7 +104,7 @@ def named_commands(before: str) -> set[str]:
     """The command that a text names last; `convert` is one of two."""
     places: dict[int, set[str]] = {}
     for name in COMMANDS:
-        for match in re.finditer(rf"\b{name.split()[-1]}\b", before):
+        for match in re.finditer(rf"(?<!-)\b{name.split()[-1]}\b(?!=)", before):
             places.setdefault(match.start(), set()).add(name)
     return places[max(places)] if places else set()
 

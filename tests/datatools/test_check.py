@@ -184,10 +184,6 @@ def same_rgb_only(root: Path) -> None:
     (root / "rgb" / "a2N.png").write_bytes((root / "rgb" / "a1D.png").read_bytes())
 
 
-def listed_twice(root: Path) -> None:
-    (root / "train.txt").write_text("a1D\na1D\na2N\n")
-
-
 def in_both_lists(root: Path) -> None:
     (root / "val.txt").write_text("b3D\na1D\n")
 
@@ -211,7 +207,6 @@ FAULTS = {
     copied_to_the_other_split: ("leak", "error"),
     same_pair_again: ("duplicate", "warning"),
     same_rgb_only: ("duplicate", "warning"),
-    listed_twice: ("duplicate", "warning"),
     constant: ("constant", "warning"),
     saturated: ("saturated", "warning"),
     narrow: ("narrow", "warning"),

@@ -13,6 +13,7 @@ import pytest
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.cli.main import main
+from sartm.colours import display_palette
 from sartm.errors import InputError
 from sartm.evaluation.metrics import PROTOCOLS, ConfusionMatrix
 from sartm.evaluation.report.charts import Shares, class_shares
@@ -308,7 +309,8 @@ def test_pictures_are_small_and_label_colours_exact():
     assert [image.shape[:2] for image in images] == [(40, 320)] * 5
     rgb, _, truth = (image[..., ::-1].astype(int) for image in images[:3])
     assert np.abs(rgb - (200, 40, 90)).max() < 12
-    known = {MFNET.palette[0], MFNET.palette[1], (128, 128, 128)}
+    shown = display_palette(MFNET)
+    known = {shown[0], shown[1], (128, 128, 128)}
     assert {tuple(colour) for colour in truth.reshape(-1, 3).tolist()} == known
 
 

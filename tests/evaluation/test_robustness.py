@@ -328,7 +328,7 @@ def test_the_command_puts_the_table_into_the_report(
     ]
     assert report["robustness"][0]["miou"] == report["means"]["mfnet-9"]["miou"]
     page = (out / "report.html").read_text()
-    assert page.count('class="curve"') == 2  # a chart per condition
+    assert page.count('class="curve"') == 2 + 2  # a chart per condition, and of confidence
     assert "rgb-dark" in (out / "report.md").read_text()
     for options, words in [
         (("--conditions", "fog"), ("'fog'", "rgb-fog")),

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
+from sartm.colours import display_palette
 from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, pixel_hash
 from sartm.errors import InputError
@@ -253,7 +254,7 @@ def test_options_reach_the_model_from_the_command_line(
 
 def test_counts_are_those_of_every_pixel(predictor: Predictor, tmp_path: Path) -> None:
     dataset = many(tmp_path, 2)
-    for sample, _, counts in score_pairs(predictor, dataset):
+    for sample, _, counts, _ in score_pairs(predictor, dataset):
         assert sample.label is not None
         labels = predictor.predict(sample).labels
         slow = np.zeros((9, 9), int)
@@ -269,12 +270,12 @@ def test_pictures_are_of_the_best_and_worst_pairs(
     dataset = many(tmp_path, pairs)
     _, pictures = evaluate_with_pictures(predictor, dataset)
     best, worst = best_and_worst(
-        np.stack([counts for _, _, counts in score_pairs(predictor, dataset)])
+        np.stack([scored.counts for scored in score_pairs(predictor, dataset)])
     )
     wanted = [("best", dataset.pairs[i].name) for i in best]
     wanted += [("worst", dataset.pairs[i].name) for i in worst]
     assert [(picture.group, picture.name) for picture in pictures] == wanted
-    palette = np.array(MFNET.palette, np.uint8)
+    palette = np.array(display_palette(MFNET), np.uint8)
     for picture, index in zip(pictures, [*best, *worst], strict=True):
         labels = predictor.predict(dataset[index]).labels
         np.testing.assert_array_equal(picture.images["prediction"], palette[labels])

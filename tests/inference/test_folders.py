@@ -181,11 +181,11 @@ def test_an_old_label_map_is_not_passed_off_as_new(place, models, monkeypatch):
     broken.write_bytes(image)
     batch, calls = Predictor.predict_batch, []
 
-    def interrupted(self, samples, modality="both"):
+    def interrupted(self, samples, modality="both", trust=False):
         calls.append(samples)
         if len(calls) > 1:
             raise KeyboardInterrupt
-        return batch(self, samples, modality)
+        return batch(self, samples, modality, trust)
 
     assert main(command(models, "--overwrite")) == 0
     assert results(place / "out") == old

@@ -1,5 +1,6 @@
 """Python callers are held to what files are held to: the same pixels, or the same refusal."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,17 @@ def test_a_number_type_that_files_make_floats_of_is_the_same_pair(predictor: Pre
     heat = np.random.default_rng(2).random((64, 96)).astype(np.float32)
     config = predictor.config
     assert config.thermal.rule == "uint8"
-    for raw in (heat, heat.astype(np.float64), HEAT.astype(np.int64)):
+    strict = copy.copy(predictor)
+    strict.thermal_range = "model"
+    for raw, same in (
+        (heat, heat), (heat.astype(np.float64), heat),
+        (HEAT.astype(np.int64), HEAT.astype(np.float32)),
+    ):  # fmt: skip
         with pytest.raises(InputError, match="thermal rule is uint8"):
-            predictor(RGB, raw)
+            strict(RGB, raw)
+        found, expected = predictor(RGB, raw), predictor(RGB, same)
+        assert found.levels == expected.levels
+        assert np.array_equal(found.labels, expected.labels)
 
 
 @pytest.mark.parametrize("mode", ["P", "RGBA", "L", "LA", "1", "CMYK"])

@@ -55,10 +55,12 @@ def summary(out: str) -> dict:
 def test_counts_and_degrees_are_labelled_and_their_range_is_told_once(place, caplog):
     for name in ("a", "b"):
         for kind, file in (("rgb", "rgb.png"), ("thermal", "counts.png")):
-            Path(kind).mkdir(exist_ok=True)
-            Path(kind, f"{name}.png").write_bytes(Path(file).read_bytes())
+            Path("both", kind).mkdir(parents=True, exist_ok=True)
+            Path("both", kind, f"{name}.png").write_bytes(Path(file).read_bytes())
     with caplog.at_level("INFO", "sartm"):
-        assert main(["predict", ".", "--model", "model", "--device", "cpu", "--out", "many"]) == 0
+        assert (
+            main(["predict", "both", "--model", "model", "--device", "cpu", "--out", "many"]) == 0
+        )
     told = [line for line in caplog.messages if "--thermal-range" in line]
     assert len(told) == 1
     assert "percentiles 1 and 99.9" in told[0]

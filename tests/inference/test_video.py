@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -429,31 +430,59 @@ def test_a_missing_encoder_is_named_with_what_there_is(monkeypatch):
         choose_encoder(Path("a.webm"))
 
 
-def test_a_camera_gives_its_newest_frames(predictor, tmp_path, monkeypatch):
-    """A drawn camera stands in for the device; its frames end."""
+class DrawnCamera:
+    """Stands in for the device: six frames; waits after the first and before the end, if asked."""
 
-    class Drawn:
-        def __init__(self, number):
-            self.left = 6
+    def __init__(self, number):
+        self.given = 0
+        self.taken, self.all_given, self.may_end = (threading.Event() for _ in range(3))
 
-        def isOpened(self):
-            return True
+    def isOpened(self):
+        return True
 
-        def get(self, what):
-            return 20.0
+    def get(self, what):
+        return 20.0
 
-        def set(self, what, value):
-            return True
+    def set(self, what, value):
+        return True
 
-        def read(self):
-            self.left -= 1
-            torch.rand(200, 200) @ torch.rand(200, 200)
-            return self.left >= 0, rgb_frame(self.left)
+    def read(self):
+        if self.given == 1:
+            self.taken.wait(60)
+        if self.given == 6:
+            self.all_given.set()
+            self.may_end.wait(60)
+            return False, None
+        self.given += 1
+        return True, rgb_frame(self.given - 1)
 
-        def release(self):
-            self.left = 0
+    def release(self):
+        self.given = 6
 
-    monkeypatch.setattr(cv2, "VideoCapture", Drawn)
+
+def test_a_camera_gives_its_newest_frames(monkeypatch):
+    camera = DrawnCamera(0)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
+    frames = open_stream("camera:0", "rgb").frames
+    first = next(frames)
+    camera.taken.set()
+    assert camera.all_given.wait(60)
+    second = next(frames)
+    camera.may_end.set()
+    assert next(frames, None) is None
+    shown = [cv2.cvtColor(rgb_frame(i), cv2.COLOR_BGR2RGB) for i in (0, 5)]
+    for frame, image in zip((first, second), shown, strict=True):
+        np.testing.assert_array_equal(frame.load().rgb, image)
+    assert (first.index, second.index) == (0, 1)
+    assert first.time < second.time
+
+
+def test_the_last_frame_of_a_camera_is_labelled(predictor, tmp_path, monkeypatch):
+    """However late it is asked for."""
+    camera = DrawnCamera(0)
+    camera.taken.set()
+    camera.may_end.set()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: camera)
     outcome = predict_video(predictor, "camera:0", None, tmp_path, model="m")
     assert 1 <= outcome.frames <= 6
     assert outcome.video.name == "camera-0.webm"

@@ -47,8 +47,15 @@ def test_a_model_keeps_its_rule_for_what_it_takes():
         choose_levels(scene(), UINT8, "model", "x")
 
 
-@pytest.mark.parametrize("kind", [np.uint16, np.float32])
-@pytest.mark.parametrize("mark", [0, 65535])
+@pytest.mark.parametrize(
+    ("kind", "mark"),
+    [
+        *((kind, mark) for kind in (np.uint16, np.float32) for mark in (0, 65535)),
+        (np.float32, -9999),
+        (np.float32, -32768),
+        (np.float32, -3.4e38),
+    ],
+)
 def test_what_was_not_measured_does_not_count(kind, mark):
     raw = scene().astype(kind)
     plain = stretch_levels(raw)

@@ -392,9 +392,11 @@ def test_names_are_resolved_or_explained(folder, tmp_path):
         load(tmp_path / "empty")
 
 
-def test_a_model_keeps_its_classes(folder):
-    with pytest.raises(InputError, match="its own classes"):
+def test_a_model_knows_no_classes_but_its_own(folder):
+    with pytest.raises(InputError, match=r"no class 'fire_extinguisher'.*it knows ground, car"):
         load(folder, classes=PST900)
+    with pytest.raises(InputError, match="leave --text-encoder out"):
+        load(folder, classes=Classes(("ground", "car")), text_encoder="org/clip")
 
 
 def test_the_card_says_where_the_model_comes_from(tmp_path):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from small_weights import pair, small_model, small_released
 
-from sartm.classes import MFNET, PST900
+from sartm.classes import MFNET, PST900, Classes
 from sartm.cli.main import main
 from sartm.config import FusionConfig, LoRAConfig, ModelConfig
 from sartm.errors import InputError
@@ -351,8 +351,10 @@ def test_a_converted_model_without_names_takes_them_and_another_canvas(file, tmp
     with pytest.raises(InputError, match="5 classes but 9 names"):
         load(tmp_path / "out", classes=MFNET)
     convert_weights(file, tmp_path / "named", classes=PST900, canvas=128)
-    with pytest.raises(InputError, match="its own classes"):
-        load(tmp_path / "named", classes=PST900)
+    assert load(tmp_path / "named", classes=PST900).config == load(tmp_path / "named").config
+    some = load(tmp_path / "named", classes=Classes(("background", "survivor")))
+    every = load(tmp_path / "named").predict_logits(*pair())
+    torch.testing.assert_close(some.predict_logits(*pair())[:, 1], every[:, 4])
     with pytest.raises(InputError, match="leave --encoder out"):
         load(file, encoder="sam2.pt", canvas=128)
 

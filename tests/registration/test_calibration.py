@@ -116,7 +116,7 @@ def test_cameras_give_the_homography_of_far_things(tmp_path: Path) -> None:
         ({"homography": [[1, 0], [0, 1]]}, "rows of 3"),
         ({"homography": [[1, 0, 0], [0, 1, 0]]}, "3 rows"),
         ({"homography": [[1, 0, 0], [0, True, 0], [0, 0, 1]]}, "finite numbers"),
-        ({"homography": [[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]]}, "finite numbers"),
+        ({"homography": [[1, 0, 0], [0, float("nan"), 0], [0, 0, 1]]}, "NaN is not finite"),
         ({"homography": [[1, 0, 0], [0, 10**400, 0], [0, 0, 1]]}, "finite numbers"),
         ({"homography": [[1, 0, 0], [2, 0, 0], [0, 0, 1]]}, "singular"),
         ({"homography": np.zeros((3, 3)).tolist()}, "singular"),

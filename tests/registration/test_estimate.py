@@ -236,7 +236,7 @@ def test_thermal_comes_onto_the_pixels_of_rgb_with_nothing_foreign_beside(
 
 def test_a_pair_that_cannot_be_aligned_is_named_with_the_reason_and_a_remedy() -> None:
     rgb, thermal = draw_pair(4)
-    with pytest.raises(InputError, match=r"night/7: .*\(quality 0\.\d\d.*--align FILE"):
+    with pytest.raises(InputError, match=r"night/7: .*\(quality 0\.\d\d.*predict --align"):
         align_thermal(rgb, np.full_like(thermal, 7), name="night/7")
     with pytest.raises(InputError, match=r"night/7: .*outside the RGB image"):
         align_thermal(rgb, thermal, shift_and_scale(900, 0), name="night/7")

@@ -13,9 +13,11 @@ import pytest
 
 from sartm.classes import MFNET
 from sartm.data.layouts import open_layout
+from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.io.decode import read_rgb, read_thermal
 from sartm.io.labels import read_label
+from sartm.language import word_vectors
 from sartm.scenes.dataset import (
     SUFFIXES,
     Scene,
@@ -25,6 +27,7 @@ from sartm.scenes.dataset import (
     write_dataset,
 )  # fmt: skip
 from sartm.scenes.sensors import misalign
+from sartm.scenes.things import FULL
 
 SMALL = SceneOptions(size=(120, 160))
 PERSON = MFNET.names.index("person")
@@ -295,3 +298,35 @@ def test_numbers_out_of_range_are_refused(tmp_path):
         with pytest.raises(InputError, match="found"):
             wrong()
     assert not (tmp_path / "a").exists()
+
+
+def test_the_full_vocabulary_labels_what_mfnet_leaves_out_and_nothing_else_changes():
+    seen: set[int] = set()
+    for seed in range(8):
+        plain = draw_scene(seed, SceneOptions(size=(120, 160)))
+        full = draw_scene(seed, SceneOptions(size=(120, 160), classes="full"))
+        for kind in ("rgb", "thermal", "celsius"):
+            assert np.array_equal(getattr(plain, kind), getattr(full, kind))
+        known = plain.label > 0
+        assert np.array_equal(full.label[known], plain.label[known])
+        assert (full.label[~known] >= len(MFNET)).all()  # every pixel has a word
+        seen |= set(np.unique(full.label).tolist())
+    names = {FULL.names[index] for index in seen}
+    assert {"sky", "road", "pavement", "building", "tree", "lane_marking", "pole"} <= names
+    assert len(FULL) - len(MFNET) >= 18
+    assert len(set(FULL.palette)) == len(FULL)
+
+
+def test_sky_is_above_and_road_below():
+    full = draw_scene(3, SceneOptions("day", (120, 160), classes="full")).label
+    rows = {name: np.nonzero(full == FULL.names.index(name))[0].mean() for name in ("sky", "road")}
+    assert rows["sky"] < 60 < rows["road"]
+
+
+def test_a_data_set_of_the_full_vocabulary_says_so(tmp_path):
+    options = SceneOptions(size=(64, 96), classes="full")
+    write_dataset(tmp_path / "drawn", 2, 0, options, validation=0.5)
+    dataset = PairDataset.open(tmp_path / "drawn", "train")
+    assert dataset.classes == FULL
+    assert all(word_vectors((word,)).values.any() for word in FULL.prompts if word)
+    assert max(sample.label.max() for sample in dataset) >= len(MFNET)

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -105,3 +107,22 @@ def copy_validation(data: Path) -> None:
         for index, name in enumerate(names):
             shutil.copy(data / kind / f"{name}.png", data / kind / f"val-{index}.png")
     (data / "val.txt").write_text("".join(f"val-{index}\n" for index in range(len(names))))
+
+
+TRAINS = (
+    "import json, sys, torch\n"
+    "from pathlib import Path\n"
+    "from sartm.training.recipes import load_recipe\n"
+    "from sartm.training.loop import train\n"
+    "torch.set_num_threads(1)\n"
+    "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
+)
+"""A script for `launch_two`."""
+
+
+def launch_two(script: Path, config: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr"]
+    command += ["127.0.0.1", str(script), str(config), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -14,9 +14,10 @@ from sartm.config import ThermalRule
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.model.loading import load
-from sartm.training.batches import StepBatches, measure, open_splits
+from sartm.training.batches import StepBatches, measure
 from sartm.training.loop import Limits, train
 from sartm.training.settings import OptimConfig
+from sartm.training.splits import open_splits
 from training.runs import short
 
 
@@ -104,9 +105,9 @@ def test_without_a_val_split_a_tenth_is_held_out_and_of_few_up_to_four(tmp_path,
         for index in range(1, pairs):
             (data / kind / f"{index:03d}.png").hardlink_to(data / kind / "000.png")
     (data / "train.txt").write_text("".join(f"{index:03d}\n" for index in range(pairs)))
-    splits = open_splits(short(data))
-    assert splits.val is not None
-    own, val = ({pair.name for pair in part.pairs} for part in (splits.train, splits.val))
+    (found,) = open_splits(short(data)).sets
+    assert found.val is not None
+    own, val = ({pair.name for pair in part.pairs} for part in (found.train, found.val))
     assert len(val) == held
     assert len(own) == pairs - held
     assert not own & val

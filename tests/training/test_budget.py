@@ -92,7 +92,7 @@ def test_on_a_machine_of_any_speed_the_rate_has_fallen_when_the_time_is_over(eac
     assert clock <= 300
     assert rates[-1] < 0.1 * max(rates)
     assert step <= 600
-    assert clock > 250 or step == 600
+    assert clock > 220 or step == 600  # of slow steps each is a share of the time
 
 
 def test_a_machine_that_becomes_slower_or_faster_is_planned_for_again():
@@ -207,10 +207,9 @@ def test_the_command_says_how_to_go_on_and_whether_it_is_worth_while(six, tmp_pa
     assert main([*words, "--max-steps", "4"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     run = tmp_path / "run"
-    assert f"stopped at step 4 of 9; to go on: sartm train test --out {run} --resume" in said
-    assert main(["train", "test", "--out", str(run), "--resume", "--device", "cpu"]) == 2
-    capsys.readouterr()
-    assert main([*words, "--resume"]) == 0
+    assert f"stopped at step 4 of 9; to go on: sartm train {run} --out {run} --resume" in said
+    again = said.split("to go on: sartm ")[1].split(" best on")[0]
+    assert main(again.split()) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "9 steps in" in said
     assert "flat: the last third" in said or f"--init {run / 'best'} --out {run}-2" in said
@@ -218,6 +217,8 @@ def test_the_command_says_how_to_go_on_and_whether_it_is_worth_while(six, tmp_pa
     assert "hermal" in said.split("adds")[-1]
     known = [line for line in lines(run) if "modalities" in line]
     assert [line["step"] for line in known] == [9]
+    more = ["train", str(run), "--init", str(run / "best"), "--out", f"{run}-2", "--max-steps", "1"]
+    assert main([*more, "--set", "optim.steps=18", "--device", "cpu"]) == 0
     page = (run / "report" / "report.html").read_text()
     assert "Does thermal pay?" in page
     assert known[0]["modalities"]["sentence"] in page

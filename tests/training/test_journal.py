@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from draw_training import SIZE, draw_scene
 
-from sartm.classes import MFNET, default_palette
+from sartm.classes import MFNET
+from sartm.colours import display_palette
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from training.runs import lines, losses, short
@@ -20,7 +21,7 @@ def test_a_run_shows_curves_classes_and_pictures(undisturbed):
         assert f"<strong>{term}" in page
     last = [line for line in lines(undisturbed) if "val" in line][-1]
     best = latest_checkpoint(undisturbed).state["best"]
-    assert f"best mIoU % (present), step {best['step']}" in page
+    assert f"best mIoU % (mfnet-9, present), step {best['step']}" in page  # equal: once
     assert f'<th scope="row">car</th><td class="n">{last["iou"]["car"]:.2f}</td>' in page
     assert [path.name for path in sorted(report.glob("val-*"))] == [
         "val-00000009.jpg", "val-00000018.jpg",
@@ -28,7 +29,7 @@ def test_a_run_shows_curves_classes_and_pictures(undisturbed):
     sheet = cv2.imread(str(report / "val-00000018.jpg"))
     assert sheet.shape == (3 * 180, 5 * 240, 3)  # three pairs; RGB, thermal, truth, labels, errors
     scene = draw_scene(0)
-    truth = np.array(default_palette(len(MFNET)))[scene["label"]].astype(np.uint8)
+    truth = np.array(display_palette(MFNET))[scene["label"]].astype(np.uint8)
     shown = cv2.resize(sheet[:180, 480:720, ::-1], SIZE[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - truth).mean() < 12
 

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +23,7 @@ from sartm.scenes import dataset as synthetic
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
-from training.runs import assert_same_run, lines, losses, short
+from training.runs import TRAINS, assert_same_run, launch_two, lines, losses, short
 
 
 @pytest.mark.slow
@@ -62,7 +59,7 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
 
     def score(data: Path) -> float:
         matrix = ConfusionMatrix(len(MFNET))
-        for _, _, counts in score_pairs(predictor, PairDataset.open(data, "val")):
+        for _, _, counts, _ in score_pairs(predictor, PairDataset.open(data, "val")):
             matrix.counts += counts
         return float(means(matrix, MFNET)["present"]["miou"] or 0)
 
@@ -92,7 +89,7 @@ def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(tmp_pat
         return 100 * sum(found) / len(found)
 
     assert best["present"] == pytest.approx(miou(maps), abs=1e-3)
-    assert abs(best["present"] - np.mean([miou([pair]) for pair in maps])) > 0.3
+    assert abs(best["present"] - np.mean([miou([pair]) for pair in maps])) > 0.05
 
 
 def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(undisturbed, six, tmp_path):
@@ -111,14 +108,6 @@ def test_workers_and_activation_checkpointing_change_no_loss(undisturbed, six, t
     assert losses(tmp_path / "checkpointing") == pytest.approx(losses(undisturbed)[:4], abs=1e-4)
 
 
-def launch_two(script: Path, config: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr"]
-    command += ["127.0.0.1", str(script), str(config), str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, accumulate):
@@ -130,14 +119,7 @@ def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, acc
     one = replace(config, optim=replace(optim, batch_size=4))
     train(one, tmp_path / "one", device="cpu")
     script = tmp_path / "start.py"
-    script.write_text(
-        "import json, sys, torch\n"
-        "from pathlib import Path\n"
-        "from sartm.training.recipes import load_recipe\n"
-        "from sartm.training.loop import train\n"
-        "torch.set_num_threads(1)\n"
-        "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
-    )
+    script.write_text(TRAINS)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     done = launch_two(script, tmp_path / "config.json", tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -153,7 +154,9 @@ def test_sigterm_saves_and_ends_and_the_run_continues_to_the_same_end(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_that_is_interrupted_saves_and_exits_130(undisturbed, six, tmp_path, number):
+def test_the_command_that_is_interrupted_saves_and_exits_130(
+    undisturbed, six, tmp_path, number, capfd
+):
     out = tmp_path / "run"
     (tmp_path / "config.json").write_text(json.dumps(to_dict(short(six))))
     arguments = ["train", str(tmp_path / "config.json"), "--out", str(out), "--device", "cpu"]
@@ -163,6 +166,8 @@ def test_the_command_that_is_interrupted_saves_and_exits_130(undisturbed, six, t
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == 130
+    said = " ".join(capfd.readouterr().out.split())
+    assert re.search(rf"interrupted at step \d+ of 18; to go on: .* --out {out} --resume", said)
     found = latest_checkpoint(out)
     assert found is not None
     assert 3 <= found.step < 18

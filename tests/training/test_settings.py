@@ -95,7 +95,7 @@ def test_a_step_with_what_was_taken_ends_in_words_if_at_all(six, tmp_path):
 
 
 NUMBERS = [
-    (OptimConfig(), "accumulate", 0), (OptimConfig(), "ema", 1.5), (OptimConfig(), "epochs", 0),
+    (OptimConfig(), "accumulate", 0), (OptimConfig(), "ema", 1.5), (OptimConfig(), "epochs", -1),
     (OptimConfig(), "lr", 0.0), (OptimConfig(), "warmup_epochs", -1.0),
     (OptimConfig(), "power", float("nan")), (LossConfig(), "tau", 0.0),
     (LossConfig(), "ohem", 1.1), (LossConfig(), "language_start", float("inf")),

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from sartm.config import to_dict
-from sartm.training.batches import make_batches, make_loader, open_splits
+from sartm.training.batches import make_batches, make_loader
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
+from sartm.training.splits import open_splits
 from sartm.training.workers import Stream, usable_workers
 from training.runs import lines, losses, run_command, short, wait_for_steps
 
@@ -25,6 +26,7 @@ MOUNT = 'mount -t tmpfs -o size=$0 tmpfs /dev/shm || exit 77; exec "$@"'
 """In a namespace of its own: nothing outside sees it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["200k", "4k"])
 def test_with_little_shared_memory_a_run_is_the_same(undisturbed, six, tmp_path, room):
     """200 KiB hold the workers' semaphores and not two batches; 4 KiB not even these."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.finding import find_pairs, find_sides
 from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.matching import pair_folder
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.labels import write_label
@@ -31,14 +31,18 @@ class Annotation:
     """PNG that a pair's label is saved to, one per pair."""
     cameras: tuple[Camera, ...]
     """How the thermal image of each pair is read."""
+    resize_thermal: bool = False
+    """Thermal shows the view of RGB in another size."""
+    said: str = ""
+    """What was paired, and where labels go."""
 
 
 def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotation:
     """Find the pairs of a folder and the file each label goes to.
 
     Args:
-        folder: a data set, with or without labels; or a folder with the sub-folders rgb and thermal
-            (or names that benchmarks use); or one of images alone.
+        folder: a data set, with or without labels; or a folder of pairs (`pair_folder`); or one of
+            images alone.
         out: folder for <name>.png; without it a data set's own label files, else FOLDER/labels.
         classes: used where the folder is no data set, which would have its own.
 
@@ -48,12 +52,12 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
     """
     if not folder.is_dir():
         raise InputError(f"--annotate {folder}: no such folder; name one with images")
-    layout = _layout(folder)
+    layout, found_there = _layout(folder), ""
     if layout is not None:
         pairs: Iterable[Pair] = (pair for split in layout.splits.values() for pair in split)
         classes = layout.classes
     else:
-        pairs = _unlabelled_pairs(folder)
+        pairs, found_there = _unlabelled_pairs(folder)
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())
     cameras = tuple(Camera() if layout is None else layout.camera_of(pair) for pair in found)
@@ -62,7 +66,20 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
         double = next(path for path in targets if targets.count(path) > 1)
         raise InputError(f"two pairs would be saved as {double}; rename one or annotate them apart")
     _check_targets(found, targets, out or folder)
-    return Annotation(folder.resolve().name, classes, found, targets, cameras)
+    if layout is not None:
+        found_there = f"{len(found)} pairs of data set {layout.name}"
+    places = sorted({str(target.parent) for target in targets})
+    more = f" and {len(places) - 1} more folders" if len(places) > 1 else ""
+    return Annotation(
+        folder.resolve().name,
+        classes,
+        found,
+        targets,
+        cameras,
+        layout is not None and layout.resize_thermal,
+        f"{folder}: {found_there}; labels go to {places[0]}{more}; classes: "
+        f"{', '.join(classes.names)}",
+    )
 
 
 def _check_targets(pairs: Sequence[Pair], targets: Sequence[Path], folder: Path) -> None:
@@ -106,10 +123,13 @@ def _layout(folder: Path) -> Layout | None:
         return None
 
 
-def _unlabelled_pairs(folder: Path) -> list[Pair]:
-    rgb, thermal = find_sides(folder)
-    found, _ = find_pairs(rgb, thermal, allow_single=True)
-    return found
+def _unlabelled_pairs(folder: Path) -> tuple[list[Pair], str]:
+    """The pairs of a plain folder, images without a partner too, and what was paired."""
+    found = pair_folder(folder)
+    pairs = [*found.pairs, *found.alone]
+    if not pairs:
+        raise InputError(f"--annotate {folder}: no images found")
+    return pairs, found.describe()
 
 
 def _target(pair: Pair, folder: Path, out: Path | None) -> Path:

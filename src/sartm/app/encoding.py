@@ -42,6 +42,11 @@ def encode_confidence(confidence: Array) -> bytes:
     return encode_label(levels.clip(0, 255).astype(np.uint8))
 
 
+def encode_trust(trust: Array) -> bytes:
+    """(H, W) from -1 to 1 as 8-bit PNG, 0 to 255."""
+    return encode_confidence((trust.astype(np.float32) + 1) / 2)
+
+
 def encode_jpeg(picture: Array, quality: int = 90) -> bytes:
     """(H, W, 3) RGB or (H, W) uint8 as JPEG."""
     done, data = cv2.imencode(".jpg", _bgr(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -14,7 +14,7 @@ from sartm.classes import Classes
 from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, check_ids, match_sizes, read_images, read_pair
 from sartm.errors import InputError
-from sartm.io.cameras import Camera
+from sartm.io.cameras import Camera, is_radiometric, read_radiometric
 from sartm.io.decode import (
     FourChannel,
     Source,
@@ -65,6 +65,7 @@ def read_uploads(
     resize_thermal: bool,
     four_channel: FourChannel,
     extent: Extent,
+    camera: Camera = Camera(),
 ) -> Sample:
     """The pair in two uploads, read as `sartm predict` reads two files.
 
@@ -74,7 +75,9 @@ def read_uploads(
     if rgb is None and thermal is None:
         raise InputError("no image; send rgb, thermal or both as files of a multipart form")
     _check_headers((rgb, thermal), extent)
-    images = read_images(rgb, thermal, four_channel=four_channel, max_pixels=extent.pixels)
+    images = read_images(
+        rgb, thermal, four_channel=four_channel, camera=camera, max_pixels=extent.pixels
+    )
     for name, image in (("rgb", images.rgb), ("thermal", images.thermal)):
         if image is not None:  # a header may say something else
             extent.check(name, image.shape[:2])
@@ -97,10 +100,27 @@ def read_view(upload: Upload, view: View, extent: Extent) -> Array:
     return shown
 
 
-def read_inputs(pair: Pair, camera: Camera, extent: Extent) -> Sample:
+def read_values(
+    upload: Upload, view: Literal["thermal", "fourth"], extent: Extent
+) -> tuple[Array, str]:
+    """Thermal values (H, W) of an upload and their unit: celsius of a radiometric file, or raw."""
+    if view == "thermal" and is_radiometric(upload.data):
+        found: Array = read_radiometric(upload, extent.pixels)
+        extent.check(upload.name, found.shape)
+        return found, "celsius"
+    return read_view(upload, view, extent), "raw"
+
+
+def read_inputs(pair: Pair, camera: Camera, extent: Extent, resize_thermal: bool = False) -> Sample:
     """RGB and thermal of a pair to annotate, white-hot; InputError as `read_pair`."""
     pair = replace(pair, label=None)
-    sample = read_pair(pair, four_channel="auto", camera=camera, max_pixels=extent.pixels)
+    sample = read_pair(
+        pair,
+        four_channel="auto",
+        camera=camera,
+        max_pixels=extent.pixels,
+        resize_thermal=resize_thermal,
+    )
     extent.check(sample.name, sample.size)
     return sample
 
@@ -117,11 +137,16 @@ def read_ids(source: Source, classes: Classes, coloured: bool | None, extent: Ex
 
 
 def read_correction(
-    upload: Upload, pair: Pair, camera: Camera, classes: Classes, extent: Extent
+    upload: Upload,
+    pair: Pair,
+    camera: Camera,
+    classes: Classes,
+    extent: Extent,
+    resize_thermal: bool = False,
 ) -> Array:
     """(H, W) class ids that were sent for a pair; InputError where they do not fit it."""
     labels = read_ids(upload, classes, False, extent)
-    size = read_inputs(pair, camera, extent).size
+    size = read_inputs(pair, camera, extent, resize_thermal).size
     if labels.shape != size:
         raise InputError(
             f"the label is {labels.shape[0]}x{labels.shape[1]} but the pair is "

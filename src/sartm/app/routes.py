@@ -3,7 +3,7 @@
 import base64
 import time
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,7 @@ from sartm.app.encoding import (
     encode_confidence,
     encode_jpeg,
     encode_png,
+    encode_trust,
     list_segments,
     stretch,
 )
@@ -31,22 +32,20 @@ from sartm.app.reading import View, read_correction, read_ids, read_inputs, read
 from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
+from sartm.inference.alarm import WORDS, check_pair
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
+from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
-from sartm.scenes.dataset import SceneOptions, draw_scene
+from sartm.spaces import classes_of_words
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
 
 PNG, JPEG = "image/png", "image/jpeg"
 JSON, ARRAY = "application/json", "application/octet-stream"
-EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}
-"""Condition of a drawn scene and what people call it."""
-EXAMPLE_SIZE = (480, 640)
-"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ ServiceDep = Annotated[Service, Depends(_service)]
 PairIndex = Annotated[int, PathParameter(ge=0, le=10**9)]
 
 
-def _responses(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
+def describe_answers(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
     """Documentation of a route's answers: the good one, and problems for `codes`."""
     reasons = {
         400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
@@ -88,7 +87,7 @@ def _responses(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
     return {**problems, 200: success} if success else problems
 
 
-def _binary(*kinds: str) -> dict[str, Any]:
+def binary(*kinds: str) -> dict[str, Any]:
     """Documentation of an answer that is a file of one of these content types."""
     return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
 
@@ -99,13 +98,13 @@ TAG = {"ETag": {"schema": {"type": "string"}, "description": "Of the label, for 
 router = APIRouter(dependencies=[Depends(refuse_unknown_fields)])
 
 
-@router.get("/healthz", responses=_responses(), tags=["service"])
+@router.get("/healthz", responses=describe_answers(), tags=["service"])
 async def healthz(service: ServiceDep) -> schema.Health:
     """Whether the service answers."""
     return schema.Health(status="ok", version=__version__, present=service.worker.present)
 
 
-@router.get("/v1/models", responses=_responses(), tags=["segmentation"])
+@router.get("/v1/models", responses=describe_answers(), tags=["segmentation"])
 async def models(service: ServiceDep) -> schema.Models:
     """The models that requests can name, the default first, and the limits."""
     limits = service.limits
@@ -132,17 +131,18 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         thermal_rule=predictor.config.thermal.rule,
         thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
+        words=predictor.config.classes_from == "text",
     )
 
 
 @router.post(
     "/v1/segment",
     response_model=schema.Segmentation,
-    responses=_responses(
+    responses=describe_answers(
         400,
         description="The label PNG (as `sartm predict` writes it), the overlay, the confidence as "
         "8-bit PNG, or JSON: what `output` says.",
-        content=_binary(PNG, JPEG),
+        content=binary(PNG, JPEG),
     ),
     tags=["segmentation"],
 )
@@ -157,22 +157,29 @@ async def segment(
     opacity: Annotated[float, Form(ge=0, le=1, description="Of the overlay.")] = 0.5,
     resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
     four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
+    radiometric: Annotated[bool, Form(description="Thermal is FLIR's JPEG: degrees.")] = False,
     maps: Annotated[bool, Form(description="JSON with both PNGs in base64.")] = False,
     thermal_range: Annotated[
         str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
     ] = "",
+    classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
+    trust: Annotated[bool, Form(description="JSON: which camera labels rest on.")] = False,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
+    if classes:
+        predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
     sample = await service.worker.read(
-        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent
-    )
+        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
+        Camera(radiometric=radiometric),
+    )  # fmt: skip
 
     def job() -> Response:
-        prediction = predictor.predict(predictor.fix_levels(sample, modality, how), modality)
+        fixed = predictor.fix_levels(sample, modality, how)
+        prediction = predictor.predict(fixed, modality, trust and output == "json")
         if output == "json":
             seen = [
                 kind
@@ -182,6 +189,7 @@ async def segment(
             answer = _as_json(prediction, maps)
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
+            answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]
             if prediction.levels is not None and sample.thermal is not None:
                 rule = predictor.config.thermal
                 used = describe_levels(prediction.levels, sample.thermal, rule, how)
@@ -217,13 +225,18 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
         seconds=0,
         note="",
         segments=list_segments(labels, prediction.classes),
+        alarms=[],
     )
+    if prediction.trust is not None:
+        answer.trust = schema.Trust(**prediction.summary()["trust"])
     if maps:
         answer.label_png = base64.b64encode(
             encode_label(labels, palette=prediction.classes.palette)
         ).decode()
         confidence = encode_confidence(prediction.confidence)
         answer.confidence_png = base64.b64encode(confidence).decode()
+        if prediction.trust is not None:
+            answer.trust_png = base64.b64encode(encode_trust(prediction.trust)).decode()
     return answer
 
 
@@ -239,10 +252,10 @@ def _as_image(prediction: Prediction, output: Output, opacity: float) -> Respons
 @router.post(
     "/v1/display",
     response_class=Response,
-    responses=_responses(
+    responses=describe_answers(
         400,
         description="What browsers can show of any image that is readable.",
-        content=_binary(JPEG),
+        content=binary(JPEG),
     ),
     tags=["segmentation"],
 )
@@ -263,34 +276,6 @@ def _show(shown: Array) -> Response:
     return Response(encode_jpeg(picture, 92), media_type=JPEG)
 
 
-@router.get("/v1/examples", responses=_responses(), tags=["examples"])
-async def examples() -> list[schema.Example]:
-    """Drawn scenes to try, one per condition."""
-    return [schema.Example(name=name, title=title) for name, title in EXAMPLES.items()]
-
-
-@router.get(
-    "/v1/examples/{name}/{kind}",
-    response_class=Response,
-    responses=_responses(404, description="An image.", content=_binary(PNG)),
-    tags=["examples"],
-)
-async def example(
-    request: Request, service: ServiceDep, name: str, kind: Literal["rgb", "thermal"]
-) -> Response:
-    """One image of a drawn scene."""
-    if name not in EXAMPLES:
-        raise HTTPException(404, f"no such example; there are: {', '.join(EXAMPLES)}")
-    images = await service.worker.run(request, partial(_draw, name))
-    return Response(images[kind], media_type=PNG)
-
-
-@lru_cache(maxsize=len(EXAMPLES))
-def _draw(name: str) -> dict[str, bytes]:
-    scene = draw_scene(7, SceneOptions(name, EXAMPLE_SIZE))
-    return {"rgb": encode_png(scene.rgb), "thermal": encode_png(scene.thermal)}
-
-
 def _annotation(service: Service, index: int = 0) -> Annotation:
     annotation = service.annotation
     if annotation is None:
@@ -300,7 +285,7 @@ def _annotation(service: Service, index: int = 0) -> Annotation:
     return annotation
 
 
-@router.get("/v1/annotation", responses=_responses(404), tags=["annotation"])
+@router.get("/v1/annotation", responses=describe_answers(404), tags=["annotation"])
 async def annotation_info(request: Request, service: ServiceDep) -> schema.AnnotationInfo:
     """The folder to annotate: class table and pairs."""
     annotation = _annotation(service)
@@ -331,7 +316,7 @@ async def annotation_info(request: Request, service: ServiceDep) -> schema.Annot
 
 @router.get(
     "/v1/annotation/{index}/label",
-    responses=_responses(
+    responses=describe_answers(
         404,
         description="The label's masks.",
         headers=TAG,
@@ -359,10 +344,10 @@ async def annotation_label(
 @router.get(
     "/v1/annotation/{index}/{kind}",
     response_class=Response,
-    responses=_responses(
+    responses=describe_answers(
         404,
         description="PNG; thermal values that are no whole numbers as NumPy array.",
-        content=_binary(PNG, ARRAY),
+        content=binary(PNG, ARRAY),
     ),
     tags=["annotation"],
 )
@@ -378,23 +363,26 @@ async def annotation_image(
         annotation.pairs[index],
         annotation.cameras[index],
         service.limits.extent,
+        annotation.resize_thermal,
     )
     image = sample.rgb if kind == "rgb" else sample.thermal
     if image is None:
         raise HTTPException(404, f"this pair has no {kind} image")
-    return await service.worker.run(request, partial(_encode_image, image))
+    celsius = kind == "thermal" and annotation.cameras[index].radiometric
+    return await service.worker.run(request, partial(_encode_image, image, celsius))
 
 
-def _encode_image(image: Array) -> Response:
+def _encode_image(image: Array, celsius: bool) -> Response:
     if image.dtype in (np.uint8, np.uint16):
         return Response(encode_png(image), media_type=PNG)
-    return Response(encode_array(image), media_type=ARRAY)
+    unit = {"x-thermal-unit": "celsius" if celsius else "raw"}
+    return Response(encode_array(image), media_type=ARRAY, headers=unit)
 
 
 @router.put(
     "/v1/annotation/{index}/label",
-    responses=_responses(404, 412, 428, description="It is saved.", headers=TAG),
-    openapi_extra={"requestBody": {"required": True, "content": _binary(PNG)}},
+    responses=describe_answers(404, 412, 428, description="It is saved.", headers=TAG),
+    openapi_extra={"requestBody": {"required": True, "content": binary(PNG)}},
     tags=["annotation"],
 )
 async def annotation_save(
@@ -418,6 +406,7 @@ async def annotation_save(
         annotation.cameras[index],
         classes,
         service.limits.extent,
+        annotation.resize_thermal,
     )
 
     def save() -> str:  # by the one thread that saves, so that nobody comes between

@@ -45,6 +45,7 @@ class ModelInfo(BaseModel):
     thermal_rule: str = Field(description="How raw thermal values become [0, 1].")
     thermal_range: str = Field(description="Of requests that say none: auto, LOW:HIGH or model.")
     trained_on: list[str]
+    words: bool = Field(description="Whether `classes` may name any word of the vocabulary.")
 
 
 class Limits(BaseModel):
@@ -93,13 +94,22 @@ class UsedRange(BaseModel):
     by: str = Field(description="rule (the model's), image (its percentiles) or option.")
 
 
+class Trust(BaseModel):
+    """Which camera the labels rest on: from -1, RGB alone, to 1, thermal alone."""
+
+    mean: float
+    objects: float | None = Field(description="Over pixels labelled as objects; null without.")
+
+
 class Segmentation(BaseModel):
     """A label map as masks, with what is needed to judge it."""
 
     model: str
     modalities: list[str] = Field(description="What the model saw: rgb, thermal or both.")
     size: tuple[int, int] = Field(description="Height, width.")
-    confidence: float = Field(description="Mean of the largest probability; not calibrated.")
+    confidence: float = Field(
+        description="Mean probability that a label is right, as far as calibrated."
+    )
     seconds: float
     note: str = Field(description="How the input was understood, where that is not plain.")
     thermal_range: UsedRange | None = Field(
@@ -109,6 +119,12 @@ class Segmentation(BaseModel):
     label_png: str | None = Field(default=None, description="With `maps`: the label PNG in base64.")
     confidence_png: str | None = Field(
         default=None, description="With `maps`: 8-bit PNG in base64, 255 means probability 1."
+    )
+    alarms: list[str] = Field(description="What looks wrong with the cameras, in words.")
+    trust: Trust | None = Field(default=None, description="With `trust`, where both were seen.")
+    trust_png: str | None = Field(
+        default=None,
+        description="With `trust` and `maps`: 8-bit PNG in base64, 0 for -1 and 255 for 1.",
     )
 
 

@@ -19,11 +19,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from sartm import __version__
 from sartm.app.annotation import Annotation
 from sartm.app.decoding import Decoder
+from sartm.app.examples import router as examples_router
 from sartm.app.guard import Guard, Limits, check_token
 from sartm.app.problems import problem
 from sartm.app.routes import Service, router
 from sartm.app.schema import Problem
+from sartm.app.values import router as values_router
 from sartm.app.worker import Worker
+from sartm.classes import Classes
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
 from sartm.inference.predictor import Predictor
@@ -38,7 +41,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 DECODE_BYTES, DECODE_BYTES_PER_PIXEL = 2**28, 64
 """Memory for decoding: 16-bit colour with transparency takes 8 bytes a pixel, a few times over."""
 PAGES = {"/": "index.html", "/docs": "docs.html"}
-PARTS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PARTS = {
+    ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".webp": "image/webp",
+}  # fmt: skip
 """Content types of what the pages load, which is served under its file's name."""
 
 
@@ -48,6 +53,8 @@ def load_predictors(
     device: str = "auto",
     precision: Precision = "auto",
     thermal_range: ThermalRange | str = "auto",
+    classes: Classes | None = None,
+    text_encoder: str = "",
 ) -> dict[str, Predictor]:
     """Models by the names that requests use: the bundled name, else the last part of the source.
 
@@ -56,6 +63,8 @@ def load_predictors(
         device: where they run.
         precision: number format.
         thermal_range: of requests that do not say another, as `Predictor` takes it.
+        classes: of requests that name none; None: each model's own.
+        text_encoder: as `load` takes it.
 
     Raises:
         InputError: there is no bundled model, one cannot be loaded, or no such range.
@@ -65,8 +74,9 @@ def load_predictors(
         raise InputError("no model comes with this installation; name one with --model")
     predictors: dict[str, Predictor] = {}
     for source in names:
+        model = load(source, classes=classes, text_encoder=text_encoder)
         predictor = Predictor(
-            load(source), device=device, precision=precision, thermal_range=thermal_range
+            model, device=device, precision=precision, thermal_range=thermal_range
         )
         name = plain = source if source in bundled_models() else _short_name(source)
         number = 2
@@ -124,7 +134,8 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = Service(predictors, limits, worker, annotation)
-    app.include_router(router)
+    for part in (router, values_router, examples_router):
+        app.include_router(part)
     _add_pages(app)
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

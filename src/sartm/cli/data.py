@@ -1,4 +1,4 @@
-"""`sartm data`: check, describe, convert, align and draw data sets."""
+"""`sartm data`: begin, check, describe, convert, align and draw data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,54 +8,108 @@ import typer
 from sartm.cli import options
 from sartm.cli.options import print_json, read_size
 from sartm.cli.printing import complain, print_table, say
+from sartm.errors import InputError
 from sartm.outputs import check_json
 
 if TYPE_CHECKING:
+    from sartm.datatools.check import Check
     from sartm.datatools.stats import GroupStats
 
-app = typer.Typer(help="Check, describe, convert, draw and align data sets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Begin, check, describe, convert, draw and align data sets.", no_args_is_help=True
+)
 
 DataSet = Annotated[str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")]
-Target = Literal["four-channel", "flat", "flat-jpeg", "dataset.toml"]
+Target = Literal["dataset.toml", "four-channel", "flat", "flat-jpeg", "coco", "yolo"]
+Tool = Literal["coco", "yolo", "labelme", "cvat", "label-studio"]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds the pairs.")],
+    classes: Annotated[str, typer.Option(help='Names in the order of ids: "road, person".')] = "",
+    overwrite: Annotated[bool, typer.Option(help="Replace dataset.toml and lists.")] = False,
+    json_file: options.Json = "",
+) -> int:
+    """Make a data set of your own folder: find pairs and labels, write dataset.toml and splits."""
+    from sartm.datatools.init import init_dataset
+
+    names = tuple(name.strip() for name in classes.split(",") if name.strip())
+    start = init_dataset(folder, names, overwrite)
+    written = sorted(start.files)
+    print_json(
+        json_file,
+        {"written": written, "found": list(start.said), "undecided": list(start.questions)},
+    )
+    if json_file != "-":
+        for text in start.said:
+            say(text)
+        for text in start.questions:
+            say(f"undecided: {text}")
+        say(f"written: {', '.join(written) or 'nothing'}; next: sartm data check {folder}")
+    return 0
 
 
 @app.command()
 def check(
-    dataset: DataSet,
+    datasets: Annotated[
+        list[str], typer.Argument(help="Folder or dataset.toml; several to train on together.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for a contact sheet.")] = None,
     json_file: options.Json = "",
 ) -> int:
-    """Find what is wrong with a data set; exit status 3 if it cannot be used as it is."""
+    """Find what is wrong with data sets; exit status 3 if one cannot be used as it is."""
+    from sartm.config import to_dict
     from sartm.datatools.check import check_dataset
+    from sartm.datatools.words import compare_words
 
-    check_json(json_file, [dataset], out)
-    result = check_dataset(dataset, out)
-    print_json(json_file, result.to_dict())
-    if json_file != "-":
-        rows = []
-        for count in result.splits:
-            copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
-            pairs = f"{count.pairs - count.mirrored}{copies}"
-            rows.append((count.split, pairs, str(count.official or "-")))
-        print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
-        say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
-        if result.offset:
-            say(f"thermal to RGB: {result.offset.describe()}")
-        for finding in result.findings:
-            say(f"{finding.severity}: {finding.message}")
-            for item in finding.items[:5]:
-                say(f"  {item}")
-            if len(finding.items) > 5:
-                say(f"  and {len(finding.items) - 5} more; --json FILE lists all")
-        if not result.findings:
-            say("nothing wrong was found")
-        if result.contact_sheet:
-            say(f"contact sheet: {result.contact_sheet}")
-    if not result.usable:
-        faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
-        remedy = "correct them or take the pairs out"
-        complain(f"{dataset}: errors: {faults}; {remedy}")
-    return 0 if result.usable else 3
+    check_json(json_file, datasets, out)
+    words = compare_words(datasets) if len(datasets) > 1 else ()
+    results = []
+    for place, dataset in enumerate(datasets):
+        sheet = out / str(place + 1) if out and words else out
+        results.append(check_dataset(dataset, sheet))
+        if json_file != "-":
+            _print_check(results[-1])
+    found = [result.to_dict() for result in results]
+    several = {"sets": found, "classes": [to_dict(row) for row in words]}
+    print_json(json_file, several if words else found[0])
+    if words and json_file != "-":
+        titles = ("class", *(result.name for result in results))
+        rows = [(row.name, *(name or "-" for name in row.names)) for row in words]
+        print_table(titles, rows, "classes of a model trained on all of them")
+        shared = [row.name for row in words if row.word and sum(map(bool, row.names)) > 1]
+        say(f"shared words: {', '.join(shared) or 'none'}")
+    for dataset, result in zip(datasets, results, strict=True):
+        if not result.usable:
+            faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
+            remedy = "correct them or take the pairs out"
+            complain(f"{dataset}: errors: {faults}; {remedy}")
+    return 0 if all(result.usable for result in results) else 3
+
+
+def _print_check(result: "Check") -> None:
+    rows = []
+    for count in result.splits:
+        copies = f" + {count.mirrored} mirrored" if count.mirrored else ""
+        pairs = f"{count.pairs - count.mirrored}{copies}"
+        rows.append((count.split, pairs, str(count.official or "-")))
+    print_table(("split", "pairs", "official"), rows, f"{result.name} ({result.layout})")
+    say(f"sizes: {_listed(result.sizes)}; thermal: {_listed(result.thermal_types)}")
+    if result.offset:
+        say(f"thermal to RGB: {result.offset.describe()}")
+    for note in result.notes:
+        say(note)
+    for finding in result.findings:
+        say(f"{finding.severity}: {finding.message}")
+        for item in finding.items[:5]:
+            say(f"  {item}")
+        if len(finding.items) > 5:
+            say(f"  and {len(finding.items) - 5} more; --json FILE lists all")
+    if not result.findings:
+        say("nothing wrong was found")
+    if result.contact_sheet:
+        say(f"contact sheet: {result.contact_sheet}")
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -110,8 +164,15 @@ def _print_stats(groups: "list[GroupStats]") -> None:
 @app.command()
 def convert(
     dataset: DataSet,
-    to: Annotated[Target, typer.Option(help="Layout to write.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
+    to: Annotated[Target, typer.Option(help="Layout to write.")] = "dataset.toml",
+    tool: Annotated[
+        Tool | None, typer.Option("--from", help="Draw labels from what a tool exported.")
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="That export: a file or folder; else in the data set.")
+    ] = None,
+    min_area: Annotated[int, typer.Option(min=1, help="Pixels of an object, coco and yolo.")] = 1,
     lossy: Annotated[bool, typer.Option(help="Also where something is lost; says what.")] = False,
     json_file: options.Json = "",
 ) -> int:
@@ -119,11 +180,55 @@ def convert(
     from sartm.config import to_dict
     from sartm.datatools.convert import convert_dataset
 
-    check_json(json_file, [dataset], out)
+    check_json(json_file, [dataset, annotations or dataset], out)
+    if tool is not None:
+        if to != "dataset.toml":
+            raise InputError("--from writes a dataset.toml; convert that to another layout then")
+        return _import(dataset, tool, annotations or Path(dataset), out, json_file)
+    if to == "coco" or to == "yolo":
+        return _export(dataset, to, out, min_area, json_file)
     result = convert_dataset(dataset, to, out, lossy)
     print_json(json_file, to_dict(result))
     if json_file != "-":
         say(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
+        for lost in result.lost:
+            say(f"lost: {lost}")
+    return 0
+
+
+def _import(dataset: str, tool: Tool, annotations: Path, out: Path, json_file: str) -> int:
+    from sartm.config import to_dict
+    from sartm.datatools.importing import import_annotations
+
+    result = import_annotations(dataset, tool, annotations, out)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        say(f"{result.pairs} pairs in {out}: {_listed(result.splits)}")
+        say(f"classes: {', '.join(f'{id_} {name}' for id_, name in enumerate(result.classes))}")
+        if result.overlapping:
+            say(f"{result.overlapping} pixels lie under two classes; the upper one has them")
+        for kind, count in result.left_out.items():
+            say(f"left out, no areas: {count} {kind}")
+        for what, names in (
+            ("pairs without annotation", result.without),
+            ("annotated images of no pair", result.unmatched),
+        ):
+            if names:
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                say(f"{what}: {len(names)}: {', '.join(names[:5])}{more}")
+    return 0
+
+
+def _export(
+    dataset: str, to: Literal["coco", "yolo"], out: Path, min_area: int, json_file: str
+) -> int:
+    from sartm.config import to_dict
+    from sartm.datatools.instances import export_dataset
+
+    result = export_dataset(dataset, to, out, min_area)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        say(f"{result.pairs} pairs, {result.instances} objects in {out}: {_listed(result.splits)}")
         for lost in result.lost:
             say(f"lost: {lost}")
     return 0
@@ -169,6 +274,9 @@ def synth(
     thermal: Annotated[
         Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
     ] = "display",
+    classes: Annotated[
+        Literal["mfnet", "full"], typer.Option(help="Labels: MFNet's, or road, building, ... too.")
+    ] = "mfnet",
 ) -> int:
     """Draw a labelled data set of street scenes."""
     from sartm.scenes.dataset import SceneOptions, write_dataset
@@ -178,6 +286,7 @@ def synth(
         size=read_size(size, "--size"),
         misregistration=misregistration,
         thermal=thermal,
+        classes=classes,
     )
     write_dataset(out, pairs, seed, scenes)
     say(f"{pairs} pairs in {out}; sartm data check {out} describes them")

@@ -29,6 +29,7 @@ def evaluate(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     split: options.Split = "val",
     protocol: options.Protocol = "",
@@ -69,9 +70,11 @@ def evaluate(
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
-        thermal_range,
+        thermal_range, text_encoder, dataset.classes,
     )  # fmt: skip
     _check_classes(predictor, dataset, model, data)
+    if classes and predictor.classes.names != dataset.classes.names:
+        dataset = dataset.relabel(predictor.classes)
     rows = []
     with shared_folder(out):
         if wanted:

@@ -37,9 +37,14 @@ Encoder = Annotated[
 ClassNames = Annotated[
     str,
     typer.Option(
-        help="Of released weights: mfnet, pst900, fmb, cityscapes, a data set, .txt.",
+        help='"car, person, road"; or mfnet, pst900, fmb, cityscapes, a data set.',
         rich_help_panel=MODEL,
     ),
+]
+"""Also a .txt with a name on each line. Of released weights the names, else the label space."""
+TextEncoder = Annotated[
+    str,
+    typer.Option(help="For words in --classes that no vocabulary has.", rich_help_panel=MODEL),
 ]
 Canvas = Annotated[
     int | None,
@@ -137,6 +142,13 @@ Clahe = Annotated[
         "--clahe", help="Local contrast of thermal where it is shown.", rich_help_panel=THERMAL
     ),
 ]
+Misaligned = Annotated[
+    Literal["warn", "align", "rgb", "thermal", "fail"],
+    typer.Option(
+        help="Where thermal does not lie on RGB: tell, move it, or leave one out.",
+        rich_help_panel=THERMAL,
+    ),
+]
 
 
 def print_json(target: str, content: Any) -> None:
@@ -185,16 +197,29 @@ def make_predictor(
     workers: int | None,
     compile: bool,
     thermal_range: str = "auto",
+    text_encoder: str = "",
+    data: "Classes | None" = None,
 ) -> "Predictor":
-    """The model that a command's options name, ready on its device."""
+    """The model that a command's options name, ready on its device.
+
+    `data`: of the data set it is used on; where it knows them all, they are its label space.
+    """
     from sartm.io.thermal import read_range
 
     read_range(thermal_range)  # a wrong one is refused before a model is loaded
     import_network()
     from sartm.inference.predictor import Predictor
-    from sartm.model.loading import load
+    from sartm.model.loading import choose_known, load
 
-    loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
+    loaded = load(
+        model,
+        encoder=encoder or None,
+        classes=read_classes(classes),
+        canvas=canvas,
+        text_encoder=text_encoder,
+    )
+    if data is not None and not classes:
+        loaded = choose_known(loaded, data)
     return Predictor(
         loaded,
         device=device,
@@ -207,18 +232,22 @@ def make_predictor(
 
 
 def read_classes(name: str) -> "Classes | None":
-    """What --classes names: a table, those of a data set, or the lines of a .txt."""
+    """What --classes names: words, a table, those of a data set, or the lines of a .txt."""
     from sartm.classes import TABLES, Classes
     from sartm.data.layouts import open_layout
+    from sartm.spaces import classes_of_words
+    from sartm.vocabulary import find_word
 
     if not name:
         return None
     if name in TABLES:
         return TABLES[name]
     if not Path(name).exists():
+        if "," in name or find_word(name) is not None:
+            return classes_of_words(name)
         raise InputError(
-            f"no class table {name!r}; choose one of {', '.join(TABLES)}, or give a data set or a "
-            f".txt with a name on each line"
+            f"no class table {name!r}; choose one of {', '.join(TABLES)}, or give words with "
+            f"commas, a data set, or a .txt with a name on each line"
         )
     if Path(name).suffix.lower() != ".txt":
         return open_layout(name).classes

@@ -15,13 +15,15 @@ from sartm.errors import InputError
 from sartm.outputs import check_json
 
 if TYPE_CHECKING:
-    from sartm.inference.folders import Homography, Outcome
+    from sartm.classes import Classes
+    from sartm.inference.folders import Outcome
+    from sartm.inference.options import Homography, VideoOptions
     from sartm.inference.predictor import Predictor
-    from sartm.inference.video import VideoOptions
 
 # The same as in io.decode and inference.frames, which import OpenCV: --help does without.
 FourChannel = Literal["auto", "yes", "no"]
 Arrangement = Literal["left-right", "right-left", "top-bottom", "bottom-top", "four-channel"]
+Instances = Literal["coco", "yolo"]
 Match = Literal["auto", "time", "index"]
 
 
@@ -60,6 +62,7 @@ def predict(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="Folder for label maps and overlays.", rich_help_panel=OUTPUT)
     ] = Path("out"),
@@ -74,6 +77,19 @@ def predict(
             "--beside", help="RGB, thermal and overlay in one picture.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    instances: Annotated[
+        Instances | None,
+        typer.Option("--format", help="Objects too: parts of a class.", rich_help_panel=OUTPUT),
+    ] = None,
+    min_area: Annotated[
+        int, typer.Option(min=1, help="Pixels of such an object.", rich_help_panel=OUTPUT)
+    ] = 1,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Which camera labels rest on, in the summary.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Label again what is there.", rich_help_panel=OUTPUT),
@@ -82,6 +98,7 @@ def predict(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -103,37 +120,55 @@ def predict(
     camera = Camera(radiometric, black_hot, repair, holes)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
-        device, precision, batch_size, workers, compile, thermal_range,
+        device, precision, batch_size, workers, compile, thermal_range, text_encoder,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
-        if align:
-            raise InputError("--align is for images; take the video's frames as two folders")
-        from sartm.inference.video import VideoOptions
+        if align or instances:
+            option = "--align" if align else "--format"
+            raise InputError(f"{option} is for images; take the video's frames as two folders")
+        from sartm.inference.options import VideoOptions
 
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
             allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
+            on_misaligned=on_misaligned,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
     search_pairs(rgb or None, thermal or None, pair or None, allow_single, out)
     import_network()
-    from sartm.inference.folders import PredictOptions, label_folder
+    from sartm.inference.folders import label_folder
+    from sartm.inference.options import PredictOptions
 
     how = PredictOptions(
         modality=modality, overlay=overlay, opacity=opacity, legend=legend, beside=beside,
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
-        camera=camera, clahe=clahe, align=_alignment(align),
+        camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
+        trust=trust,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
-    outcome = label_folder(
-        open_model(), *sources, out, model=model, options=how, overwrite=overwrite
-    )
+    predictor = open_model()
+    outcome = label_folder(predictor, *sources, out, model=model, options=how, overwrite=overwrite)
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
+    complaints += [outcome.alarms] * bool(outcome.alarms)
     found = _describe_outcome(outcome, out / "labels")
+    if instances is not None:
+        found += _write_instances(out, predictor.classes, instances, min_area)
     _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
+
+
+def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> str:
+    """--format: what is labelled in a folder, as objects; says so."""
+    from sartm.datatools.instances import export_predictions
+    from sartm.files import read_json
+
+    pairs = read_json(out / "summary.json")["pairs"]
+    files = {name: one["inputs"]["rgb"] or one["inputs"]["thermal"] for name, one in pairs.items()}
+    images = [(name, f"{name}{Path(file).suffix}") for name, file in files.items()]
+    target, count = export_predictions(out, images, classes, to, min_area)
+    return f", {count} objects in {target}"
 
 
 def _find_sources(files: list[str], rgb: str, thermal: str) -> tuple[str, str]:
@@ -219,6 +254,7 @@ def video(
     holes: options.Holes = None,
     repair: options.Repair = False,
     clahe: options.Clahe = False,
+    on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.", rich_help_panel=OUTPUT)
     ] = Path("out"),
@@ -242,6 +278,7 @@ def video(
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -253,7 +290,7 @@ def video(
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
     check_json(json_file, [rgb, thermal, model, encoder, classes], out)
-    from sartm.inference.video import VideoOptions
+    from sartm.inference.options import VideoOptions
     from sartm.io.cameras import Camera
 
     film = VideoOptions(
@@ -261,10 +298,11 @@ def video(
         offset=offset, smooth=smooth, one_file=one_file, rate=fps, limit=limit, labels=labels,
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe, legend=legend,
+        on_misaligned=on_misaligned,
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
-        thermal_range,
+        thermal_range, text_encoder,
     )  # fmt: skip
     return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
 

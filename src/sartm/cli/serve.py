@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sartm.cli import options
-from sartm.cli.printing import complain
+from sartm.cli.printing import complain, say
 from sartm.errors import InputError
 
 
@@ -35,6 +35,8 @@ def serve_app(
     max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=0, help="Further requests get 429.")] = 32,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 60,
+    classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     thermal_range: options.ThermalRange = "auto",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -56,10 +58,13 @@ def serve_app(
     secret = "" if token is None else check_token(token)
     limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
     predictors = load_predictors(
-        models or [], device=device, precision=precision, thermal_range=thermal_range
-    )
-    classes = next(iter(predictors.values())).classes
-    folder = open_annotation(annotate, annotations, classes) if annotate else None
+        models or [], device=device, precision=precision, thermal_range=thermal_range,
+        classes=options.read_classes(classes), text_encoder=text_encoder,
+    )  # fmt: skip
+    table = next(iter(predictors.values())).classes
+    folder = open_annotation(annotate, annotations, table) if annotate else None
+    if folder is not None:
+        say(folder.said)
     local = host in {"127.0.0.1", "localhost", "::1"}
     # Without a token a name that anybody can point here would open it to every web page.
     named = local or allow_host or not secret

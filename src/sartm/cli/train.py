@@ -21,7 +21,10 @@ RISING = 1.0
 
 def train(
     recipe: Annotated[str, typer.Argument(help="mini, mfnet, pst900, fmb or a run's config.json")],
-    data: options.Data = "",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Data set, or several, each with its weight in batches: D or D:0.5."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
     init: Annotated[str, typer.Option(help="Model to start from; of mini mini-synthetic.")] = "",
     teacher: Annotated[str, typer.Option(help="Larger model to learn from as well.")] = "",
@@ -56,7 +59,7 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
-    check_json(json_file, [recipe, data, init, teacher, *(unlabelled or ())], out)
+    check_json(json_file, [recipe, *(data or ()), init, teacher, *(unlabelled or ())], out)
     if max_time is not None and not max_time > 0:
         raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
     if seed is not None and not 0 <= seed < 2**32:
@@ -70,10 +73,12 @@ def train(
                 f"{config.recipe} --resume, or choose another --out for {named}"
             )
     values = {
-        "data": data, "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
+        "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
         "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,
     }  # fmt: skip
     changed = {key: value for key, value in values.items() if value not in ("", (), None)}
+    if data:
+        changed |= _name_data(data, config.data_weights if resume else ())
     optim = config.optim if batch_size is None else replace(config.optim, batch_size=batch_size)
     config = override(replace(config, **changed, optim=optim), settings or [])  # type: ignore[arg-type]
     limits = Limits(max_steps, None if max_time is None else 60 * max_time)
@@ -86,19 +91,43 @@ def train(
     return 130 if result["interrupted"] else 0
 
 
+def _name_data(sources: list[str], before: tuple[float, ...]) -> dict[str, Any]:
+    """What --data says, once or several times: folders and their weights, else those of before."""
+    named = [_split_weight(source) for source in sources]
+    weights = tuple(weight for _, weight in named)
+    return {
+        "data": named[0][0],
+        "pooled": tuple(name for name, _ in named[1:]),
+        "data_weights": weights if len(set(weights)) > 1 else before,
+    }
+
+
+def _split_weight(source: str) -> tuple[str, float]:
+    """D:0.5 as D and 0.5; a path that is there is one whatever it ends in."""
+    name, colon, weight = source.rpartition(":")
+    if not colon or Path(source).exists():
+        return source, 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        return source, 1.0
+    if not 0 < value < float("inf"):
+        raise InputError(f"--data {source} has weight {weight}; give a number above 0")
+    return name, value
+
+
 def _print_result(
     result: dict[str, Any], config: "TrainConfig", out: Path, max_time: float | None, device: str
 ) -> None:
     """What a run came to: only what was measured, and only files that are there."""
     from sartm.config import from_dict
     from sartm.evaluation.modalities import Comparison
+    from sartm.training.recipes import RECIPES
 
+    run = quote(str(out))
+    recipe = config.recipe if config.recipe in RECIPES else run  # the folder is one too
     on = "" if device == "auto" else f" --device {device}"
-    say(
-        _describe_length(
-            result, f"sartm train {config.recipe} --out {quote(str(out))} --resume{on}"
-        )
-    )
+    say(_describe_length(result, f"sartm train {recipe} --out {run} --resume{on}"))
     if result["best"] is None:
         say("nothing was validated")
     else:

@@ -76,12 +76,46 @@ def convert_model(
     return 0
 
 
+@app.command("calibrate")
+def calibrate_model(
+    model: Annotated[str, typer.Argument(help="A model folder or bundled name; changed in place.")],
+    data: Annotated[list[str], typer.Option("--data", help="Labelled; may be given again.")],
+    split: options.Split = "val",
+    device: options.Device = "auto",
+    json_file: options.Json = "",
+) -> int:
+    """Make confidence come true on labelled pairs that the model was not trained on."""
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation.calibration import calibrate
+    from sartm.inference.predictor import Predictor
+    from sartm.model.checkpoint import save_calibration
+    from sartm.model.loading import find_folder, load
+
+    folder = find_folder(model)
+    datasets = [PairDataset.open(each, split) for each in data]
+    calibration, fitted = calibrate(Predictor(load(folder), device=device), datasets)
+    if not fitted:
+        raise InputError(f"split {split!r} has no pair to calibrate on; choose another --split")
+    save_calibration(folder, calibration, [f"{each.name} ({split})" for each in datasets])
+    print_json(json_file, {name: asdict(found) for name, found in fitted.items()})
+    if json_file != "-":
+        lines = []
+        for name, found in fitted.items():
+            errors = (f"{100 * error:.1f}" for error in (found.before, found.after))
+            lines.append((name, *errors))
+        print_table(("cameras", "error on objects before, %", "after, %"), lines)
+        say("after: each half of the pairs by a fit to the other half")
+        say(f"model: {folder}")
+    return 0
+
+
 def export(
     format: Annotated[Literal["onnx", "openvino"], typer.Option("--format", help="Kind of file.")],
     out: Annotated[Path, typer.Option(help="Folder for the file, config.json and README.md.")],
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
+    text_encoder: options.TextEncoder = "",
     canvas: options.Canvas = None,
     modality: Annotated[Modality, typer.Option(help="Inputs of the graph.")] = "both",
     int8: Annotated[bool, typer.Option("--int8", help="8-bit, measured on --data.")] = False,
@@ -97,7 +131,13 @@ def export(
 
     check_json(json_file, [model, encoder, classes, data], out)
     sides = read_size(size, "--size") if size else None
-    loaded = load(model, encoder=encoder or None, classes=read_classes(classes), canvas=canvas)
+    loaded = load(
+        model,
+        encoder=encoder or None,
+        classes=read_classes(classes),
+        canvas=canvas,
+        text_encoder=text_encoder,
+    )
     if not isinstance(loaded, SARTM):
         raise InputError(f"{model} is an export already; give the model it was made from")
     result = export_model(

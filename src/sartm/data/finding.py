@@ -4,19 +4,19 @@ import glob
 import logging
 import re
 import stat
+from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 from sartm.data.layouts import Pair
 from sartm.data.listing import Listing, list_files
+from sartm.data.matching import pair_folder
+from sartm.data.names import strip_name, suggest_expression
 from sartm.errors import InputError
 from sartm.io.decode import SUFFIXES
 
 log = logging.getLogger("sartm")
-
-RGB_FOLDERS = ("rgb", "RGB", "visible", "Visible", "vi", "images")
-THERMAL_FOLDERS = ("thermal", "Thermal", "infrared", "Infrared", "ir", "ther")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,10 @@ def find_pairs(
 
 
 def find_sides(folder: Path) -> tuple[Path | None, Path | None]:
-    """The sub-folders of RGB and of thermal by their usual names; RGB is all of it without any."""
-    rgb, thermal = (
-        next((folder / name for name in names if (folder / name).is_dir()), None)
-        for names in (RGB_FOLDERS, THERMAL_FOLDERS)
-    )
-    return (folder if rgb is None and thermal is None else rgb), thermal
+    """A folder as `search_pairs` takes it: of both, of RGB, or, by all its names, of thermal."""
+    found = pair_folder(folder)
+    only = found.alone and not found.pairs and all(pair.rgb is None for pair in found.alone)
+    return (None, folder) if only else (folder, None)
 
 
 def search_pairs(
@@ -63,9 +61,10 @@ def search_pairs(
     """Pair loose images for prediction: each side a file, a folder (recursive), a glob or None.
 
     Folders and globs are paired by the path below them without suffix, or by group 1 of
-    `pair_regex` searched in that path. Two single files are a pair whatever they are called. What
-    exists under a name is taken before the name is read as a glob. Folders are searched as
-    `list_files` says; `out` is where outputs will go.
+    `pair_regex` searched in that path; what is left over without such words as _rgb and _ir
+    (`names`). A folder of both, given once or twice, is paired as `pair_folder` says. Two single
+    files are a pair whatever they are called. What exists under a name is taken before the name is
+    read as a glob. Folders are searched as `list_files` says; `out` is where outputs will go.
 
     Returns:
         The pairs, sorted by name (RGB's, else thermal's), and the files left without a partner,
@@ -76,6 +75,8 @@ def search_pairs(
     """
     if rgb is None and thermal is None:
         raise InputError("no input; give --rgb, --thermal or both")
+    if pair_regex is None and (mixed := _mixed_folder(rgb, thermal, allow_single, out)):
+        return mixed
     unreadable: dict[str, str] = {}
     visible = _list_images(rgb, "RGB", out, unreadable)
     infrared = _list_images(thermal, "thermal", out, unreadable)
@@ -96,17 +97,24 @@ def _match_by_key(
 ) -> tuple[list[Pair], list[Path]]:
     left, lone_left = _find_keys(visible, pair_regex, "RGB")
     right, lone_right = _find_keys(infrared, pair_regex, "thermal")
+    if pair_regex is None:
+        left, right = _strip_lone(left, right)
     pairs = [
         Pair(left[key], visible[left[key]], infrared[right[key]]) for key in left.keys() & right
     ]
     lone_left += [left[key] for key in left.keys() - right.keys()]
     lone_right += [right[key] for key in right.keys() - left.keys()]
+    expression, count = suggest_expression(visible, infrared)
+    would = f"predict --pair {expression!r} would pair {count}" if count > len(pairs) else ""
     if not pairs and not allow_single:
         raise InputError(
             f"no RGB image has a thermal partner of the same name, e.g. {min(visible)!r} and "
             f"{min(infrared)!r}; give partners one name; predict also pairs them by --pair REGEX "
-            f"(its group 1 must match) and takes each alone with --allow-single"
+            f"(its group 1 must match{'; ' if would else ''}{would}) and takes each alone with "
+            f"--allow-single"
         )
+    if would and pair_regex is None:
+        log.warning("%d pairs by name; %s", len(pairs), would)
     unpaired = [visible[name] for name in lone_left] + [infrared[name] for name in lone_right]
     if allow_single:
         pairs += [Pair(name, visible[name]) for name in lone_left]
@@ -119,6 +127,40 @@ def _match_by_key(
             f"two inputs would be written as {double!r}; rename one of them or run them apart"
         )
     return sorted(pairs, key=lambda pair: pair.name), sorted(unpaired)
+
+
+def _strip_lone(left: dict[str, str], right: dict[str, str]) -> tuple[dict[str, str], ...]:
+    """The keys of both sides; those without a partner lose the words that tell their modality."""
+    sides: list[dict[str, str]] = []
+    for own, other, role in ((left, right, "rgb"), (right, left, "thermal")):
+        lone = [key for key in own if key not in other]
+        short = {key: strip_name(key, "rgb" if role == "rgb" else "thermal") for key in lone}
+        often = Counter(short.values())
+        taken = {key for key in own if key not in short}
+        keep = {key for key, word in short.items() if often[word] > 1 or word in taken}
+        sides.append({(key if key in keep else short.get(key, key)): own[key] for key in own})
+    return tuple(sides)
+
+
+def _mixed_folder(
+    rgb: str | Path | None, thermal: str | Path | None, allow_single: bool, out: Path | None
+) -> Found | None:
+    """The pairs of a folder that holds both modalities; None for other inputs."""
+    if rgb is None or not _is_same(rgb, thermal) or _kind_of(Path(rgb)) != "folder":
+        return None
+    found = pair_folder(Path(rgb), out)
+    if not found.pairs:
+        return None
+    log.debug("%s: %s", rgb, found.describe())
+    if not allow_single:
+        return Found(found.pairs, found.unpaired, found.unreadable)
+    lone = [Pair(file.relative_to(rgb).with_suffix("").as_posix(), file) for file in found.unpaired]
+    return Found([*found.pairs, *lone], [], found.unreadable)
+
+
+def _is_same(rgb: str | Path, thermal: str | Path | None) -> bool:
+    """Whether there is one source only, named once or twice."""
+    return thermal is None or Path(thermal).absolute() == Path(rgb).absolute()
 
 
 def _find_keys(

@@ -7,24 +7,25 @@ from pathlib import Path
 from sartm.config import from_dict
 from sartm.data.layouts import (
     ARRANGEMENTS,
-    SPLIT_FOLDERS,
-    SPLIT_NAMES,
     Arrangement,
     DatasetFile,
     FilePatterns,
     Layout,
     Pair,
     check_patterns,
+    drop_absent_labels,
     index_images,
     listed_names,
     open_layout,
     pairs_in,
     plain_layout,
-    read_list,
     toml_layout,
     toml_pair,
     toml_split,
+    toml_table,
 )
+from sartm.data.lists import read_list
+from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
 from sartm.errors import InputError
 from sartm.files import read_toml
 
@@ -44,8 +45,8 @@ def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
 def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
     toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
-    files = toml.files
-    images = FilePatterns(rgb=files.rgb or files.four_channel or files.thermal)
+    images = FilePatterns(rgb=toml.files.images, table=toml.files.table)
+    table = toml_table(path, toml)
     splits: dict[str, tuple[Pair, ...]] = {}
     gaps = []
     for split, value in toml.splits.items():
@@ -57,8 +58,9 @@ def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
             names = [pair.name for pair in found]
         folder = split if listed or "*" in value or "?" in value else value
         whole = []
-        for name in names:
-            pair = toml_pair(path.parent, toml, name, folder)
+        for pair in drop_absent_labels(
+            tuple(toml_pair(path, toml, name, folder, table) for name in names)
+        ):
             places = (pair.rgb, pair.thermal, pair.four_channel, pair.label)
             lost = [place for place in places if place is not None and not place.is_file()]
             gaps += [f"{place} ({split})" for place in lost]
@@ -80,8 +82,7 @@ def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
                 if part
             }
             if source:
-                listed = read_list(source, root)
-                names = [name.removeprefix(f"{arrangement.rgb}/") for name in listed]
+                names = read_list(source, root, arrangement.rgb)
             else:
                 names = sorted(set().union(*indices.values()))
             gaps += [

@@ -8,15 +8,18 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.data.listing import list_files
+from sartm.data.lists import read_list
+from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
+from sartm.data.tables import read_table
 from sartm.errors import InputError
-from sartm.files import read_text, read_toml
+from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
 
@@ -58,6 +61,10 @@ class Layout:
     """Raw thermal value of pixels without a measurement, which are filled; None: there are none."""
     kind: str = "dataset.toml"
     """Which arrangement of folders was recognised."""
+    resize_thermal: bool = False
+    """Thermal shows the view of RGB in another size, and is resized when it is read."""
+    repeated: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Split -> names that its list has again; each counts once."""
 
     def camera_of(self, pair: Pair) -> Camera:
         """How the thermal image of a pair is read, by every command."""
@@ -79,6 +86,13 @@ class FilePatterns:
     thermal: str = ""
     four_channel: str = ""
     label: str = ""
+    table: str = ""
+    """Instead of the others: a file of columns (`tables.read_table`)."""
+
+    @property
+    def images(self) -> str:
+        """The pattern that names are found by; empty with a table."""
+        return self.rgb or self.four_channel or self.thermal
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,7 @@ class _Thermal:
     unit: ThermalUnit = "display"
     black_hot: bool = False
     holes: float | None = None
+    resize: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,8 @@ class DatasetFile:
     files: FilePatterns
     splits: dict[str, str]
     palette: tuple[tuple[int, int, int], ...] = ()
+    label_colours: bool = False
+    """Labels show the palette's colours, grey ones too, never ids."""
     ignore: int = 255
     prompts: tuple[str, ...] = ()
     subsets: dict[str, str] = field(default_factory=dict)
@@ -150,15 +167,10 @@ ARRANGEMENTS = (
     Arrangement("flat-ther", "rgb", "ther", "labels"),
     Arrangement("flat-lower", "rgb", "thermal", "labels"),
 )
-SPLIT_NAMES = ("train", "val", "test", "trainval", "test_day", "test_night")
-# Folder -> split: the other words in use.
-SPLIT_FOLDERS = {
-    "train": "train", "training": "train", "val": "val", "validation": "val", "test": "test",
-}  # fmt: skip
 # The letter survives in the flipped copies some tools add: 00001D_flip.
-_DAY_NIGHT = {"day": r"D(_flip)?$", "night": r"N(_flip)?$"}
+DAY_NIGHT = {"day": r"D(_flip)?$", "night": r"N(_flip)?$"}
 _DAY_NIGHT_NAME = re.compile(r"(^|[/_])\d{5}[DN](_flip)?$")
-_SIZES = {(720, 1280): "pst900", (600, 800): "fmb"}
+SIZES = {(720, 1280): "pst900", (600, 800): "fmb"}
 _CLASSES = {"mfnet": MFNET, "msrs": MFNET, "pst900": PST900, "fmb": FMB}
 
 
@@ -173,6 +185,8 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
             lists a pair that does not exist, or a name leaves the data set's folder.
     """
     path = Path(path)
+    if path.exists():
+        require_plain(path)
     if path.is_file():
         if path.suffix.lower() != ".toml":
             raise InputError(f"{path}: a data set is a folder or a dataset.toml, found a file")
@@ -202,35 +216,30 @@ def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...
         toml.name,
         path.parent,
         Classes(toml.classes, toml.palette, toml.prompts, toml.ignore),
-        splits,
+        {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
         toml.subsets,
         toml.thermal.unit,
         toml.thermal.black_hot,
         toml.thermal.holes,
+        resize_thermal=toml.thermal.resize,
+        repeated=_find_repeated(path.parent, splits),
     )
+
+
+def _find_repeated(root: Path, splits: dict[str, tuple[Pair, ...]]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for split, pairs in splits.items():
+        again = [pair.name for pair, count in Counter(pairs).items() if count > 1]
+        if again:
+            found[split] = tuple(again)
+            log.warning("%s: split %r lists %d names again, such as %r; each counts once",
+                        root, split, len(again), again[0])  # fmt: skip
+    return found
 
 
 def check_patterns(path: Path, toml: DatasetFile) -> None:
     """Refuse [files] that name too much, too little, or no {name}."""
-    files = toml.files
-    if files.four_channel and (files.rgb or files.thermal):
-        raise InputError(
-            f"{path}: [files] has four_channel and rgb or thermal; keep one of the two"
-        )
-    if not (files.four_channel or files.rgb or files.thermal):
-        raise InputError(f"{path}: [files] names no images; give rgb and thermal, or four_channel")
-    for key, pattern in (
-        ("rgb", files.rgb), ("thermal", files.thermal),
-        ("four_channel", files.four_channel), ("label", files.label),
-    ):  # fmt: skip
-        if pattern and "{name}" not in pattern:
-            raise InputError(f"{path}: files.{key} is {pattern!r}, which lacks {{name}}")
-        unknown = set(re.findall(r"\{(.*?)\}", pattern)) - {"name", "split"}
-        if unknown:
-            raise InputError(
-                f"{path}: files.{key} is {pattern!r}; only {{name}} and {{split}} are filled in, "
-                f"found {{{sorted(unknown)[0]}}}"
-            )
+    _check_files(path, toml.files)
     try:
         Camera(holes=toml.thermal.holes)
     except InputError as error:
@@ -246,16 +255,39 @@ def check_patterns(path: Path, toml: DatasetFile) -> None:
             ) from None
 
 
+def _check_files(path: Path, files: FilePatterns) -> None:
+    if files.table and (files.images or files.label):
+        raise InputError(f"{path}: [files] has table and patterns; keep one of the two")
+    if files.four_channel and (files.rgb or files.thermal):
+        raise InputError(
+            f"{path}: [files] has four_channel and rgb or thermal; keep one of the two"
+        )
+    if not (files.images or files.table):
+        raise InputError(f"{path}: [files] names no images; give rgb and thermal, or four_channel")
+    for key, pattern in (
+        ("rgb", files.rgb), ("thermal", files.thermal),
+        ("four_channel", files.four_channel), ("label", files.label),
+    ):  # fmt: skip
+        if pattern and "{name}" not in pattern:
+            raise InputError(f"{path}: files.{key} is {pattern!r}, which lacks {{name}}")
+        unknown = set(re.findall(r"\{(.*?)\}", pattern)) - {"name", "split"}
+        if unknown:
+            raise InputError(
+                f"{path}: files.{key} is {pattern!r}; only {{name}} and {{split}} are filled in, "
+                f"found {{{sorted(unknown)[0]}}}"
+            )
+
+
 def toml_split(path: Path, toml: DatasetFile, split: str, labels: bool) -> tuple[Pair, ...]:
     """The three ways to name a split: a list file, a glob of names, a folder for {split}."""
     root, files, value = path.parent, toml.files, toml.splits[split]
-    images = files.rgb or files.four_channel or files.thermal
+    images, table = files.images, toml_table(path, toml)
     source = f"split {split!r} ({value}) of {path}"
     folder = split
     if value.endswith(".txt"):
         names, source = listed_names(path, toml, split), str(root / value)
     elif "*" in value or "?" in value:
-        found = _names_matching(root, images.replace("{split}", split))
+        found = sorted(table or _names_matching(root, images.replace("{split}", split)))
         names = [name for name in found if fnmatch.fnmatchcase(name, value)]
     elif "{split}" not in images:  # every such split would silently be the whole data set
         raise InputError(
@@ -266,9 +298,26 @@ def toml_split(path: Path, toml: DatasetFile, split: str, labels: bool) -> tuple
         folder, names = value, _names_matching(root, images.replace("{split}", value))
     if not names:
         raise InputError(f"{source} is empty: no file fits {images!r} below {root}")
-    pairs = tuple(toml_pair(root, toml, name, folder) for name in names)
+    pairs = tuple(toml_pair(path, toml, name, folder, table) for name in names)
+    if labels:
+        pairs = drop_absent_labels(pairs)
     _require_files(pairs, source, labels)
     return pairs
+
+
+def toml_table(path: Path, toml: DatasetFile) -> dict[str, dict[str, str]]:
+    """The rows of the table of files by name; empty where patterns say it."""
+    return read_table(path.parent / toml.files.table) if toml.files.table else {}
+
+
+def drop_absent_labels(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    """The pairs without labels where none of them is there: a split that is still to be labelled.
+
+    Where some are there, the others are missing.
+    """
+    if any(pair.label is not None and pair.label.is_file() for pair in pairs):
+        return pairs
+    return tuple(replace(pair, label=None) for pair in pairs)
 
 
 def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
@@ -276,22 +325,26 @@ def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
     place = path.parent / toml.splits[split]
     if not place.exists():
         raise InputError(f"{place}: no such file; split {split!r} of {path} names it")
-    images = toml.files.rgb or toml.files.four_channel or toml.files.thermal
-    above = images.replace("{split}", split).rpartition("/")[0].partition("{name}")[0]
-    return [name.removeprefix(f"{above}/") for name in read_list(place, path.parent)]
+    above = toml.files.images.replace("{split}", split).rpartition("/")[0].partition("{name}")[0]
+    return read_list(place, path.parent, above)
 
 
-def toml_pair(root: Path, toml: DatasetFile, name: str, folder: str) -> Pair:
-    """Where the patterns put the files of a name, with `folder` for {split}."""
+def toml_pair(
+    path: Path, toml: DatasetFile, name: str, folder: str, table: dict[str, dict[str, str]]
+) -> Pair:
+    """Where the patterns, with `folder` for {split}, or the table put the files of a name."""
+    if toml.files.table and name not in table:
+        raise InputError(f"{path}: a split lists {name!r}, which is not in {toml.files.table}")
+    row = table.get(name, {})
 
-    def place(pattern: str) -> Path | None:
+    def place(kind: str) -> Path | None:
+        pattern = row.get(kind, "") or getattr(toml.files, kind)
         filled = pattern.replace("{split}", folder).replace("{name}", name)
-        return root / filled if pattern else None
+        return path.parent / filled if pattern else None
 
-    files = toml.files
-    by_palette = None if toml.palette else False
-    rgb, thermal = place(files.rgb), place(files.thermal)
-    return Pair(name, rgb, thermal, place(files.label), place(files.four_channel), by_palette)
+    by_palette = toml.label_colours or (None if toml.palette else False)
+    rgb, thermal = place("rgb"), place("thermal")
+    return Pair(name, rgb, thermal, place("label"), place("four_channel"), by_palette)
 
 
 def _names_matching(root: Path, pattern: str) -> list[str]:
@@ -318,23 +371,29 @@ def plain_layout(
         data,
         root,
         _CLASSES[data],
-        splits,
-        _DAY_NIGHT if day_night else {},
+        {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
+        DAY_NIGHT if day_night else {},
         thermal.unit,
         thermal.black_hot,
         thermal.holes,
         arrangement.kind,
+        repeated=_find_repeated(root, splits),
     )
+
+
+def is_street_name(name: str) -> bool:
+    """Whether a pair is called as MFNet's and MSRS's are, by number and day or night."""
+    return bool(_DAY_NIGHT_NAME.search(name))
 
 
 def _recognise_data(root: Path, arrangement: Arrangement, pairs: list[Pair]) -> str:
     """Which benchmark fills an arrangement that several use: by the names, else by the size."""
-    if all(_DAY_NIGHT_NAME.search(pair.name) for pair in pairs):
+    if all(is_street_name(pair.name) for pair in pairs):
         return "msrs" if arrangement.kind == "msrs" else "mfnet"
     first = pairs[0].four_channel or pairs[0].rgb
     size = image_size(first) if first else (0, 0)
-    if size in _SIZES:
-        return _SIZES[size]
+    if size in SIZES:
+        return SIZES[size]
     raise InputError(
         f"{root}: folders {', '.join(arrangement.folders('train'))} are understood, but neither "
         f"names ({pairs[0].name}) nor size ({size[0]}x{size[1]}) are those of MFNet, MSRS, PST900 "
@@ -364,7 +423,7 @@ def _listed_splits(root: Path, arrangement: Arrangement) -> dict[str, tuple[Pair
     for split in SPLIT_NAMES:
         source = root / f"{split}.txt"
         if source.is_file():
-            names = [name.removeprefix(f"{arrangement.rgb}/") for name in read_list(source, root)]
+            names = read_list(source, root, arrangement.rgb)
             if not names:
                 raise InputError(f"split {split!r} is empty: {source} lists no names")
             splits[split] = pairs_in(root, arrangement, "", names, str(source))
@@ -424,54 +483,6 @@ def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
                     f"{source} has {pair.name!r}, but {file} {kind}; "
                     f"complete the download or take the name out"
                 )
-
-
-def read_list(path: Path, root: Path) -> list[str]:
-    """Names of a list file, one a line; an image suffix is dropped, empty lines are skipped.
-
-    A name that comes again counts once, and the log says so.
-
-    Of several columns the first counts, as in the lists of some benchmarks: RGB, thermal, label.
-    """
-    names = []
-    for line in read_text(path).splitlines():
-        name = _first_column(line)
-        if not name:
-            continue
-        parts = PurePosixPath(name.replace("\\", "/"))
-        drive = re.match(r"[A-Za-z]:", name)
-        if parts.is_absolute() or ".." in parts.parts or drive or "\0" in name:
-            raise InputError(f"{path}: the name {name!r} leads out of {root}; names stay below it")
-        names.append(_plain_name(parts))
-    once = list(dict.fromkeys(names))
-    if more := len(names) - len(once):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        log.warning("%s lists names again (%d lines, as of %r); each counts once",
-                    path, more, twice)  # fmt: skip
-    return once
-
-
-def _first_column(line: str) -> str:
-    """The first of several files of one line, between tabs, commas or spaces; else all of it.
-
-    Names may hold spaces and commas themselves: apart from tabs, columns are what all are images,
-    or all the same name in several folders.
-    """
-    line = line.strip()
-    for cut in ("\t", ",", None):
-        columns = [column.strip() for column in line.split(cut)]
-        if len(columns) < 2:
-            continue
-        images = all(PurePosixPath(column).suffix.lower() in SUFFIXES for column in columns)
-        same = len({PurePosixPath(column).stem for column in columns}) == 1
-        if cut == "\t" or images or same:
-            return columns[0]
-    return line
-
-
-def _plain_name(path: PurePosixPath) -> str:
-    plain = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-    return plain.as_posix()
 
 
 def _unrecognised(root: Path) -> str:

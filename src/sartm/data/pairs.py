@@ -29,6 +29,7 @@ from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
 from sartm.io.thermal import Levels
 from sartm.registration.estimate import AlignedThermal
+from sartm.spaces import choose_space
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -111,7 +112,8 @@ class PairDataset:
         resize_thermal: bool = False,
     ) -> None:
         self.pairs = tuple(pairs)
-        self.classes = classes
+        self.classes = self.written = classes
+        self.ids: Array | None = None  # of `classes`, for each id of `written`
         self.name = name
         self.split = split
         self.subsets = dict(subsets or {})
@@ -163,7 +165,7 @@ class PairDataset:
             thermal_unit=layout.thermal_unit,
             black_hot=layout.black_hot,
             holes=layout.holes,
-            resize_thermal=resize_thermal,
+            resize_thermal=resize_thermal or layout.resize_thermal,
         )
 
     def replace(self, pairs: Sequence[Pair], split: str | None = None) -> "PairDataset":
@@ -173,13 +175,36 @@ class PairDataset:
         other.split = self.split if split is None else split
         return other
 
+    def relabel(self, classes: Classes) -> "PairDataset":
+        """The same pairs with labels in other classes, all of which this set must have.
+
+        Its other classes count as the rest of `classes`, or as `ignore` where there is none.
+
+        Raises InputError for a class that this set has no labels of.
+        """
+        space = choose_space(self.written, classes)
+        if any(place is None for place in space.picks):
+            raise InputError(f"data set {self.name} has no rest; leave it out of the classes")
+        left = classes.ignore if classes.rest is None else classes.rest
+        kind = np.uint8 if classes.ignore <= 255 else np.uint16
+        ids = np.full(max(len(self.written), self.written.ignore + 1), left, kind)
+        ids[self.written.ignore] = classes.ignore
+        for index, place in enumerate(space.picks):
+            ids[place] = index
+        other = copy.copy(self)
+        other.classes, other.ids = classes, ids
+        return other
+
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         camera = self.camera_of(pair)
-        return read_pair(pair, self.classes, resize_thermal=self.resize_thermal, camera=camera)
+        sample = read_pair(pair, self.written, resize_thermal=self.resize_thermal, camera=camera)
+        if self.ids is None or sample.label is None:
+            return sample
+        return replace(sample, label=self.ids[sample.label])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

@@ -12,6 +12,7 @@ from sartm.data.coverage import describe_poor_labels
 from sartm.data.gaps import open_what_is_there
 from sartm.data.layouts import Layout, Pair
 from sartm.data.pairs import describe_mixed_types
+from sartm.datatools.init import look_at_folder
 from sartm.datatools.sheet import draw_contact_sheet
 from sartm.datatools.survey import (
     _WRAPPED_SHARE,
@@ -22,6 +23,7 @@ from sartm.datatools.survey import (
     splits_of_pairs,
     spread_over,
 )
+from sartm.errors import InputError
 from sartm.registration.offset import Offset, find_offset
 
 Severity = Literal["error", "warning"]
@@ -51,6 +53,10 @@ MEANING: dict[str, tuple[Severity, str, str]] = {
     ),
     "blank": (
         "warning", "labels without a pixel of any class", "label them or take the pairs out",
+    ),
+    "unlabelled": (
+        "warning", "splits without any label file",
+        "sartm app --annotate labels them; training and scores need labels",
     ),
     "leak": (
         "error", "images in two splits",
@@ -122,6 +128,8 @@ class Check:
     """None where too few pairs can be compared."""
     findings: tuple[Finding, ...]
     contact_sheet: str | None = None
+    notes: tuple[str, ...] = ()
+    """How a folder without a dataset.toml was understood."""
 
     @property
     def usable(self) -> bool:
@@ -137,13 +145,13 @@ def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
     """Read every file of a data set and say what is wrong with it.
 
     Args:
-        path: folder in a known layout, or a dataset.toml.
+        path: folder in a known layout, a dataset.toml, or a plain folder of pairs.
         out: folder to write `contact-sheet.jpg` into: RGB, thermal and label of a few pairs.
 
     Raises:
         InputError: the layout is not recognised, or `out` cannot be written.
     """
-    layout, gaps = open_what_is_there(Path(path))
+    layout, gaps, notes = _open(Path(path))
     splits = splits_of_pairs(layout)
     pairs = list(splits)
     sample = set(spread_over(pairs, COMPARED))
@@ -158,7 +166,7 @@ def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
     found += _by_kind([problem for one in facts for problem in one.problems])
     mixed = describe_mixed_types((one.pair.name, one.heat.kind) for one in facts if one.heat)
     found += [Finding("error", "types", mixed)] if mixed else []
-    found += _poor_labels(layout, facts)
+    found += _poor_labels(layout, facts) + _unlabelled(layout)
     found += _repeated(facts, splits) + _oddities(facts)
     found += _wrong_counts(counts) + _shifted(offset, facts)
     sheet = None
@@ -176,7 +184,31 @@ def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
         offset,
         tuple(sorted(found, key=lambda finding: finding.severity)),
         str(sheet) if sheet else None,
+        notes,
     )
+
+
+def _open(path: Path) -> tuple[Layout, list[str], tuple[str, ...]]:
+    """What is there of a data set; of a plain folder, what `sartm data init` would make of it."""
+    try:
+        return *open_what_is_there(path), ()
+    except InputError:
+        if not path.is_dir() or (path / "dataset.toml").is_file():
+            raise
+    start = look_at_folder(path)
+    doubts = (f"undecided: {question}" for question in start.questions)
+    notes = (f"no dataset.toml: sartm data init {path} writes it", *start.said, *doubts)
+    return dataclasses.replace(start.layout, kind="plain folder"), [], notes
+
+
+def _unlabelled(layout: Layout) -> list[Finding]:
+    """Splits that are still to be labelled."""
+    bare = [
+        f"{split} ({len(pairs)} pairs)"
+        for split, pairs in layout.splits.items()
+        if not any(pair.label for pair in pairs)
+    ]
+    return [_finding("unlabelled", bare)] if bare else []
 
 
 def _poor_labels(layout: Layout, facts: Sequence[Facts]) -> list[Finding]:

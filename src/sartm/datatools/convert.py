@@ -130,7 +130,8 @@ def _plan(
 ) -> tuple[Plan, list[str]]:
     if to == "dataset.toml":
         files, copied = toml_files(places, layout, thermal_copied=True)
-        return Plan(root, files, layout.classes, copied, lossy=lossy), []
+        resize = layout.resize_thermal
+        return Plan(root, files, layout.classes, copied, lossy=lossy, resize=resize), []
     bits = 16 if to == "flat" else 8
     if to == "flat-jpeg" and not lossy:
         raise InputError(
@@ -154,7 +155,7 @@ def _plan(
     scaled = levels is not None and layout.holes is not None and to != "flat-jpeg"
     return Plan(
         root, _PATTERNS[to], layout.classes, levels=levels, thermal_bits=bits,
-        mark=0.0 if scaled else None, lossy=lossy,
+        mark=0.0 if scaled else None, lossy=lossy, resize=layout.resize_thermal,
     ), lost  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def _write_pair(place: Place, plan: Plan) -> None:
     """Write a pair, read it back and compare."""
     pair = place.pair
     stored = place.camera.as_stored()
-    sample = read_pair(pair, plan.classes, camera=stored)
+    sample = read_pair(pair, plan.classes, camera=stored, resize_thermal=plan.resize)
     if not plan.lossy and "rgb" not in plan.copied and _has_deep_rgb(pair):
         raise InputError(
             f"{pair.rgb or pair.four_channel}: 16 bits per channel would become 8; "
@@ -200,7 +201,7 @@ def _write_pair(place: Place, plan: Plan) -> None:
     if written.label and sample.label is not None:
         write_label(written.label, sample.label)
     camera = stored if "thermal" in plan.copied else Camera()
-    again = read_pair(written, plan.classes, camera=camera)
+    again = read_pair(written, plan.classes, camera=camera, resize_thermal=plan.resize)
     jpeg = ".jpg" in plan.files.get("rgb", "") and "rgb" not in plan.copied
     same = [(sample.label, again.label)]
     if not jpeg:

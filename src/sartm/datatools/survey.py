@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.data.layouts import Layout, Pair
-from sartm.data.pairs import RawImages, pixel_hash, read_images
+from sartm.data.pairs import RawImages, match_sizes, pixel_hash, read_images
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes
@@ -100,8 +100,9 @@ def splits_of_pairs(layout: Layout) -> dict[Pair, list[str]]:
     """Each pair once, in order, with the splits that hold it (twice where listed twice)."""
     splits: dict[Pair, list[str]] = {}
     for split, pairs in layout.splits.items():
+        again = layout.repeated.get(split, ())
         for pair in pairs:
-            splits.setdefault(pair, []).append(split)
+            splits.setdefault(pair, []).extend([split] * (1 + (pair.name in again)))
     return splits
 
 
@@ -136,6 +137,9 @@ def read_parts(pair: Pair, layout: Layout) -> Parts:
     visible = attempt(lambda: read_images(pair.rgb, None)) or nothing
     infrared = attempt(lambda: read_images(None, pair.thermal, camera=camera)) or nothing
     warm = infrared if pair.thermal else both
+    if layout.resize_thermal and pair.thermal:
+        images = replace(warm, rgb=visible.rgb)
+        warm = attempt(lambda: match_sizes(images, pair.name, True, "")) or warm
     how, colours = pair.coloured_label, classes.palette
     label = attempt(lambda: read_label(ids, classes.ignore, colours, coloured=how)) if ids else None
     rgb = visible.rgb if pair.rgb else both.rgb

@@ -1,9 +1,10 @@
 """A data set written in a layout: where each pair goes, its images, lists and dataset.toml."""
 
 import json
+import re
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,8 @@ class Plan:
     mark: float | None = None
     """Value of pixels without a measurement, where it differs from the source's."""
     lossy: bool = False
+    resize: bool = False
+    """Thermal is read at the size of RGB."""
 
     def path(self, kind: str, place: Place) -> Path:
         """The file of an image."""
@@ -168,7 +171,7 @@ def write_description(
         text = "".join(f"{pair.name}\n" for pair in pairs)
         write_atomic(plan.root / f"{_file_name(split)}.txt", text.encode())
     if not (plain and _same_meaning(plan.root, layout)):
-        write_atomic(plan.root / "dataset.toml", _toml(layout, splits, plan.files).encode())
+        write_atomic(plan.root / "dataset.toml", format_toml(layout, splits, plan.files).encode())
     found = open_layout(plan.root)
     for split, pairs in splits.items():
         if [pair.name for pair in found.splits[split]] != [pair.name for pair in pairs]:
@@ -192,31 +195,46 @@ def _file_name(split: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in split).lstrip(".")
 
 
-def _toml(layout: Layout, splits: dict[str, tuple[Pair, ...]], files: dict[str, str]) -> str:
+def format_toml(
+    layout: Layout,
+    splits: Iterable[str],
+    files: dict[str, str],
+    label_colours: bool = False,
+) -> str:
+    """The dataset.toml of a layout with these patterns and lists; what is usual is left out."""
     classes = layout.classes
+    splits = list(splits)
     names = [_file_name(split) for split in splits]
     if len(set(names)) < len(names) or "" in names:
         raise InputError(f"splits {', '.join(map(repr, splits))} do not give lists of their own")
+    usual = Classes(classes.names)
     palette = [list(colour) for colour in classes.palette]
     lines = [
         f"name = {_quoted(layout.name)}",
         f"classes = [{', '.join(map(_quoted, classes.names))}]",
-        f"palette = {palette}",
-        f"ignore = {classes.ignore}",
-        f"prompts = [{', '.join(map(_quoted, classes.prompts))}]",
+        *([f"palette = {palette}"] if classes.palette != usual.palette or label_colours else []),
+        *(["label_colours = true"] if label_colours else []),
+        *([f"ignore = {classes.ignore}"] if classes.ignore != usual.ignore else []),
+        *([f"prompts = [{', '.join(map(_quoted, classes.prompts))}]"]
+          if classes.prompts != usual.prompts else []),
         "[files]",
         *(f"{kind} = {_quoted(pattern)}" for kind, pattern in files.items()),
         "[splits]",
-        *(f"{_quoted(split)} = {_quoted(f'{name}.txt')}"
+        *(f"{_key(split)} = {_quoted(f'{name}.txt')}"
           for split, name in zip(splits, names, strict=True)),
-        "[subsets]",
-        *(f"{_quoted(subset)} = {_quoted(rule)}" for subset, rule in layout.subsets.items()),
+        *(["[subsets]"] if layout.subsets else []),
+        *(f"{_key(subset)} = {_quoted(rule)}" for subset, rule in layout.subsets.items()),
         "[thermal]",
         f"unit = {_quoted(layout.thermal_unit)}",
-        f"black_hot = {str(layout.black_hot).lower()}",
+        *(["black_hot = true"] if layout.black_hot else []),
+        *(["resize = true"] if layout.resize_thermal else []),
         *([] if layout.holes is None else [f"holes = {float(layout.holes)!r}"]),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _key(text: str) -> str:
+    return text if re.fullmatch("[A-Za-z0-9_-]+", text) else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -105,7 +105,8 @@ def compare_modalities(
             for other in SINGLE
         ]  # fmt: skip
         rows.append(Row(name, values["both"], values["rgb"], values["thermal"], *gains))
-    return Comparison(tuple(rows), _sentence(rows, pairs), pairs)
+    classes_of_it = rows[1 + PROTOCOLS[headline].first :]
+    return Comparison(tuple(rows), _sentence(rows[0], classes_of_it, pairs), pairs)
 
 
 def _scores(counts: NDArray[Any], protocol: str) -> Fractions:
@@ -122,27 +123,32 @@ def _gain(points: Any, drawn: Fractions) -> Gain:
     return Gain(percent(float(points)), percent(float(low)), percent(float(high)))
 
 
-def _sentence(rows: list[Row], pairs: int) -> str:
-    """What the headline says of thermal, and of which classes it is surely true."""
-    head, gain = rows[0], rows[0].thermal_adds
+def signed(points: float) -> str:
+    """A difference with its sign; what rounds to nothing has a plus."""
+    return f"{round(points, 1) + 0:+.1f}"
+
+
+def _sentence(head: Row, classes: list[Row], pairs: int) -> str:
+    """What the headline says of thermal, and of which of its classes it is surely true."""
+    gain = head.thermal_adds
     if head.both is None or head.rgb is None or gain.points is None:
         return "Whether thermal pays cannot be told: no class of the headline occurs."
     found = f"{head.name} is {head.both:.1f} % with it and {head.rgb:.1f} % from RGB alone"
     interval = ""
     if gain.low is not None and gain.high is not None:
-        interval = f", 95 % interval {gain.low:+.1f} to {gain.high:+.1f}"
-    measured = f"{found} ({gain.points:+.1f}{interval})"
+        interval = f", 95 % interval {signed(gain.low)} to {signed(gain.high)}"
+    measured = f"{found} ({signed(gain.points)}{interval})"
     if gain.sign:
         said = f"Thermal {'pays' if gain.sign > 0 else 'costs'}: {measured}"
     else:
         number = f"{pairs} pairs" if pairs > 1 else "these counts"
         said = f"Whether thermal pays, {number} cannot tell: {measured}"
     parts = []
-    if len(rows) > 3:  # of two classes the headline has said it
+    if len(classes) > 1:  # of one the headline has said it
         for sign, verb in ((1, "helps"), (-1, "harms")):
             known = [
-                f"{row.name} ({row.thermal_adds.points:+.1f})"
-                for row in rows[1:]
+                f"{row.name} ({signed(row.thermal_adds.points or 0)})"
+                for row in classes
                 if row.thermal_adds.sign == sign
             ]
             parts += [f"it {verb} {', '.join(known)}"] if known else []

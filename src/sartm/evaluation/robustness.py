@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.evaluation.conditions import Condition, choose_conditions, degrade
 from sartm.evaluation.metrics import PROTOCOLS, Counts, choose_protocols, percent, protocol_means
+from sartm.evaluation.reliability import Reliability
 from sartm.evaluation.report.scores import Cell
 from sartm.evaluation.scoring import score_pairs
 from sartm.evaluation.views import Views
@@ -25,7 +27,16 @@ from sartm.progress import Meter
 
 Key = tuple[str, float | None]
 
-FORMAT = 1
+
+class Measured(NamedTuple):
+    """One condition at one severity."""
+
+    counts: Counts
+    error: float | None
+    """Calibration error on objects, a fraction; None where no confidence was there to judge."""
+
+
+FORMAT = 2
 """Raised when a condition changes, so that counts of before are not mixed with those after."""
 
 
@@ -57,8 +68,9 @@ def measure_robustness(
 
     Returns:
         Rows for a report: `condition`, `severity` (a number, None, or "mean" and "worst" over the
-        severities), `protocol`, `miou`, `macc` and `drop` below "clean", in percent. The last two
-        rows are the mean over the conditions and the worst of all.
+        severities), `protocol`, `miou`, `macc`, `drop` below "clean", and, of single views,
+        `error`, the confidence's calibration error on objects; in percent. The last two rows are
+        the mean over the conditions and the worst of all.
 
     Raises:
         InputError: as `scoring.score_pairs`, or where `out` cannot be written.
@@ -79,12 +91,18 @@ def measure_robustness(
         for key, change in todo:
             size = len(dataset.classes)
             counts: Counts = np.zeros((size, size), np.int64)
-            scored = score_pairs(predictor, dataset, modality=modality, views=views, change=change)
-            for _, _, matrix in scored:
-                counts += matrix
+            reliability = Reliability()
+            scored = score_pairs(
+                predictor, dataset, modality=modality, views=views, change=change, judge=True
+            )
+            for each in scored:
+                counts += each.counts
+                if each.reliability is not None:
+                    reliability.merge(each.reliability)
                 meter.advance(note=_title(key))
-            record.append(key, counts)
-            done[key] = counts
+            error = reliability.error("objects")
+            done[key] = Measured(counts, error if np.isfinite(error) else None)
+            record.append(key, done[key])
     return _table(done, chosen, headline)
 
 
@@ -100,7 +118,7 @@ def _title(key: Key) -> str:
 
 
 def _table(
-    done: Mapping[Key, Counts], conditions: Sequence[Condition], protocol: str
+    done: Mapping[Key, Measured], conditions: Sequence[Condition], protocol: str
 ) -> list[dict[str, Cell]]:
     clean = _scores(done["clean", None], protocol)
     rows = [_row("clean", None, protocol, clean, clean)]
@@ -123,10 +141,10 @@ def _table(
     return rows
 
 
-def _scores(counts: Counts, protocol: str) -> npt.NDArray[np.float64]:
-    """Mean IoU and mean accuracy, fractions."""
-    miou, macc, _ = protocol_means(counts, PROTOCOLS[protocol])
-    return np.array([miou, macc], float)
+def _scores(measured: Measured, protocol: str) -> npt.NDArray[np.float64]:
+    """Mean IoU, mean accuracy and calibration error, fractions; NaN where there is none."""
+    miou, macc, _ = protocol_means(measured.counts, PROTOCOLS[protocol])
+    return np.array([miou, macc, np.nan if measured.error is None else measured.error], float)
 
 
 def _row(
@@ -136,7 +154,7 @@ def _row(
     score: npt.NDArray[np.float64],
     clean: npt.NDArray[np.float64],
 ) -> dict[str, Cell]:
-    return {
+    row: dict[str, Cell] = {
         "condition": condition,
         "severity": severity,
         "protocol": protocol,
@@ -144,6 +162,9 @@ def _row(
         "macc": percent(float(score[1])),
         "drop": percent(float(clean[0] - score[0])),
     }
+    if np.isfinite(score[2]):
+        row["error"] = percent(float(score[2]))
+    return row
 
 
 # --- What is kept between runs -------------------------------------------------------------------
@@ -185,7 +206,7 @@ class _Record:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
 
-    def read(self, classes: Classes) -> dict[Key, Counts]:
+    def read(self, classes: Classes) -> dict[Key, Measured]:
         """Counts of finished lines of this identity; lines cut off by a crash do not count."""
         try:
             require_plain(self.path)
@@ -196,7 +217,7 @@ class _Record:
             raise InputError(
                 f"cannot read {self.path}: {error.strerror}; choose another --out"
             ) from None
-        done: dict[Key, Counts] = {}
+        done: dict[Key, Measured] = {}
         for line in lines:
             try:
                 values = json.loads(line)
@@ -204,15 +225,19 @@ class _Record:
                     continue
                 counts = np.array(values["counts"], np.int64)
                 if counts.shape == (len(classes), len(classes)) and counts.min() >= 0:
-                    done[values["condition"], values["severity"]] = counts
+                    off = values["error"]
+                    measured = Measured(counts, None if off is None else float(off))
+                    done[values["condition"], values["severity"]] = measured
             except (ValueError, KeyError, TypeError, OverflowError):
                 continue
         return done
 
-    def append(self, key: Key, counts: Counts) -> None:
+    def append(self, key: Key, measured: Measured) -> None:
         """Add a finished line, on disk when this returns."""
         line = {"identity": self.identity, "condition": key[0], "severity": key[1]}
-        text = json.dumps(line | {"counts": counts.tolist()}) + "\n"
+        text = (
+            json.dumps(line | {"counts": measured.counts.tolist(), "error": measured.error}) + "\n"
+        )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:

@@ -6,7 +6,7 @@ Loads no torch, so that scoring label maps starts at once.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
 from sartm.errors import InputError
 from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
 from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities
+from sartm.evaluation.reliability import Reliability
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.scores import Cell, Report, build_report
 from sartm.evaluation.views import Views, label_sample
@@ -37,6 +38,18 @@ LARGEST_COUNTS = 64 * 2**20
 """Bytes of per-pair counts: 200,000 pairs of 9 classes. Beyond it a report has no intervals."""
 
 
+class Scored(NamedTuple):
+    """A labelled sample and what was counted of it."""
+
+    sample: Sample
+    labels: Array
+    """(H, W)."""
+    counts: Counts
+    """(K, K), rows the truth."""
+    reliability: Reliability | None
+    """None where nobody asked, and of label maps from several views."""
+
+
 def score_pairs(
     predictor: "Predictor",
     dataset: PairDataset,
@@ -45,8 +58,9 @@ def score_pairs(
     modality: Modality = "both",
     views: Views = Views(),
     change: Callable[[Sample], Sample] | None = None,
-) -> Iterator[tuple[Sample, Array, Counts]]:
-    """Label pairs and count: each sample, its label map (H, W) and (K, K) counts, rows the truth.
+    judge: bool = False,
+) -> Iterator[Scored]:
+    """Label pairs and count.
 
     Args:
         predictor: the model, ready to run; says how many pairs at a time.
@@ -55,6 +69,7 @@ def score_pairs(
         modality: what the model may see.
         views: crops and sizes.
         change: applied to every sample as it was read.
+        judge: also count how far the confidence comes true.
 
     Raises:
         InputError: other classes than the model's, a pair without label, an unreadable file.
@@ -71,22 +86,29 @@ def score_pairs(
         sample = dataset[positions[pair.name]]
         return sample if change is None else change(sample)
 
-    def label(samples: list[Sample]) -> list[tuple[Array, Counts]]:
-        if views == Views():
-            maps = [found.labels for found in predictor.predict_batch(samples, modality)]
-        else:
-            maps = [label_sample(predictor, sample, modality, views) for sample in samples]
+    def label(samples: list[Sample]) -> list[Scored]:
+        if views != Views():
+            return [
+                count(sample, label_sample(predictor, sample, modality, views))
+                for sample in samples
+            ]
+        found = predictor.predict_batch(samples, modality)
         return [
-            (labels, count(sample, labels)) for sample, labels in zip(samples, maps, strict=True)
+            count(sample, each.labels, each.confidence if judge else None)
+            for sample, each in zip(samples, found, strict=True)
         ]
 
-    def count(sample: Sample, labels: Array) -> Counts:
+    def count(sample: Sample, labels: Array, sure: Array | None = None) -> Scored:
         assert sample.label is not None
-        return count_pixels(labels, sample.label, dataset.classes)
+        reliability = None
+        if sure is not None:
+            reliability = Reliability()
+            reliability.add(sure, labels, sample.label, dataset.classes)
+        counts = count_pixels(labels, sample.label, dataset.classes)
+        return Scored(sample, labels, counts, reliability)
 
     for _, labelled in label_ahead(predictor, pairs, read, label):
-        sample, (labels, counts), _ = labelled()
-        yield sample, labels, counts
+        yield labelled()[1]
 
 
 def evaluate(
@@ -139,9 +161,12 @@ def evaluate_with_pictures(
     choose_protocols(dataset.classes, protocol)  # a wrong name is found before the work
     facts = predictor.facts
     tally, extremes, contaminated = _Tally(dataset), _Extremes(), []
-    scored = score_pairs(predictor, dataset, modality=modality, views=views)
+    scored = score_pairs(predictor, dataset, modality=modality, views=views, judge=True)
+    reliability = Reliability()
     with Meter(f"evaluate {modality}", len(dataset)) as meter:
-        for index, (sample, labels, counts) in enumerate(scored):
+        for index, (sample, labels, counts, sure) in enumerate(scored):
+            if sure is not None:
+                reliability.merge(sure)
             tally.add(index, counts, sample.size)
             extremes.add(index, labels, counts)
             if facts is not None and was_seen(sample, dataset.classes, facts):
@@ -157,6 +182,7 @@ def evaluate_with_pictures(
         selected_on=None if facts is None else facts.selected_on,
         views=to_dict(views) | {"stride": views.step()},
         robustness=robustness,
+        reliability=reliability.describe(),
     )
     if modality == "both" and are_pairs(dataset.pairs):
         found: dict[Modality, Counts] = {"both": tally.paired()}
@@ -184,7 +210,7 @@ def count_pairs(
         tally = _Tally(dataset)
         scored = score_pairs(predictor, dataset, modality=modality, views=views)
         with Meter(f"evaluate {modality}", len(dataset)) as meter:
-            for index, (sample, _, counts) in enumerate(scored):
+            for index, (sample, _, counts, _) in enumerate(scored):
                 tally.add(index, counts, sample.size)
                 meter.advance()
         found[modality] = tally.paired()
@@ -310,6 +336,7 @@ class _Tally:
         selected_on: str | None = None,
         views: Mapping[str, Any] | None = None,
         robustness: Sequence[Mapping[str, Cell]] = (),
+        reliability: Mapping[str, Any] | None = None,
     ) -> Report:
         report = build_report(
             self.counts,
@@ -329,6 +356,7 @@ class _Tally:
             selected_on=selected_on,
             views=views,
             robustness=robustness,
+            reliability=reliability,
             samples=1000 if self.each else 0,
         )
         subsets = {

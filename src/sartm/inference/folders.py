@@ -6,7 +6,7 @@ import json
 import logging
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sartm.colours import describe_classes
-from sartm.config import Modality, to_dict
+from sartm.config import to_dict
 from sartm.data.finding import search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.listing import RECORD, SUMMARY, WRITTEN
@@ -23,53 +23,28 @@ from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, Sample, read_pair
 from sartm.errors import InputError
 from sartm.files import hash_bytes, hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
+from sartm.inference.alarm import (
+    PairCheck,
+    check_pair,
+    count_alarms,
+    handle_misaligned,
+    word_alarms,
+)
+from sartm.inference.options import DRAWN, Homography, PredictOptions, label_settings
 from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, place_beside
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.record import Made, Maker, Record
-from sartm.io.cameras import Camera
-from sartm.io.decode import FourChannel
 from sartm.io.labels import encode_label
-from sartm.io.thermal import (
-    choose_levels,
-    describe_levels,
-    explain_auto,
-    format_range,
-    scale_thermal,
-)
+from sartm.io.thermal import choose_levels, describe_levels, explain_auto, scale_thermal
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
 from sartm.registration.estimate import AlignedThermal, align_thermal
 
-Homography = tuple[tuple[float, ...], ...]
-
 log = logging.getLogger("sartm")
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What `label_folder` does beside labelling."""
-
-    modality: Modality = "both"
-    overlay: bool = True
-    opacity: float = 0.5
-    legend: bool = False
-    """Colours and names of the classes that occur, below the overlay."""
-    beside: bool = False
-    """RGB, thermal and overlay in one picture, in the overlay's file."""
-    resize_thermal: bool = False
-    four_channel: FourChannel = "auto"
-    pair_regex: str | None = None
-    allow_single: bool = False
-    camera: Camera = field(default_factory=Camera)
-    """How thermal files are read."""
-    clahe: bool = False
-    """Local contrast of the thermal picture under an overlay; labels are the same."""
-    align: Homography | Literal["auto"] | None = None
-    """Thermal pixel to RGB pixel, as rows; `auto` estimates one per pair, or fails the pair."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +55,8 @@ class Outcome:
     skipped: int
     failures: dict[str, str]
     """Message per input that could not be labelled, unpaired files included."""
+    alarms: str = ""
+    """What the images say about the cameras, in a line."""
 
 
 def fingerprint(model: SARTM | ExportedModel) -> str:
@@ -126,12 +103,7 @@ def label_folder(
     if options.align is not None and options.resize_thermal:
         raise InputError("--align and --resize-thermal exclude each other; leave one out")
     found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
-    settings = to_dict(options) | {"precision": predictor.precision}
-    settings |= {"tiling": to_dict(predictor.tiling)}
-    settings |= {"thermal_range": format_range(predictor.thermal_range)}
-    for name in _WITHOUT_EFFECT:
-        del settings[name]
-    maker = Maker(model, fingerprint(predictor.model), settings)
+    maker = Maker(model, fingerprint(predictor.model), label_settings(predictor, options))
     with lock_folder(out):
         run = _Run(out, maker, options, predictor)
         for path in found.unpaired:
@@ -139,7 +111,7 @@ def label_folder(
         run.failures |= found.unreadable
         todo = run.begin(found.pairs, overwrite)
         read = partial(_read, options, run)
-        label = partial(predictor.predict_batch, modality=options.modality)
+        label = partial(predictor.predict_batch, modality=options.modality, trust=options.trust)
         if not todo:
             with run:  # writes the summary
                 return Outcome(0, len(found.pairs), run.failures)
@@ -154,18 +126,13 @@ def label_folder(
                 else:
                     write(pair, sample, prediction, seconds)
                 meter.advance()
-    return Outcome(run.done, len(found.pairs) - len(todo), run.failures)
-
-
-_DRAWN = ("opacity", "legend", "beside", "clahe")
-"""Options that change an overlay and no label map."""
-_WITHOUT_EFFECT = (*_DRAWN, "overlay", "pair_regex", "allow_single")
-"""Options that change no label map: which images are paired is seen from the images."""
+    alarms = word_alarms(count_alarms(check.alarms for check in run.checks), len(run.checks))
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms)
 
 
 def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
     run.inputs[pair.name] = _hash_inputs(pair)
-    return read_pair(
+    sample = read_pair(
         pair,
         resize_thermal=options.resize_thermal,
         four_channel=options.four_channel,
@@ -173,6 +140,9 @@ def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
         align=None if options.align is None else partial(run.align, pair, options.align),
         remedy=f"{RESIZE_OR_REGISTER}, or predict with --align auto",
     )
+    check = check_pair(sample)
+    run.checked[pair.name] = check
+    return handle_misaligned(sample, check, options.on_misaligned)
 
 
 def _hash_inputs(pair: Pair) -> dict[str, str | None]:
@@ -200,10 +170,13 @@ class _Run:
         self.out, self.maker, self.options = out, maker, options
         self.predictor = predictor
         self.told_of_range = False
-        self.drawn = {name: getattr(options, name) for name in _DRAWN} | {"outlined": True}
+        self.drawn = {name: getattr(options, name) for name in DRAWN} | {"outlined": True}
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
+        self.checked: dict[str, PairCheck] = {}
+        """Of pairs that are not written yet."""
+        self.checks: list[PairCheck] = []
         self.done = 0
         try:
             remove_leftovers(out)
@@ -253,6 +226,8 @@ class _Run:
             return None
         if made is None:
             return "is there, and no record says what made it"
+        if self.options.trust and "trust" not in made.entry and pair.rgb and pair.thermal:
+            return None
         inputs = _hash_inputs(pair)
         if not inputs:
             return None
@@ -385,6 +360,9 @@ class _Run:
             "seconds": round(seconds, 4),
             **prediction.summary(),
         }
+        if pair.name in self.checked:
+            self.checks.append(self.checked.pop(pair.name))
+            entry |= self.checks[-1].describe()
         if used := self._describe_range(sample, prediction):
             entry["thermal_range"] = used
         if pair.name in self.alignments:
@@ -423,6 +401,7 @@ class _Run:
             "settings": settings | {"fingerprint": self.maker.fingerprint},
             "classes": describe_classes(self.predictor.classes),
             "pairs": entries,
+            "alarms": count_alarms(entry.get("alarms", ()) for entry in entries.values()),
             "failures": self.failures,
         }
         write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())

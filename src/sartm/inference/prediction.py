@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from sartm.classes import Classes
+from sartm.config import Calibration
+from sartm.inference.confidence import confidence_of
 from sartm.inference.overlays import ROWS, draw_overlay
 from sartm.inference.tiles import resize_strips
+from sartm.inference.trust import enlarge, summarise_trust
 from sartm.io.thermal import Levels
 
 Array = npt.NDArray[Any]
@@ -32,10 +35,17 @@ class Prediction:
     """(H/4, W/4) confidence of an image that was labelled in tiles."""
     levels: Levels | None = None
     """The raw thermal values that became 0 and 1; None: thermal was not looked at."""
+    calibration: Calibration = field(default=Calibration(), repr=False)
+    """The model's, for the images it saw."""
+    weighed: Tensor | None = field(default=None, repr=False)
+    """(h/4, w/4) which camera it rests on, of the padded input; None where nobody asked."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:
-        """(H, W) largest soft-max probability; not calibrated. Of tiles: resized from stride 4."""
+        """(H, W) probability that the label is right, as far as the model was calibrated.
+
+        Of tiles: resized from stride 4.
+        """
         height, width = self.labels.shape
         out = np.empty((height, width), np.float16)
         if self.logits is None:
@@ -45,8 +55,19 @@ class Prediction:
                 out[top : top + strip.shape[1]] = strip[0].numpy()
             return out
         for top, strip in resize_strips([self.logits], (height, width)):
-            out[top : top + strip.shape[1]] = confidence_of(strip).numpy()
+            out[top : top + strip.shape[1]] = self._judge(strip).numpy()
         return out
+
+    @cached_property
+    def trust(self) -> npt.NDArray[np.float16] | None:
+        """(H, W) from -1, the label rests on RGB alone, to 1, on thermal alone; see `trust`.
+
+        None unless it was asked for, and where a camera is missing or tiles were labelled.
+        """
+        if self.weighed is None:
+            return None
+        height, width = self.labels.shape
+        return enlarge(self.weighed, (height, width))
 
     def _at_stride_4(self) -> npt.NDArray[Any]:
         """(ceil(H / 4), ceil(W / 4)) confidence, without the padding."""
@@ -54,7 +75,10 @@ class Prediction:
             return self.coarse
         assert self.logits is not None
         height, width = (-(-side // 4) for side in self.labels.shape)
-        return np.asarray(confidence_of(self.logits[:, :height, :width]).numpy())
+        return np.asarray(self._judge(self.logits[:, :height, :width]).numpy())
+
+    def _judge(self, logits: Tensor) -> Tensor:
+        return confidence_of(logits, self.calibration, self.classes.has_rest)
 
     def overlay(
         self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None
@@ -66,7 +90,7 @@ class Prediction:
         return draw_overlay(self.image, self.labels, self.classes, opacity, out)
 
     def summary(self) -> dict[str, Any]:
-        """Size, share of every class that occurs, and the mean confidence (at stride 4)."""
+        """Size, share of every class that occurs, mean confidence (at stride 4) and trust."""
         counts = np.zeros(len(self.classes), np.int64)
         for top in range(0, len(self.labels), ROWS):
             rows = self.labels[top : top + ROWS].ravel()
@@ -77,13 +101,11 @@ class Prediction:
             if count
         }
         confidence = float(self._at_stride_4().mean(dtype=np.float64))
-        return {
+        found: dict[str, Any] = {
             "size": list(self.labels.shape),
             "shares": shares,
             "confidence": round(confidence, 4),
         }
-
-
-def confidence_of(logits: Tensor) -> Tensor:
-    """Largest soft-max probability of (K, ...) logits."""
-    return 1 / (logits - logits.amax(0)).exp().sum(0)
+        if self.trust is not None:
+            found["trust"] = summarise_trust(self.trust, self.labels, self.classes)
+        return found

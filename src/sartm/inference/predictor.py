@@ -1,5 +1,6 @@
 """A model made ready to run: one pair, or several, to label maps at their own sizes."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,25 +15,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sartm.config import Modality
+from sartm.classes import Classes
+from sartm.config import Calibration, Modality
 from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_images
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
+from sartm.inference.confidence import confidence_of
 from sartm.inference.devices import Precision, choose_device, fast_precision
 from sartm.inference.overlays import ROWS, draw_grey
-from sartm.inference.prediction import Prediction, confidence_of
+from sartm.inference.prediction import Prediction
 from sartm.inference.schedule import prepare_network
 from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
+from sartm.inference.trust import weigh_cameras
 from sartm.io.opened import Opened, take_rgb, take_thermal
 from sartm.io.thermal import ThermalRange, choose_levels, format_range, read_range, scale_thermal
 from sartm.model.exported import ExportedModel
+from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
 Source = str | Path | Image.Image | Array | None
 Images = tuple[Array | None, npt.NDArray[np.float32] | None]
 """(H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule; None what there is not."""
+Network = Callable[[Tensor | None, Tensor | None], Tensor]
+"""Images (B, C, H, W) in [0, 1] to logits (B, K, h/4, w/4)."""
 Area = tuple[slice, slice]
 """Rows and columns."""
 
@@ -107,31 +114,51 @@ class Predictor:
         self.network = _compile(network) if compiled else network.predict_logits
         """`SARTM.predict_logits`, compiled or not."""
 
-    def __call__(self, rgb: Source, thermal: Source) -> Prediction:
+    def choose(self, classes: Classes) -> "Predictor":
+        """This predictor for other classes that its model knows (`SARTM.choose`), sharing all else.
+
+        Raises InputError for a class it does not know, or an export, whose classes are constants.
+        """
+        if isinstance(self.model, ExportedModel):
+            raise InputError(
+                f"{self.model.path} is an export, whose classes are fixed; export the model again: "
+                f"sartm export --classes"
+            )
+        chosen = copy.copy(self)
+        chosen.model = network = self.model.choose(classes)
+        chosen.config, chosen.classes = network.config, classes
+        chosen.network = network.predict_logits
+        return chosen
+
+    def __call__(self, rgb: Source, thermal: Source, trust: bool = False) -> Prediction:
         """Label one aligned pair.
 
         Args:
             rgb: file, PIL image or (H, W, 3) uint8 array; None where missing.
             thermal: file, PIL image or (H, W) array of raw values; None where missing.
+            trust: also tell which camera the labels rest on, `Prediction.trust`.
 
         Raises:
             InputError: neither is given, a file cannot be read, an array is none of pixels or
                 holds NaN, or the sizes differ.
         """
-        return self.predict(_as_sample(rgb, thermal))
+        return self.predict(_as_sample(rgb, thermal), trust=trust)
 
-    def predict(self, sample: Sample, modality: Modality = "both") -> Prediction:
+    def predict(
+        self, sample: Sample, modality: Modality = "both", trust: bool = False
+    ) -> Prediction:
         """Label a sample as read from a data set, with both or only one of its modalities."""
-        return self.predict_batch([sample], modality)[0]
+        return self.predict_batch([sample], modality, trust)[0]
 
     def predict_batch(
-        self, samples: Sequence[Sample], modality: Modality = "both"
+        self, samples: Sequence[Sample], modality: Modality = "both", trust: bool = False
     ) -> list[Prediction]:
         """Label samples; those of one size and the same modalities pass the network together.
 
         Args:
             samples: pairs of any sizes; large ones are labelled in tiles, one after another.
             modality: what the model may see.
+            trust: also tell which camera labels rest on, of whole images that have both.
 
         Raises:
             InputError: one of them has no such modality, holds NaN or what are no pixels, or does
@@ -141,7 +168,8 @@ class Predictor:
         tiled = [self._needs_tiles(sample) for sample in samples]
         whole = [sample for sample, large in zip(samples, tiled, strict=True) if not large]
         images = [self.inputs(sample, modality) for sample in whole]
-        ready = iter(zip(images, self.batch_logits(images), strict=True))
+        found = self._batch(images, self._apart()) if trust else self.batch_logits(images)
+        ready = iter(zip(images, found, strict=True))
         predictions = []
         for sample, large in zip(samples, tiled, strict=True):
             if large:
@@ -149,14 +177,48 @@ class Predictor:
                     predictions.append(self._predict_tiles(sample, modality))
                 continue
             (image, display), logits = next(ready)
+            calibration = self.calibration(image, display)
+            logits, weighed = self._weigh(logits)
             labels = label_map(logits, sample.size, len(self.classes))
             if image is None:
                 assert display is not None
                 image = draw_grey((display * 255).astype(np.uint8))
             predictions.append(
-                Prediction(labels, self.classes, logits, image, levels=sample.levels)
+                Prediction(
+                    labels,
+                    self.classes,
+                    logits,
+                    image,
+                    levels=sample.levels,
+                    calibration=calibration,
+                    weighed=weighed,
+                )
             )
         return predictions
+
+    def _apart(self) -> Network:
+        """`SARTM.predict_apart` of pairs, and what one image alone gives."""
+        model = self.model
+        if not isinstance(model, SARTM) or isinstance(model, Released):
+            raise InputError(
+                "which camera to trust is known of models in SARTM's own folders, not of exports "
+                "and of the authors' released weights; leave --trust out"
+            )
+
+        def predict(rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+            if rgb is None or thermal is None:
+                return model.predict_logits(rgb, thermal)
+            return model.predict_apart(rgb, thermal)
+
+        return predict
+
+    def _weigh(self, found: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and which camera they rest on where those of either one lie beside them."""
+        classes = len(self.classes)
+        if len(found) == classes:
+            return found, None
+        logits = found[:classes]
+        return logits, weigh_cameras(logits, found[classes:], self.config.calibration)
 
     @contextmanager
     def side_by_side(self, streams: int | None = None) -> Iterator[int]:
@@ -205,12 +267,13 @@ class Predictor:
             seen = None if rgb is None else rgb[area]
             return seen, None if thermal is None else scale_thermal(thermal[area], levels)
 
-        size, coarse = sample.size, []
+        size, coarse, calibration = sample.size, [], self.calibration(rgb, thermal)
 
         def finished() -> Iterator[Tensor]:
             for row in tile_logits(partial(self._logits_ahead, cut), size, self.tiling):
                 for rows in row.split(ROWS // STRIDE, dim=1):  # what is made of them is as large
-                    coarse.append(confidence_of(rows).half().numpy())
+                    sure = confidence_of(rows, calibration, self.classes.has_rest)
+                    coarse.append(sure.half().numpy())
                     yield rows
 
         labels = _largest(finished(), size, len(self.classes))
@@ -238,6 +301,11 @@ class Predictor:
             return
         for _, done in read_ahead(chunks, work, self._streams):
             yield from done()
+
+    def calibration(self, rgb: Array | None, thermal: Array | None) -> Calibration:
+        """What sets the confidence right of a model that sees these images."""
+        known = self.config.calibration
+        return known.thermal if rgb is None else known.rgb if thermal is None else known.both
 
     def inputs(self, sample: Sample, modality: Modality = "both") -> Images:
         """What `logits` takes: (H, W, 3) uint8 and (H, W) in [0, 1] by the thermal range, or None.
@@ -277,9 +345,12 @@ class Predictor:
         """(K, h/4, w/4) float32 on the CPU from (H, W, 3) uint8 and (H, W) float32 in [0, 1]."""
         return self.batch_logits([(rgb, thermal)])[0]
 
-    @torch.inference_mode()
     def batch_logits(self, pairs: Sequence[Images]) -> list[Tensor]:
         """`logits` of every pair; those of one size and the same modalities in one pass."""
+        return self._batch(pairs, None)
+
+    @torch.inference_mode()
+    def _batch(self, pairs: Sequence[Images], network: Network | None) -> list[Tensor]:
         alike: dict[Any, list[int]] = {}
         for index, images in enumerate(pairs):
             kind = tuple(None if image is None else image.shape for image in images)
@@ -295,7 +366,7 @@ class Predictor:
                 x = None if rgb is None else rgb.permute(0, 3, 1, 2).float() / 255
                 y = None if thermal is None else thermal[:, None]
                 try:
-                    logits = self.network(x, y).float().cpu()
+                    logits = (network or self.network)(x, y).float().cpu()
                 except torch.OutOfMemoryError:
                     raise self._out_of_memory(batch) from None
             found.update(zip(indices, logits, strict=True))

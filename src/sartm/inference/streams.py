@@ -232,11 +232,14 @@ def _camera_frames(
         while not ended.is_set():
             success, image = capture.read()
             moment = time.monotonic() - epoch
+            if not success:
+                break
             with contextlib.suppress(queue.Empty):
                 newest.get_nowait()
-            newest.put((moment, image) if success else None)
-            if not success:
-                return
+            newest.put((moment, image))
+        while not ended.is_set():  # the last frame is still to be asked for
+            with contextlib.suppress(queue.Full):
+                return newest.put(None, timeout=0.1)
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()

@@ -22,15 +22,15 @@ from sartm.errors import InputError
 from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
-from sartm.inference.frames import Frame, Match, Stream, Unpaired, pair_frames
+from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
+from sartm.inference.options import VideoOptions
 from sartm.inference.overlays import draw_grey
-from sartm.inference.pictures import Arrangement
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
 from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.streams import folder_stream, is_video, open_stream
-from sartm.io.cameras import Camera
+from sartm.inference.watch import Watch
 from sartm.io.thermal import format_range
 from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
@@ -38,54 +38,6 @@ from sartm.progress import Meter
 Array = npt.NDArray[Any]
 
 _NAMED = 100  # failures that are listed; more are only counted
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """What `predict_video` does beside labelling."""
-
-    modality: Modality = "both"
-    opacity: float = 0.5
-    every: int = 1
-    """Label only each N-th frame of the leading source."""
-    match: Match = "auto"
-    """Partners by `time` or `index`; `auto`: two folders by file name, everything else by time."""
-    tolerance: float | None = None
-    """Seconds between partners at most; half the longer frame interval if None."""
-    offset: float = 0.0
-    """Seconds to add to thermal times."""
-    smooth: float = 0.0
-    """Share of the class probabilities that is kept from the frames before, in [0, 1)."""
-    one_file: Arrangement | None = None
-    """How one video holds both RGB and thermal."""
-    rate: float | None = None
-    """Frames per second of folders of frames."""
-    limit: int | None = None
-    """Stop after this many labelled frames."""
-    labels: bool = False
-    """Write label maps too."""
-    width: int = 1920
-    """Of the result, in pixels at most."""
-    resize_thermal: bool = False
-    allow_single: bool = False
-    """Label frames without a partner alone."""
-    camera: Camera = field(default_factory=Camera)
-    legend: bool = False
-    """The names of all classes below the pictures."""
-    clahe: bool = False
-    """Local contrast of the thermal picture that is shown."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smooth < 1:
-            raise InputError(f"--smooth is {self.smooth:g}; give 0 (none) up to below 1")
-        if self.every < 1 or (self.limit is not None and self.limit < 1):
-            raise InputError("--every and --limit count frames; give 1 or more")
-        if self.tolerance is not None and self.tolerance < 0:
-            raise InputError(f"--tolerance is {self.tolerance:g} seconds; give 0 or more")
-        if self.rate is not None and not 0.01 <= self.rate <= 1000:
-            raise InputError(f"--fps is {self.rate:g}; give 0.01 to 1000 frames per second")
-        if self.width < 64:
-            raise InputError(f"--width is {self.width}; give at least 64 pixels")
 
 
 @dataclass(frozen=True)
@@ -101,6 +53,8 @@ class VideoOutcome:
     failed: int
     damaged: int
     """Packets of the inputs that could not be decoded."""
+    alarms: str = ""
+    """What the frames say about the cameras, in a line."""
 
     def complaints(self) -> list[str]:
         """A line for each kind of frame that is missing from the result, and why."""
@@ -113,6 +67,8 @@ class VideoOutcome:
                 lines.append(f"{count} {side} frames without a partner: {shown}{more}")
         if self.damaged:
             lines.append(f"{self.damaged} damaged packets of the inputs were left out")
+        if self.alarms:
+            lines.append(self.alarms)
         return lines
 
 
@@ -193,6 +149,7 @@ def _label_video(
     streams, pairs = _open_sources(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
+    watch = Watch(options.on_misaligned, tuple(stream.rate for stream in streams))
     levels = SlowLevels(
         predictor.config.thermal, predictor.thermal_range, options.camera.radiometric
     )
@@ -212,6 +169,7 @@ def _label_video(
             content = _summarise(
                 places, model, rgb, thermal, streams, unpaired, tally, options, levels
             )
+            content |= watch.describe()
             film.publish(places.summary, json.dumps(content, indent=1).encode(), replaced)
 
     with contextlib.ExitStack() as stack:
@@ -221,7 +179,7 @@ def _label_video(
         stack.callback(publish)  # of an interrupted run too
         stack.enter_context(film)
         meter = stack.enter_context(Meter("video", total, "frames"))
-        samples = prepare_next(_read_samples(pairs, options, tally, levels))
+        samples = prepare_next(_read_samples(pairs, options, tally, levels, watch))
         stack.enter_context(contextlib.closing(samples))
         _label(predictor, samples, film, meter, tally, options)
         tally.interrupted = False
@@ -229,7 +187,7 @@ def _label_video(
         raise InputError(_explain_no_frames(unpaired, options))
     return VideoOutcome(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
-        sum(stream.damaged for stream in streams),
+        sum(stream.damaged for stream in streams), watch.word(),
     )  # fmt: skip
 
 
@@ -304,6 +262,7 @@ def _read_samples(
     options: VideoOptions,
     tally: _Tally,
     levels: SlowLevels,
+    watch: Watch,
 ) -> Generator[tuple[Frame, Sample]]:
     """Every N-th pair, converted; what cannot be is counted, except at the beginning."""
     taken = 0
@@ -313,6 +272,11 @@ def _read_samples(
         name = frame.name or f"{frame.index:06d}"
         try:
             sample = _read_sample(name, frame, partner, options)
+            if partner is None:
+                sample = watch.see(sample)
+            else:
+                gap = partner.time + options.offset - frame.time
+                sample = watch.see(sample, partner.index, gap)
             if sample.thermal is not None and options.modality != "rgb":
                 sample = levels.fix(sample, frame.time)
         except InputError as error:
@@ -381,7 +345,10 @@ def _label(
                 grey = draw_grey((display * 255).astype(np.uint8), options.clahe)
             image = rgb if rgb is not None else grey
             assert image is not None
-            prediction = Prediction(labels, predictor.classes, logits, image)
+            prediction = Prediction(
+                labels, predictor.classes, logits, image,
+                calibration=predictor.calibration(rgb, display),
+            )  # fmt: skip
             write(sample.name, frame.time, rgb, grey, prediction)
             pixels += np.bincount(labels.ravel(), minlength=len(pixels))
             tally.pixels = dict(zip(tally.classes, pixels.tolist(), strict=True))

@@ -166,6 +166,11 @@ def read_radiometric(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
         raise InputError(f"{file}: its calibration makes no sense; {_NO_REMEDY}") from None
 
 
+def is_radiometric(data: bytes) -> bool:
+    """Whether a file's bytes are a JPEG with FLIR's raw data, readable or not."""
+    return bool(_flir_data(data))
+
+
 def read_raw(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -> Array:
     """`read_thermal`, or Celsius of a radiometric JPEG; `prepare_thermal` does the rest."""
     read = read_radiometric if camera.radiometric else read_thermal

@@ -60,6 +60,8 @@ def read_label(
             pixels = load_palette(path, header, as_colours=True)
     if pixels.ndim == 2 and header.grey_bits < 8:
         pixels = pixels // (255 // (2**header.grey_bits - 1))
+    if strict and pixels.ndim == 2:
+        pixels = np.dstack([pixels] * 3)
     if pixels.ndim == 3:
         pixels = _colours_to_ids(pixels[..., :3], colours, path, strict)
     return _as_ids(pixels, ignore, path)

@@ -20,6 +20,9 @@ by it where it takes such values, else from the image itself; or two values of t
 
 AUTO = 1.0, 99.9
 """Percentiles of an image between which `auto` scales it."""
+_NO_DATA = {0, 999, 9999, 99999, 32767, 32768, 65535}
+_NO_VALUE = 1e9
+"""What stands for "no data", of either sign; larger values are no measurement at all."""
 _PART = 2**18
 """Pixels that are counted at a time: counting takes 8 bytes a pixel."""
 
@@ -131,12 +134,13 @@ def choose_levels(
 def stretch_levels(raw: Array, unseen: npt.NDArray[np.bool_] | None = None) -> Levels:
     """The `AUTO` percentiles of what was measured in an image (H, W); all of it where they meet.
 
-    A lowest or highest value that lies further from all others than these from each other is the
-    mark of a camera or a program for "no data", such as 0 or -9999, and no measurement.
+    A lowest or highest value that programs write for "no data", such as 0 or -9999, is no
+    measurement where it lies further from all others than these from each other.
     """
     measured = _measured(raw, unseen)
     for mark, others in ((measured.min(), np.greater), (measured.max(), np.less)):
-        rest = measured[others(measured, mark)]
+        usual = abs(float(mark)) in _NO_DATA or abs(float(mark)) > _NO_VALUE
+        rest = measured[others(measured, mark)] if usual else measured[:0]
         if rest.size:
             low, high = float(rest.min()), float(rest.max())
             if high > low and max(low - float(mark), float(mark) - high) > high - low:

@@ -61,7 +61,7 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "- Inputs must be pixel-aligned pairs; a missing modality costs accuracy.",
         "- Thermal values must mean what the thermal rule says; false colour is refused.",
         "- Other cameras, places or weather than those of the training data were not measured.",
-        "- Confidence is not calibrated. Not for decisions about safety.",
+        f"- Confidence {_confidence_note(facts)}. Not for decisions about safety.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -93,6 +93,12 @@ def _weights_note(content: ModelFile) -> str:
 
 def _text_note(facts: ModelFacts) -> str:
     return "off" if facts.text is None else as_markdown(str(facts.text.get("encoder", "")))
+
+
+def _confidence_note(facts: ModelFacts) -> str:
+    if not facts.calibrated_on:
+        return "is not calibrated"
+    return f"is calibrated on {as_markdown(', '.join(facts.calibrated_on))}, and holds for its like"
 
 
 def _licence_note(content: ModelFile) -> str:

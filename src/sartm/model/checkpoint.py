@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sartm import __version__
 from sartm.classes import Classes
-from sartm.config import ModelConfig, from_dict, to_dict
+from sartm.config import Calibrations, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
-from sartm.files import contents, read_json, replacing_folder
+from sartm.files import contents, read_json, replacing_folder, write_atomic
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
@@ -70,6 +70,10 @@ def save(
             for float16.
     """
     target = Path(folder)
+    if model.known is not None:
+        raise InputError(
+            "classes were chosen from this model; save the model as it was loaded, or export it"
+        )
     state = model.state_dict()
     source = facts.encoder or model.encoder_source
     released = isinstance(model, Released)
@@ -96,6 +100,34 @@ def save(
         raise InputError(
             f"cannot write the model {target}: {error}. Choose a folder that is writable and has "
             f"room; what was there is kept"
+        ) from None
+
+
+def save_calibration(folder: Path, calibration: Calibrations, data: Collection[str]) -> None:
+    """Store how the confidence is set right in a folder that `save` wrote; weights stay.
+
+    Args:
+        folder: the model.
+        calibration: of its confidence.
+        data: data sets and splits it was fitted on, for its card.
+
+    Raises:
+        InputError: no such model, or a folder that cannot be written.
+    """
+    content = read_config(folder)
+    content = replace(
+        content,
+        model=replace(content.model, calibration=calibration),
+        facts=replace(content.facts, calibrated_on=tuple(data)),
+    )
+    card = write_card(content, read_tensors(folder / WEIGHTS))
+    try:
+        write_atomic(folder / CONFIG, (json.dumps(to_dict(content), indent=1) + "\n").encode())
+        write_atomic(folder / CARD, card.encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write to the model {folder}: {error.strerror}; copy it to a folder of your "
+            f"own with `sartm weights convert`"
         ) from None
 
 
@@ -147,6 +179,7 @@ def load_folder(
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int | None = None,
+    text_encoder: str = "",
 ) -> SARTM:
     """The model in a folder that `save` wrote; arguments and errors as `load`."""
     content = read_config(folder)
@@ -161,7 +194,10 @@ def load_folder(
         log.warning("%s is complete; the encoder %s is not used", folder, encoder)
     fill(model, tensors, str(folder / WEIGHTS))
     model.facts, model.encoder_source = facts, facts.encoder
-    return model.eval()
+    if classes is None and text_encoder:
+        raise InputError("--text-encoder gives words to --classes; name some, or leave it out")
+    named = classes is not None and not is_unnamed(content.model.classes)
+    return model.choose(classes, text_encoder).eval() if named and classes else model.eval()
 
 
 def _adjust(
@@ -169,9 +205,7 @@ def _adjust(
 ) -> ModelConfig:
     """A folder's configuration with what may be added to it: to released weights only."""
     config = content.model
-    if classes is not None:
-        if not is_unnamed(config.classes):
-            refuse_options(f"{folder} has its own classes in {CONFIG}", classes=classes)
+    if classes is not None and is_unnamed(config.classes):  # else chosen from, once it is filled
         config = replace(config, classes=name_classes(len(config.classes), classes, str(folder)))
     if canvas is not None:
         if content.kind != "released":

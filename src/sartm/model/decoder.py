@@ -26,11 +26,15 @@ class CrossAttention(nn.Module):
         self.v_proj = nn.Linear(width, inner)
         self.out_proj = nn.Linear(inner, width)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(B, queries, D), (B, keys, D), (B, keys, D) to (B, queries, D)."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, queries, D), (B, keys, D), (B, keys, D) to (B, queries, D).
+
+        `seen`: (queries, keys) bool, which keys a query attends to; None: all.
+        """
         parts = (self.q_proj(q), self.k_proj(k), self.v_proj(v))
-        heads = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in parts)
-        out = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        query, key, value = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in parts)
+        attended = F.scaled_dot_product_attention(query, key, value, seen)
+        out = attended.transpose(1, 2).flatten(2)
         projected: Tensor = self.out_proj(out)
         return projected
 
@@ -51,21 +55,39 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = CrossAttention(width, config.heads, 2)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_code: Tensor, image_code: Tensor
+        self,
+        tokens: Tensor,
+        image: Tensor,
+        token_code: Tensor,
+        image_code: Tensor,
+        guests: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, D) and image (B, h w, D), with the codes added to queries and keys."""
+        """Tokens (B, T, D) and image (B, h w, D), with the codes added to queries and keys.
+
+        The last `guests` tokens see themselves and all others, and are seen by none.
+        """
+        seen = _seen(tokens.shape[1], guests, tokens.device) if guests else None
         if self.first:  # the tokens are still their own code
-            tokens = self.self_attn(tokens, tokens, tokens)
+            tokens = self.self_attn(tokens, tokens, tokens, seen)
         else:
             query = tokens + token_code
-            tokens = tokens + self.self_attn(query, query, tokens)
+            tokens = tokens + self.self_attn(query, query, tokens, seen)
         tokens = self.norm1(tokens)
         keys = image + image_code
         tokens = tokens + self.cross_attn_token_to_image(tokens + token_code, keys, image)
         tokens = self.norm2(tokens)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = image + self.cross_attn_image_to_token(keys, tokens + token_code, tokens)
+        hosts, code = tokens, token_code
+        if guests:
+            hosts, code = tokens[:, :-guests], token_code[:, :-guests]
+        image = image + self.cross_attn_image_to_token(keys, hosts + code, hosts)
         return tokens, self.norm4(image)
+
+
+def _seen(tokens: int, guests: int, device: torch.device) -> Tensor:
+    """(T, T) bool, which token attends to which."""
+    place = torch.arange(tokens, device=device)
+    return (place[None] < tokens - guests) | (place[None] == place[:, None])
 
 
 class TwoWayTransformer(nn.Module):
@@ -79,11 +101,16 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = CrossAttention(width, config.heads, 2)
         self.norm_final_attn = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, image: Tensor, image_code: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T, D) and image (B, h w, D) with its code (1, h w, D), both updated."""
+    def forward(
+        self, tokens: Tensor, image: Tensor, image_code: Tensor, guests: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T, D) and image (B, h w, D) with its code (1, h w, D), both updated.
+
+        `guests` as in `TwoWayBlock`.
+        """
         code = tokens
         for layer in self.layers:
-            tokens, image = layer(tokens, image, code, image_code)
+            tokens, image = layer(tokens, image, code, image_code, guests)
         update = self.final_attn_token_to_image(tokens + code, image + image_code, image)
         return self.norm_final_attn(tokens + update), image
 
@@ -124,12 +151,14 @@ class Hypernetworks(nn.Module):
 class MaskDecoder(nn.Module):
     """SAM 2's mask decoder with one mask token per class: class logits at stride 4."""
 
-    def __init__(self, classes: int, width: int, config: DecoderConfig) -> None:
+    def __init__(self, classes: int | None, width: int, config: DecoderConfig) -> None:
+        """Set up the decoder of K classes; None: their tokens are given, and share one MLP."""
         super().__init__()
         self.transformer = TwoWayTransformer(width, config)
         self.obj_score_token = nn.Embedding(1, width)
         self.iou_token = nn.Embedding(1, width)
-        self.mask_tokens = nn.Embedding(classes, width)
+        if classes is not None:
+            self.mask_tokens = nn.Embedding(classes, width)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, stride=2),
             LayerNorm2d(width // 4, eps=1e-6),
@@ -139,33 +168,48 @@ class MaskDecoder(nn.Module):
         )
         self.conv_s0 = nn.Conv2d(width, width // 8, 1)
         self.conv_s1 = nn.Conv2d(width, width // 4, 1)
-        self.output_hypernetworks_mlps = Hypernetworks(classes, width, width // 8)
+        shared = (width, width, width, width // 8)
+        self.output_hypernetworks_mlps = (
+            MLP(shared, nn.ReLU()) if classes is None else Hypernetworks(classes, width, width // 8)
+        )
 
-    def forward(self, levels: Levels, dense: Tensor, image_code: Tensor) -> Tensor:
+    def forward(
+        self,
+        levels: Levels,
+        dense: Tensor,
+        image_code: Tensor,
+        class_tokens: Tensor | None = None,
+        guests: int = 0,
+    ) -> Tensor:
         """Class logits from feature maps.
 
         Args:
             levels: maps of B images.
             dense: (1, D, 1, 1) code of "no mask prompt", added to the stride-16 map.
             image_code: (1, h w, D) positional code of the stride-16 map.
+            class_tokens: (K, D), where they are not the decoder's own.
+            guests: how many of them, the last ones, change nothing for the others.
 
         Returns:
             (B, K, H/4, W/4).
         """
-        tokens, image = self.attend(self.tokens(), levels.sfm + dense, image_code)
+        tokens, image = self.attend(
+            self.tokens(class_tokens), levels.sfm + dense, image_code, guests
+        )
         return self.draw(tokens[:, 2:], image, levels)
 
-    def tokens(self) -> Tensor:
+    def tokens(self, class_tokens: Tensor | None = None) -> Tensor:
         """(2 + K, D): object, iou and class tokens."""
-        return torch.cat(
-            [self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight]
-        )
+        own = self.mask_tokens.weight if class_tokens is None else class_tokens
+        return torch.cat([self.obj_score_token.weight, self.iou_token.weight, own])
 
-    def attend(self, tokens: Tensor, sfm: Tensor, image_code: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(
+        self, tokens: Tensor, sfm: Tensor, image_code: Tensor, guests: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Tokens (T, D) and maps (B, D, h, w) to (B, T, D) and (B, h w, D) after attention."""
         image = sfm.flatten(2).transpose(1, 2)
         attended: tuple[Tensor, Tensor] = self.transformer(
-            tokens.expand(sfm.shape[0], -1, -1), image, image_code
+            tokens.expand(sfm.shape[0], -1, -1), image, image_code, guests
         )
         return attended
 

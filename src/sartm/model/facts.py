@@ -7,7 +7,8 @@ from typing import Any, Literal
 from sartm.config import ModelConfig
 
 FORMAT = 2
-"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.no_mem_embed`."""
+"""Raised when an older sartm could not read what this one writes. 2: `ModelConfig.no_mem_embed`
+and `classes_from`."""
 
 
 def as_trained(model: Any) -> Any:
@@ -32,6 +33,8 @@ class ModelFacts:
     """Optimizer steps; 0: the heads were never trained."""
     results: dict[str, Any] = field(default_factory=dict)
     """Scores on the split `selected_on`, in percent."""
+    calibrated_on: tuple[str, ...] = ()
+    """Data sets and splits that the confidence was fitted on."""
     training_images: dict[str, str] = field(default_factory=dict)
     """Name of each training pair to the SHA-256 of its pixels, inherited ones too."""
     text: dict[str, Any] | None = None

@@ -28,6 +28,7 @@ from sartm.model.released import (
 from sartm.model.sartm import SARTM
 from sartm.model.sources import Weights, read_weights
 from sartm.outputs import check_targets, lock_target
+from sartm.spaces import place_classes
 
 log = logging.getLogger("sartm")
 
@@ -38,6 +39,7 @@ def load(
     encoder: str | Path | None = None,
     classes: Classes | None = None,
     canvas: int | None = None,
+    text_encoder: str = "",
 ) -> SARTM | ExportedModel:
     """A model ready to predict, in eval mode on the CPU in float32.
 
@@ -46,10 +48,11 @@ def load(
             own weights, whose class heads are then new, or what `sartm export` wrote: the folder,
             the .onnx or the .xml.
         encoder: SAM 2 weights for a model that was saved as adapters; by default those it names.
-        classes: names for the classes of a .pth, or those of the new heads; other models know
-            theirs.
+        classes: names for the classes of a .pth, or those of the new heads; of other models the
+            label space, among the classes and words that they know (`SARTM.choose`).
         canvas: side in pixels of the square that a released model pads its inputs to; 1280, or
             what it was converted with, when None.
+        text_encoder: for words in `classes` that no vocabulary has (`SARTM.choose`).
 
     Raises:
         InputError: nothing is there, or it is not whole, of a later format, or not what its
@@ -61,7 +64,32 @@ def load(
     if exported is not None:
         refuse_options(f"{source} is an export, which is complete", encoder, classes, canvas)
         return open_export(exported)
-    return _load_weights(path, str(source), encoder, classes, canvas)
+    return _load_weights(path, str(source), encoder, classes, canvas, text_encoder)
+
+
+def choose_known(model: SARTM | ExportedModel, classes: Classes) -> SARTM | ExportedModel:
+    """The model with these classes as its label space, where it knows all of them; else as it is.
+
+    An export stays as it is too: its classes are constants.
+    """
+    known = model.config.classes
+    if isinstance(model, Released | ExportedModel) or known.names == classes.names:
+        return model
+    places = place_classes(known, classes)
+    if any(place is None for index, place in enumerate(places) if index != classes.rest):
+        return model
+    return model.choose(classes)
+
+
+def find_folder(source: str | Path) -> Path:
+    """The folder of a model of ours, by bundled name or path; InputError for anything else."""
+    path = _locate(source)
+    if not path.is_dir() or not is_model_folder(path) or find_export(path) is not None:
+        raise InputError(
+            f"{source} is no model folder: an export is made again from a calibrated model, and "
+            f"other weights become a folder by `sartm weights convert`"
+        )
+    return path
 
 
 def _load_weights(
@@ -70,10 +98,13 @@ def _load_weights(
     encoder: str | Path | None,
     classes: Classes | None,
     canvas: int | None,
+    text_encoder: str,
 ) -> SARTM:
     """`load` of anything but an export."""
     if path.is_dir() and is_model_folder(path):
-        return load_folder(path, encoder, classes, canvas)
+        return load_folder(path, encoder, classes, canvas, text_encoder)
+    if text_encoder:
+        raise InputError(f"{source} has fixed classes; leave --text-encoder out")
     weights = read_weights(path)
     if weights.kind == "released":
         refuse_options(f"{source} is a released SARTM with an encoder of its own", encoder=encoder)

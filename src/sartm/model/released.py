@@ -53,8 +53,15 @@ class ReleasedDecoder(MaskDecoder):
         gated = torch.where(score[..., None, None] > 0, drawn[:, 1:], GATED)
         return gated, self.iou_prediction_head(tokens[:, 1]).sigmoid()[:, 1:], score
 
-    def forward(self, levels: Levels, dense: Tensor, image_code: Tensor) -> Tensor:
-        """(B, K, H/4, W/4) class logits, gated."""
+    def forward(
+        self,
+        levels: Levels,
+        dense: Tensor,
+        image_code: Tensor,
+        class_tokens: Tensor | None = None,
+        guests: int = 0,
+    ) -> Tensor:
+        """(B, K, H/4, W/4) class logits, gated; its classes are fixed."""
         return self.decode(levels, dense, image_code)[0]
 
 
@@ -116,8 +123,8 @@ class Released(SARTM):
         """(B, K, canvas/4, canvas/4): the mean of the modalities' logits; fusion takes no part."""
         rgb_levels, thermal_levels = self.encode(rgb, thermal)
         if rgb is None or thermal is None:
-            return self.decode(rgb_levels)
-        return (self.decode(rgb_levels) + self.decode(thermal_levels)) / 2
+            return self._in_space(self.decode(rgb_levels))
+        return self._in_space((self.decode(rgb_levels) + self.decode(thermal_levels)) / 2)
 
 
 IGNORED = (

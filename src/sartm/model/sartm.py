@@ -12,20 +12,25 @@ docs/decisions.
 """
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartm.classes import Classes
 from sartm.config import RGB_MEAN, RGB_STD, ModelConfig
+from sartm.errors import InputError
 from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
 from sartm.model.hiera import ENCODERS, Trunk
 from sartm.model.lite import LITES, AdaptedConv, Conv, LiteTrunk
 from sartm.model.lora import AdaptedQKV
+from sartm.model.words import WordHead, Words, vectors_for
+from sartm.spaces import LabelSpace, choose_space, unknown_words
 
 if TYPE_CHECKING:
     from sartm.model.facts import ModelFacts
@@ -54,18 +59,21 @@ _FLAT = 0.01
 class AuxiliaryHead(nn.Module):
     """The three fused maps added at stride 4 and read by one convolution."""
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int | None, width: int) -> None:
+        """Set up the head of K classes; None: they are given as words."""
         super().__init__()
         self.lift_ffp = nn.Conv2d(width // 8, width, 1)
         self.lift_ifp = nn.Conv2d(width // 4, width, 1)
-        self.predict = nn.Conv2d(width, classes, 3, padding=1)
+        self.predict = (
+            WordHead(width) if classes is None else nn.Conv2d(width, classes, 3, padding=1)
+        )
 
-    def forward(self, levels: Levels) -> Tensor:
+    def forward(self, levels: Levels, words: Words | None = None) -> Tensor:
         """(B, K, H/4, W/4) class logits."""
         x = F.interpolate(levels.sfm, scale_factor=2.0, mode="bilinear")
         x = x + self.lift_ifp(levels.ifp)
         x = F.interpolate(x, scale_factor=2.0, mode="bilinear") + self.lift_ffp(levels.ffp)
-        logits: Tensor = self.predict(x)
+        logits: Tensor = self.predict(x) if words is None else self.predict(x, words)
         return logits
 
 
@@ -80,7 +88,10 @@ class SARTM(nn.Module):
         self.config = config
         self.facts: ModelFacts | None = None  # where the weights come from; set by load
         self.encoder_source = ""  # id of the SAM 2 weights in the encoder, if any
-        classes = len(config.classes)
+        self.space: LabelSpace | None = None  # of predictions; None: all classes as they are
+        self.known: Classes | None = None  # all classes, where others were chosen
+        textual = config.classes_from == "text"
+        classes = None if textual else len(config.classes)
         trunk = (
             LiteTrunk(config.lora, LITES[config.size])
             if config.size in LITES
@@ -92,6 +103,11 @@ class SARTM(nn.Module):
         self.sam_mask_decoder = MaskDecoder(classes, config.width, config.decoder)
         self.fusion = Fusion(config.width, config.fusion)
         self.auxiliary_head = AuxiliaryHead(classes, config.width)
+        self.words = (
+            Words(len(config.classes), config.classes.rest, config.width, config.words)
+            if textual
+            else None
+        )
         for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
             # on the CPU by name: in no file, so a model built on the meta device has them too
             constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
@@ -173,7 +189,12 @@ class SARTM(nn.Module):
         prompts = self.sam_prompt_encoder
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
-        logits: Tensor = self.sam_mask_decoder(levels, dense, code)
+        words = self.words
+        logits: Tensor = (
+            self.sam_mask_decoder(levels, dense, code)
+            if words is None
+            else self.sam_mask_decoder(levels, dense, code, words.tokens(), len(words.guests))
+        )
         return logits
 
     def forward(
@@ -198,13 +219,21 @@ class SARTM(nn.Module):
             rgb_levels = _fill(rgb_levels, thermal_levels, has_rgb)
         if has_thermal is not None:
             thermal_levels = _fill(thermal_levels, rgb_levels, has_thermal)
+        return self._read(rgb_levels, thermal_levels, auxiliary)
+
+    def _read(self, rgb_levels: Levels, thermal_levels: Levels, auxiliary: bool) -> Output:
+        """What the heads say about the maps of both modalities."""
         fused = self._fuse(rgb_levels, thermal_levels)
         if self.config.decode == "fused":
             logits = self.decode(fused)
         else:
             logits = (self.decode(rgb_levels) + self.decode(thermal_levels)) / 2
-        extra = self.auxiliary_head(fused) if auxiliary else None
+        extra = self._auxiliary(fused) if auxiliary else None
         return Output(logits, extra, fused.sfm, rgb_levels.sfm, thermal_levels.sfm)
+
+    def _auxiliary(self, fused: Levels) -> Tensor:
+        logits: Tensor = self.auxiliary_head(fused, self.words)
+        return logits
 
     def _fuse(self, rgb: Levels, thermal: Levels) -> Levels:
         kind = self.config.fusion.kind
@@ -223,10 +252,31 @@ class SARTM(nn.Module):
             thermal: (B, 1, H, W) in [0, 1] by the config's thermal rule, or None.
 
         Returns:
-            (B, K, h/4, w/4), h and w being H and W padded to multiples of 32.
+            (B, K, h/4, w/4), h and w being H and W padded to multiples of 32; K the classes of
+            `config`, which `choose` may have made others than those of the heads.
         """
+        return self._at_scale(rgb, thermal, self._predict)
+
+    def predict_apart(self, rgb: Tensor, thermal: Tensor) -> Tensor:
+        """`predict_logits`, and beside it what either camera alone would say.
+
+        The encoder's maps are those of both cameras, and of each alone the auxiliary head reads
+        them: two fusions and two convolutions more.
+
+        Returns:
+            (B, 3 K, h/4, w/4): the logits, those of RGB alone, those of thermal alone.
+        """
+        return self._at_scale(rgb, thermal, self._predict_apart)
+
+    def _at_scale(
+        self,
+        rgb: Tensor | None,
+        thermal: Tensor | None,
+        predict: Callable[[Tensor | None, Tensor | None], Tensor],
+    ) -> Tensor:
+        """Shrink, predict and enlarge, as `config.scale` says."""
         if self.config.scale == 1:
-            return self._predict(rgb, thermal)
+            return predict(rgb, thermal)
         image = rgb if rgb is not None else thermal
         assert image is not None
         # in whole numbers, which a traced graph keeps as arithmetic on the input's size
@@ -239,19 +289,79 @@ class SARTM(nn.Module):
             None if x is None else _shrink(x, mean, (right, below), size)
             for x, mean in zip((rgb, thermal), means, strict=True)
         ]
-        logits = self._predict(*small)
+        logits = predict(*small)
         return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
 
     def _predict(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Logits at stride 4 of what the network sees."""
         wanted = self.config.output
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
-            logits: Tensor = self.auxiliary_head(self._fuse(*self.encode(rgb, thermal)))
-            return logits
+            return self._in_space(self._auxiliary(self._fuse(*self.encode(rgb, thermal))))
         output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
-        if output.auxiliary is None:
-            return output.logits
-        return (output.logits + output.auxiliary) / 2
+        return self._in_space(_mix(output))
+
+    def _predict_apart(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
+        levels = self.encode(rgb, thermal)
+        wanted = self.config.output
+        if wanted == "auxiliary":
+            logits = self._auxiliary(self._fuse(*levels))
+        else:
+            logits = _mix(self._read(*levels, auxiliary=wanted == "blend"))
+        alone = (self._auxiliary(self._fuse(each, each)) for each in levels)
+        return torch.cat([self._in_space(said) for said in (logits, *alone)], dim=1)
+
+    def choose(self, classes: Classes, text_encoder: str = "") -> "SARTM":
+        """This model for other classes among those it knows: all weights are shared.
+
+        What it knows beside them counts as the rest of `classes`, where these have one. A model of
+        words knows every word of the vocabulary.
+
+        Args:
+            classes: in the order of the label maps to come.
+            text_encoder: for words that are not in the vocabulary, where the model is one of words;
+                the same that made the vectors of its own.
+
+        Raises:
+            InputError: a class it does not know, with the nearest ones; another encoder.
+        """
+        known, words = self.known or self.config.classes, self.words
+        if text_encoder and words is None:
+            raise InputError(
+                "the classes of this model have weights of their own, which no text encoder can "
+                "give another one; leave --text-encoder out"
+            )
+        new = () if words is None else unknown_words(known, classes)
+        space = choose_space(known, classes, self.config.rest == "words", guests=len(new))
+        chosen = copy.copy(self)
+        if words is not None:
+            guests = words.vectors[:0]
+            if new:
+                vectors = vectors_for(self.config.words, new, text_encoder)
+                guests = torch.from_numpy(vectors).to(words.vectors)
+            chosen._modules = {**self._modules, "words": words.with_guests(guests)}
+        chosen.config = replace(self.config, classes=classes)
+        chosen.known, chosen.space = known, None if space.is_all(len(known)) else space
+        return chosen
+
+    def _in_space(self, logits: Tensor) -> Tensor:
+        """(B, K, h, w) logits of all classes to those of the chosen ones."""
+        space = self.space
+        if space is None:
+            return logits
+        rest = space.classes.rest
+        parts = []
+        for index, place in enumerate(space.picks):
+            places = [] if place is None else [place]
+            if index == rest:
+                places += space.others
+            if not places:  # there is no rest: never the largest
+                parts.append(torch.full_like(logits[:, :1], -1e4))
+            elif len(places) == 1:
+                parts.append(logits[:, places[0] : places[0] + 1])
+            else:
+                some = torch.cat([logits[:, k : k + 1] for k in places], 1)
+                parts.append(some.float().logsumexp(1, keepdim=True).to(logits.dtype))
+        return torch.cat(parts, 1)
 
     def merged(self, dtype: torch.dtype | None = None) -> "SARTM":
         """A copy for inference: adapters folded in, no gradients.
@@ -298,6 +408,10 @@ def _views(thermal: Tensor, grey: Tensor) -> Tensor:
     return torch.cat(views, 1)
 
 
+def _mix(output: Output) -> Tensor:
+    return output.logits if output.auxiliary is None else (output.logits + output.auxiliary) / 2
+
+
 def _fill(levels: Levels, other: Levels, present: Tensor) -> Levels:
     """Take the other modality's maps in the rows where this one is not present."""
     keep = present.view(-1, 1, 1, 1)
@@ -329,6 +443,7 @@ def count_parameters(model: SARTM) -> dict[str, tuple[int, int]]:
         "sam_mask_decoder": "decoder",
         "fusion": "fusion",
         "auxiliary_head": "auxiliary",
+        "words": "decoder",
     }
     for name, parameter in model.named_parameters():
         home = "lora" if ".lora_" in name else homes.get(name.split(".")[0], "codes")

@@ -164,8 +164,8 @@ def align_thermal(
         if not found.accepted:
             raise InputError(
                 f"{name}: thermal could not be aligned: {found.reason} (quality "
-                f"{found.quality:.2f} of at least 0.5). Give --align FILE: sartm data align writes "
-                f"one from many pairs, calibration.json"
+                f"{found.quality:.2f} of at least 0.5). sartm data align writes "
+                f"calibration.json from many pairs, for sartm predict --align"
             )
         homography, quality = found.homography, found.quality
     check_images(rgb, thermal)

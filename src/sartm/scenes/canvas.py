@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from sartm.scenes.things import FULL, Thing, Vocabulary
+
 Array = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]
 
@@ -105,13 +107,21 @@ class Canvas:
     """Light that reaches the ground, 255 all of it; at half the resolution."""
     rows: list[tuple[float, ...]] = field(init=False)
     labels: list[int] = field(init=False)
-    """Class id of each part."""
+    """Id of MFNet of each part."""
+    things: list[int] = field(init=False)
+    """Id of `things.FULL` of each part that is unlabeled in MFNet."""
+    thing: int = field(init=False)
+    """Of the parts that are registered now."""
 
     def __post_init__(self) -> None:
         self.parts = np.zeros((self.height, self.width), np.uint16)
         self.covers = np.zeros((self.height, self.width), np.uint16)
         self.shadow = np.full(((self.height + 1) // 2, (self.width + 1) // 2), 255, np.uint8)
-        self.rows, self.labels = [], []
+        self.rows, self.labels, self.things, self.thing = [], [], [], 0
+
+    def begin(self, thing: Thing) -> None:
+        """Say what the parts that are registered from now on belong to."""
+        self.thing = FULL.names.index(thing)
 
     def part(
         self,
@@ -135,6 +145,7 @@ class Canvas:
         red, green, blue = red * red / 65025, green * green / 65025, blue * blue / 65025
         self.rows.append((red, green, blue, celsius, depth, *glow, fine, coarse, paving, mottle))
         self.labels.append(0)
+        self.things.append(self.thing)
         return len(self.rows) - 1
 
     def fill(self, outline: Array, part: int | None, label: int) -> None:
@@ -196,9 +207,12 @@ class Canvas:
         """All parts, (parts, 12) float32."""
         return np.array(self.rows, np.float32)
 
-    def label_map(self) -> npt.NDArray[np.uint8]:
+    def label_map(self, vocabulary: Vocabulary = "mfnet") -> npt.NDArray[np.uint8]:
         """The class of each pixel, (height, width): of a cover, unless something is before it."""
-        return np.array(self.labels, np.uint8).take(np.maximum(self.parts, self.covers))
+        ids = np.array(self.labels, np.uint8)
+        if vocabulary == "full":
+            ids = np.where(ids == 0, np.array(self.things, np.uint8), ids)
+        return ids.take(np.maximum(self.parts, self.covers))
 
 
 @dataclass(frozen=True)

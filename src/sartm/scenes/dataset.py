@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.classes import MFNET
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.labels import encode_label
@@ -29,6 +28,7 @@ from sartm.scenes.sensors import (
     show_thermal,
     take_rgb,
 )
+from sartm.scenes.things import TABLES, Vocabulary
 
 SUFFIXES = {"day": "D", "dusk": "U", "night": "N", "fog": "F", "smoke": "S", "glare": "G"}
 """Condition -> last letter of a pair's name in a written data set."""
@@ -50,6 +50,8 @@ class SceneOptions:
     """The most by which a thermal pixel may lie off its RGB pixel, in pixels."""
     thermal: Literal["display", "celsius"] = "display"
     """What `write_dataset` stores: the 8-bit display image or float32 degrees."""
+    classes: Vocabulary = "mfnet"
+    """What labels tell apart: MFNet's classes, or road, pavement, building, ... too."""
 
     def __post_init__(self) -> None:
         if self.condition not in (*CONDITIONS, "random"):
@@ -69,6 +71,8 @@ class SceneOptions:
             )
         if self.thermal not in ("display", "celsius"):
             raise InputError(f"thermal is display or celsius, found {self.thermal!r}")
+        if self.classes not in TABLES:
+            raise InputError(f"classes are mfnet or full, found {self.classes!r}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Scene:
     celsius: npt.NDArray[np.float32]
     """(H, W): the apparent temperatures behind `thermal`, noise included."""
     label: npt.NDArray[np.uint8]
-    """(H, W): ids of `sartm.classes.MFNET`, aligned with `rgb`."""
+    """(H, W): ids of the options' `classes`, by default of MFNet, aligned with `rgb`."""
     condition: str
 
 
@@ -118,7 +122,7 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
         celsius = misalign(np.random.default_rng([seed, 101]), celsius, options.misregistration)
     celsius = add_thermal_noise(sensors, celsius, thermal_camera)
     thermal = show_thermal(stage.climate, celsius, thermal_camera)
-    return Scene(rgb, thermal, celsius, stage.canvas.label_map(), condition)
+    return Scene(rgb, thermal, celsius, stage.canvas.label_map(options.classes), condition)
 
 
 def pair_seed(seed: int, index: int) -> int:
@@ -190,12 +194,13 @@ def _describe(name: str, options: SceneOptions, rgb_format: str) -> str:
     def words(values: tuple[str, ...]) -> str:
         return ", ".join(f'"{value}"' for value in values)
 
-    palette = ", ".join(f"[{r}, {g}, {b}]" for r, g, b in MFNET.palette)
+    classes = TABLES[options.classes]
+    palette = ", ".join(f"[{r}, {g}, {b}]" for r, g, b in classes.palette)
     subsets = "\n".join(f'{name} = "{letter}$"' for name, letter in SUFFIXES.items())
     return f"""name = "{quoted}"
-classes = [{words(MFNET.names)}]
+classes = [{words(classes.names)}]
 palette = [{palette}]
-prompts = [{words(MFNET.prompts)}]
+prompts = [{words(classes.prompts)}]
 
 [files]
 rgb = "rgb/{{name}}.{rgb_format}"

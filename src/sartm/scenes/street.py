@@ -1,7 +1,8 @@
 """What a synthetic street is made of: sky, ground, lines, kerbs and bumps.
 
 Two of the classes lie in the ground: `curve` (the kerb stone along a road) and `bump` (a raised or
-paved band across it). Everything else drawn here is unlabeled: the setting, and the distractors.
+paved band across it). Everything else drawn here is unlabeled in MFNet: the setting, and the
+distractors.
 """
 
 import math
@@ -36,6 +37,7 @@ def tint(colour: Colour, factor: float) -> Colour:
 
 def draw_sky(stage: Stage) -> None:
     """Fill the canvas with the first parts: bands of sky."""
+    stage.canvas.begin("sky")
     climate, rng = stage.climate, stage.rng
     if climate.light == "day":
         blue = stage.uniform(0, 1) * (0.4 + 0.6 * climate.sun)
@@ -96,6 +98,7 @@ def draw_ground(stage: Stage) -> None:
     land = np.stack([middle - sideways, middle + sideways, middle + sideways + below,
                      middle - sideways + below])  # fmt: skip
     green = stage.chance(0.55)
+    canvas.begin("grass" if green else "ground")
     if green:
         colour = (stage.uniform(40, 90), stage.uniform(75, 120), stage.uniform(30, 55))
     else:
@@ -112,6 +115,7 @@ def draw_ground(stage: Stage) -> None:
     half = stage.half_road
     for side in (-1.0, 1.0):
         if stage.sidewalk > 0:
+            canvas.begin("pavement")
             paved = stage.chance(0.6)
             tone = STONES[rng.integers(len(STONES))]
             walk = canvas.part(
@@ -120,6 +124,7 @@ def draw_ground(stage: Stage) -> None:
             )  # fmt: skip
             left, right = sorted((side * half, side * (half + stage.sidewalk)))
             canvas.fill(strip(stage, left, right, 1.0, FARTHEST), walk, REST)
+    canvas.begin("road")
     grey = stage.uniform(70, 150)
     warm = stage.uniform(-8, 8)
     road = canvas.part(
@@ -129,11 +134,15 @@ def draw_ground(stage: Stage) -> None:
     )  # fmt: skip
     canvas.fill(strip(stage, -half, half, 1.0, FARTHEST), road, REST)
     _draw_patches(stage, grey)
+    canvas.begin("lane_marking")
     _draw_lines(stage)
     if stage.chance(0.35):
+        canvas.begin("crosswalk")
         _draw_crossing(stage, stage.uniform(5, 30))
     if stage.chance(0.3):
+        canvas.begin("lane_marking")
         _draw_sign_on_road(stage, stage.uniform(5, 15))
+    canvas.begin("manhole")
     _draw_covers(stage)
 
 
@@ -243,6 +252,7 @@ def draw_kerb(stage: Stage, side: float, start: float, end: float) -> None:
 
 def draw_corner(stage: Stage, depth: float) -> None:
     """A kerb across the view (class curve), as where a road ends or turns."""
+    stage.canvas.begin("pavement")
     tone = STONES[stage.rng.integers(len(STONES))]
     heat = stage.climate.road + stage.uniform(-1.5, 1.0)
     top = stage.canvas.part(tone, heat, 0.0, fine=0.15, coarse=0.15)

@@ -6,11 +6,18 @@ import numpy as np
 
 from sartm.scenes.canvas import Array, Colour, Shape, Stage, box, ellipse, foliage, limb, points
 from sartm.scenes.street import REST, SIGNS, STONES, WALLS, tint
+from sartm.scenes.things import Thing
+
+BOXES: dict[str, Thing] = {
+    "cabinet": "utility_cabinet", "bin": "litter_bin", "board": "billboard",
+    "machine": "vending_machine",
+}  # fmt: skip
 
 
 def draw_building(stage: Stage, side: float, offset: float, start: float, end: float) -> None:
     """A house front along the road, with its near end wall, windows and perhaps a shop."""
     canvas, climate, rng = stage.canvas, stage.climate, stage.rng
+    canvas.begin("building")
     storeys = int(rng.integers(1, 9))
     storey = stage.uniform(2.9, 3.9)
     height = storeys * storey + stage.uniform(0.2, 1.2)
@@ -137,6 +144,7 @@ def _stamp_leaves(
 def draw_tree(stage: Stage, x: float, z: float) -> None:
     """A trunk with a few branches and a crown of two to five clumps; sometimes bare."""
     climate = stage.climate
+    stage.canvas.begin("tree")
     bark = stage.uniform(38, 88)
     heat = climate.leaves + stage.uniform(-0.5, 2.5)
     trunk = stage.canvas.part((bark * 1.1, bark, bark * 0.85), heat, z, fine=0.4, coarse=0.35,
@@ -170,6 +178,7 @@ def draw_tree(stage: Stage, x: float, z: float) -> None:
 
 def draw_hedge(stage: Stage, x: float, z: float) -> None:
     """A bush, or a piece of hedge."""
+    stage.canvas.begin("bush")
     first = _leaf_parts(stage, z)
     height = stage.uniform(0.4, 1.6)
     _stamp_leaves(stage, first, x, height / 2, z, stage.uniform(0.5, 2.2), height / 2)
@@ -179,6 +188,7 @@ def draw_backdrop(stage: Stage) -> None:
     """Far houses and a belt of trees along the horizon."""
     canvas, climate, camera = stage.canvas, stage.climate, stage.camera
     span = 0.8 * camera.width / camera.focal
+    canvas.begin("building")
     for _ in range(int(stage.rng.integers(0, 7))):
         depth = stage.uniform(100, 260)
         x, width = stage.uniform(-span, span) * depth, stage.uniform(10, 40)
@@ -194,6 +204,7 @@ def draw_backdrop(stage: Stage) -> None:
             )  # fmt: skip
             _draw_windows(stage, corners, min(int(height / 3.5), 12), 3.5, climate.wall, depth)
     if stage.chance(0.85):
+        canvas.begin("tree")
         count = int(stage.rng.integers(4, 16))
         for x in stage.rng.uniform(-span, span, count):
             depth = stage.uniform(60, 120)
@@ -205,6 +216,7 @@ def draw_backdrop(stage: Stage) -> None:
 
 def draw_lamp(stage: Stage, x: float, z: float) -> tuple[float, float, float]:
     """A street lamp; returns the world position of its head, which shines at dusk and night."""
+    stage.canvas.begin("street_lamp")
     height = stage.uniform(3.5, 7.5)
     tone = stage.uniform(50, 150)
     mast = stage.canvas.part((tone, tone, tone), stage.near_ambient(3), z)
@@ -226,12 +238,14 @@ def draw_lamp(stage: Stage, x: float, z: float) -> tuple[float, float, float]:
 def draw_post(stage: Stage, x: float, z: float) -> None:
     """A traffic sign on its pole, a bare pole, or a power pole."""
     kind = stage.rng.choice(["round", "board", "pole"], p=[0.4, 0.3, 0.3])
+    stage.canvas.begin("pole")
     tone = stage.uniform(80, 190)
     mast = stage.canvas.part((tone, tone, tone), stage.near_ambient(3), z)
     height = stage.uniform(2.2, 3.2) if kind != "pole" else stage.uniform(6, 10)
     thick = 0.04 if kind != "pole" else stage.uniform(0.08, 0.18)
     shapes = [Shape(limb((0, 0), (0, height), thick, thick * 0.9), mast, REST)]
     if kind != "pole":
+        stage.canvas.begin("traffic_sign" if kind == "round" else "sign")
         bright = stage.uniform(0.7, 1.0)
         face, inner = (
             stage.canvas.part(tint(SIGNS[index], bright), stage.near_ambient(3), z, fine=0.02)
@@ -253,6 +267,7 @@ def draw_box(stage: Stage, x: float, z: float) -> None:
     """Street furniture: a cabinet, bin, advertising board, or a vending machine that shines."""
     rng = stage.rng
     kind = rng.choice(["cabinet", "bin", "board", "machine"])
+    stage.canvas.begin(BOXES[str(kind)])
     width, height = {
         "cabinet": (stage.uniform(0.3, 0.8), stage.uniform(0.8, 1.6)),
         "bin": (stage.uniform(0.2, 0.4), stage.uniform(0.6, 1.0)),

@@ -6,7 +6,7 @@ Geometry is one warp from the original pixels straight to the crop; what is cost
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -45,6 +45,8 @@ class TrainingItem:
     given_rgb: bool
     given_thermal: bool
     """What there is: a modality that was dropped is given all the same, for a teacher to see."""
+    space: int = 0
+    """Position of its data set among those that are trained on together."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Batch:
     """(B,) bool"""
     given_thermal: Tensor
     """(B,) bool"""
+    space: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """(B,) int64; empty where there is one data set."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -83,8 +87,22 @@ class TrainingSet(Dataset[TrainingItem]):
         thermal: ThermalRule,
         options: AugmentationConfig,
         seed: int = 0,
+        space: int = 0,
+        ids: Tensor | None = None,
     ) -> None:
+        """The samples of one data set.
+
+        Args:
+            dataset: raw samples.
+            thermal: how thermal becomes [0, 1].
+            options: what may happen to them.
+            seed: of the run.
+            space: position of the data set among those that are trained on together.
+            ids: int64, the id in training of each id that a label of this set may hold; None: its
+                own.
+        """
         self.dataset, self.thermal, self.options, self.seed = dataset, thermal, options, seed
+        self.space, self.ids = space, ids
         self._levels: dict[int, tuple[float, float]] = {}
         self._first: tuple[str, str] | None = None  # name and number type of a thermal image
 
@@ -98,7 +116,9 @@ class TrainingSet(Dataset[TrainingItem]):
         if self.options.mix > 0 and rng.random() < self.options.mix:
             other = self._draw(int(rng.integers(len(self))), rng)
             item = paste(item, other, rng, self.dataset.classes.ignore)
-        return item
+        if self.ids is None:
+            return item
+        return replace(item, label=self.ids[item.label], space=self.space)
 
     def _draw(self, index: int, rng: np.random.Generator) -> TrainingItem:
         sample = self.dataset[index]
@@ -155,6 +175,7 @@ def collate(items: Sequence[TrainingItem]) -> Batch:
         torch.tensor([item.has_thermal for item in items]),
         torch.tensor([item.given_rgb for item in items]),
         torch.tensor([item.given_thermal for item in items]),
+        torch.tensor([item.space for item in items]),
     )
 
 

@@ -1,12 +1,11 @@
-"""The data of a training run: its splits, what they measure, and the order of its batches.
+"""The data of a training run: what its splits measure, and the order of its batches.
 
 Everything here follows from the data set, the configuration and the seed; no model is needed.
 """
 
-import hashlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,120 +13,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sartm.classes import Classes
+from sartm.config import ThermalRule
 from sartm.data.coverage import describe_poor_labels
-from sartm.data.layouts import open_layout
-from sartm.data.pairs import PairDataset, describe_mixed_types, pixel_hash
+from sartm.data.pairs import PairDataset, describe_mixed_types
 from sartm.errors import InputError
 from sartm.io.thermal import apply_thermal_rule
+from sartm.spaces import LabelSpace
 from sartm.training.augmentation import TrainingItem, TrainingSet
 from sartm.training.budget import is_open, suggested_steps
+from sartm.training.mixture import Mixture
 from sartm.training.settings import OptimConfig, TrainConfig
+from sartm.training.splits import Splits
 from sartm.training.workers import leave_group, pack, usable_workers
 
 log = logging.getLogger("sartm")
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The pairs of a run."""
-
-    train: PairDataset
-    val: PairDataset | None
-    """None where nothing is validated."""
-    selected_on: str
-    """What the model that is kept was chosen by, for its card."""
-    unlabelled: tuple[PairDataset, ...] = ()
-    """What only a teacher speaks about."""
-
-    def seen(self) -> list[PairDataset]:
-        """All that is trained on, in the order of their indices."""
-        return [self.train, *self.unlabelled]
-
-
-def open_splits(config: TrainConfig) -> Splits:
-    """The training and validation pairs; a test split is never touched.
-
-    Raises InputError where there is no data, pairs without a label, too few to hold some out, or
-    unlabelled ones without a teacher or that the validation split has too.
-    """
-    splits = _open_labelled(config)
-    if not config.unlabelled:
-        return splits
-    return replace(splits, unlabelled=_open_unlabelled(config, splits))
-
-
-def _open_unlabelled(config: TrainConfig, splits: Splits) -> tuple[PairDataset, ...]:
-    if not config.teacher:
-        raise InputError("unlabelled pairs need a --teacher that says what is on them")
-    sets = []
-    for source in config.unlabelled:
-        found = PairDataset.of(open_layout(source, labels=False), "train")
-        found = found.replace(pairs=[replace(pair, label=None) for pair in found.pairs])
-        found.classes = splits.train.classes
-        both = [] if splits.val is None else _common(found, splits.val)
-        if both:
-            raise InputError(
-                f"{len(both)} unlabelled pairs of {source} are of the validation split too, such "
-                f"as {both[0]!r}; take them off the list, or validation will not tell how good the "
-                f"model is on pairs it has not seen"
-            )
-        sets.append(found)
-    return tuple(sets)
-
-
-def _common(some: PairDataset, others: PairDataset) -> list[str]:
-    """Names that two data sets share with an image of the same pixels, RGB or thermal."""
-    places = {pair.name: index for index, pair in enumerate(others.pairs)}
-    found = []
-    for index, pair in enumerate(some.pairs):
-        if pair.name not in places:
-            continue
-        ours, theirs = some[index], others[places[pair.name]]
-        images = ((ours.rgb, theirs.rgb), (ours.thermal, theirs.thermal))
-        if any(x is not None and y is not None and np.array_equal(x, y) for x, y in images):
-            found.append(pair.name)
-    return found
-
-
-def _open_labelled(config: TrainConfig) -> Splits:
-    if not config.data:
-        raise InputError("no training data: name a folder or dataset.toml with --data")
-    layout = open_layout(config.data)
-    train = PairDataset.of(layout, "train")
-    unlabelled = [pair.name for pair in train.pairs if pair.label is None]
-    if unlabelled:
-        raise InputError(
-            f"{len(unlabelled)} pairs of split 'train' have no label, such as {unlabelled[0]!r}; "
-            f"label them or take them off the list"
-        )
-    if config.validate_every == 0:
-        return Splits(train, None, "nothing: the last step was kept")
-    if "val" in layout.splits:
-        return Splits(train, PairDataset.of(layout, "val"), "val")
-    # a pair or two choose no model: of few pairs up to 4 are held out, but no more than a fifth
-    held = max(1, round(len(train) * config.val_share), min(4, len(train) // 5))
-    if held >= len(train):
-        raise InputError(
-            f"{train.name} has no val split and {len(train)} training pairs are too few to hold "
-            f"some out; add a val split, or set --set validate_every=0"
-        )
-    # up to ten runs of neighbours, spread evenly, so that frames of one scene stay together
-    runs = min(held, 10)
-    sizes = [len(part) for part in np.array_split(np.arange(held), runs)]
-    blocks = np.array_split(np.arange(len(train)), runs)
-    chosen = {int(i) for block, size in zip(blocks, sizes, strict=True) for i in block[:size]}
-    kept = [pair for index, pair in enumerate(train.pairs) if index not in chosen]
-    val = [pair for index, pair in enumerate(train.pairs) if index in chosen]
-    log.info(
-        "no val split: %d of the %d training pairs are held out for validation, as %s; add a val "
-        "split to choose them",
-        len(val),
-        len(train),
-        val[0].name,
-    )
-    return Splits(
-        train.replace(pairs=kept), train.replace(pairs=val, split="val"), "pairs held out of train"
-    )
 
 
 @dataclass(frozen=True)
@@ -142,6 +42,52 @@ class TrainingStatistics:
     """(K,) share of each class in the labelled pixels."""
     size: tuple[int, int]
     """Median height and width of the images."""
+
+
+def measure_all(splits: Splits, config: TrainConfig) -> TrainingStatistics:
+    """Statistics of what batches hold: those of the data sets, weighted as they are drawn."""
+    found = [measure(part.train, config) for part in splits.sets]
+    if len(found) == 1:
+        return found[0]
+    if any(part.wide for part in found) and not all(part.wide for part in found):
+        deep = replace(config, model=replace(config.model, thermal=_percentile(config)))
+        found = [
+            part if part.wide else measure(each.train, deep)
+            for part, each in zip(found, splits.sets, strict=True)
+        ]
+    weights = np.asarray(config.data_weights or [1.0] * len(found))
+    weights = weights / weights.sum()
+    mean = float(sum(w * part.thermal_mean for w, part in zip(weights, found, strict=True)))
+    square = float(
+        sum(
+            w * (part.thermal_std**2 + part.thermal_mean**2)
+            for w, part in zip(weights, found, strict=True)
+        )
+    )
+    shares = torch.zeros(len(splits.classes()))
+    for weight, part, space in zip(weights, found, splits.spaces(), strict=True):
+        shares[list(_ids(space))] += float(weight) * part.class_shares
+    deviation = max(math.sqrt(max(square - mean**2, 0)), 1e-3)
+    height, width = (max(part.size[axis] for part in found) for axis in (0, 1))
+    wide = any(part.wide for part in found)
+    return TrainingStatistics(mean, deviation, wide, shares, (height, width))
+
+
+def _percentile(config: TrainConfig) -> ThermalRule:
+    return replace(config.model.thermal, rule="percentile", low=1.0, high=99.0)
+
+
+def _ids(space: LabelSpace) -> list[int]:
+    """The id in training of each class of a data set that is trained on: it has all of them."""
+    return [place for place in space.picks if place is not None]
+
+
+def training_ids(space: LabelSpace, joined: Classes) -> Tensor:
+    """int64, the id in training of each id that a label of a data set may hold."""
+    own = space.classes
+    ids = torch.full((max(len(own), own.ignore + 1),), joined.ignore)
+    ids[: len(own)] = torch.tensor(_ids(space))
+    return ids
 
 
 def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> TrainingStatistics:
@@ -160,7 +106,7 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
             continue
         kinds.append((sample.name, sample.thermal.dtype.name))
         if sample.thermal.dtype != np.uint8 and rule.rule == "uint8" and config.thermal == "auto":
-            wide, rule = True, replace(rule, rule="percentile", low=1.0, high=99.0)
+            wide, rule = True, _percentile(config)
         values = apply_thermal_rule(sample.thermal, rule, sample.name, sample.unseen)
         values = values if sample.unseen is None else values[~sample.unseen]
         sums += (values.sum(), np.square(values, dtype=np.float64).sum(), values.size)
@@ -181,14 +127,14 @@ def measure(dataset: PairDataset, config: TrainConfig, most: int = 256) -> Train
 
 
 def resolve_config(
-    config: TrainConfig, train: PairDataset, statistics: TrainingStatistics
+    config: TrainConfig, classes: Classes, statistics: TrainingStatistics
 ) -> TrainConfig:
     """Fill in what follows: the class table, the thermal rule with its statistics and the crop from
     the data; the size that the fusion is made for from the crop."""
     thermal = config.model.thermal
     if config.thermal == "auto":
         if statistics.wide and thermal.rule == "uint8":
-            thermal = replace(thermal, rule="percentile", low=1.0, high=99.0)
+            thermal = _percentile(config)
         thermal = replace(
             thermal,
             mean=round(statistics.thermal_mean, 5),
@@ -201,7 +147,7 @@ def resolve_config(
         augmentation = replace(augmentation, crop=(height, width))
     fusion = config.model.fusion
     fusion = replace(fusion, crop=fusion.crop or augmentation.crop)
-    model = replace(config.model, classes=train.classes, thermal=thermal, fusion=fusion)
+    model = replace(config.model, classes=classes, thermal=thermal, fusion=fusion)
     return replace(config, model=model, augmentation=augmentation)
 
 
@@ -214,8 +160,9 @@ class StepBatches:
     """Batches of (epoch, index) from `start` to the end of the run, the same for any start.
 
     Every epoch is a permutation drawn from (seed, epoch); a data set smaller than one step is
-    repeated to fill it. Indices from `pairs` on are unlabelled pairs, the last of every batch: they
-    have epochs of their own.
+    repeated to fill it. Of several data sets (`sizes`) each has its share of an epoch, see
+    `Mixture`. Indices from `pairs` on are unlabelled pairs, the last of every batch: they have
+    epochs of their own.
     """
 
     drop_last = True
@@ -229,6 +176,8 @@ class StepBatches:
         start: int,
         unlabelled: int = 0,
         share: float = 0.5,
+        sizes: Sequence[int] = (),
+        weights: Sequence[float] = (),
     ) -> None:
         self.pairs, self.unlabelled, self.seed, self.start = pairs, unlabelled, seed, start
         self.batch_size = config.batch_size
@@ -244,20 +193,30 @@ class StepBatches:
         self.steps = config.steps or self.steps_per_epoch * config.epochs
         if is_open(config):
             self.steps = suggested_steps(pairs, self.labelled * self.per_step)
+        places = self.steps_per_epoch * self.per_step * self.labelled
+        self.mixture = Mixture(sizes, weights, places, seed) if len(sizes) > 1 else None
 
     def __len__(self) -> int:
         return (self.steps - self.start) * self.per_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order, known = [(0, 0)], -1
         for step in range(self.start, self.steps):
             epoch, within = divmod(step, self.steps_per_epoch)
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
+            if epoch != known:
+                order, known = self._order(epoch), epoch
             size = self.labelled
             for batch in range(within * self.per_step, (within + 1) * self.per_step):
-                picked = order.take(range(batch * size, (batch + 1) * size), mode="wrap")
-                keys = [(epoch, int(index)) for index in picked]
+                keys = [order[i % len(order)] for i in range(batch * size, (batch + 1) * size)]
                 done = (step - within) * self.per_step + batch  # batches of the whole run
                 yield keys + [self._other(done * self.others + i) for i in range(self.others)]
+
+    def _order(self, epoch: int) -> list[tuple[int, int]]:
+        """The labelled pairs of an epoch, as (epoch, index)."""
+        if self.mixture is not None:
+            return self.mixture.keys(epoch)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
+        return [(epoch, int(index)) for index in order]
 
     def _other(self, place: int) -> tuple[int, int]:
         """The unlabelled pair at a place of the run."""
@@ -270,7 +229,11 @@ def make_batches(splits: Splits, config: TrainConfig, ranks: int, start: int) ->
     """The order of a run's batches from optimizer step `start` on."""
     others = sum(map(len, splits.unlabelled))
     share = config.unlabelled_share
-    return StepBatches(len(splits.train), config.optim, ranks, config.seed, start, others, share)
+    sizes = [len(part.train) for part in splits.sets]
+    return StepBatches(
+        sum(sizes), config.optim, ranks, config.seed, start, others, share,
+        sizes, config.data_weights,
+    )  # fmt: skip
 
 
 def pairs_of_step(splits: Splits, config: TrainConfig, ranks: int, step: int) -> list[str]:
@@ -278,8 +241,13 @@ def pairs_of_step(splits: Splits, config: TrainConfig, ranks: int, step: int) ->
     once = make_batches(splits, config, ranks, step)
     batches = iter(once)
     chosen = [index for _ in range(once.per_step) for _, index in next(batches)]
-    pairs = [pair for dataset in splits.seen() for pair in dataset.pairs]
-    return [pairs[index].name for index in chosen]
+    several = len(splits.sets) > 1
+    names = [
+        f"{dataset.name}/{pair.name}" if several else pair.name
+        for dataset in splits.seen()
+        for pair in dataset.pairs
+    ]
+    return [names[index] for index in chosen]
 
 
 class _Joined(Dataset[TrainingItem]):
@@ -304,36 +272,18 @@ def make_loader(
     low, high = (config.model.scale * factor for factor in config.augmentation.scale)
     augmentation = replace(config.augmentation, scale=(low, high))
     rule, seed = config.model.thermal, config.seed
+    joined, spaces = splits.classes(), splits.spaces()
+    own = [None] if len(spaces) == 1 else [training_ids(space, joined) for space in spaces]
+    ids = [*own, *(None for _ in splits.unlabelled)]
+    parts = [
+        TrainingSet(part, rule, augmentation, seed, place if place < len(own) else 0, ids[place])
+        for place, part in enumerate(splits.seen())
+    ]
     return DataLoader(
-        _Joined([TrainingSet(part, rule, augmentation, seed) for part in splits.seen()]),
+        _Joined(parts),
         batch_sampler=batches,
         collate_fn=pack,
         num_workers=usable_workers(config.workers),
         worker_init_fn=leave_group,
         generator=torch.Generator().manual_seed(config.seed),  # not the model's
     )
-
-
-def fingerprint(splits: Splits) -> str:
-    """Of the names and their order: what the order of training follows from."""
-    names = [pair.name for dataset in splits.seen() for pair in dataset.pairs]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def hash_images(splits: Splits) -> dict[str, str]:
-    """Pixel hash by name of every pair that is trained on: reads all of them."""
-    images: dict[str, str] = {}
-    for pairs in splits.seen():
-        samples = (pairs[index] for index in range(len(pairs)))
-        now = {sample.name: pixel_hash(sample.rgb, sample.thermal) for sample in samples}
-        images = join_images(images, now)
-    return images
-
-
-def join_images(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
-    """Hashes by name of both; another image under a name that is taken keeps its hash too."""
-    taken = {name for name in before if name in now and before[name] != now[name]}
-    renamed = {
-        f"{name}#{before[name][:8]}" if name in taken else name: before[name] for name in before
-    }
-    return renamed | now

@@ -1,10 +1,13 @@
 """The whole loss of a batch: its terms, their weights, and the memory of prototypes."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartm.model.sartm import Output, resize_logits
+from sartm.spaces import LabelSpace
 from sartm.training.losses import (
     PRESENT,
     Reduce,
@@ -17,6 +20,9 @@ from sartm.training.losses import (
     pixel_weights,
 )
 from sartm.training.settings import LossConfig
+
+OUT = -1e4
+"""Logit of a class that cannot be; finite, since logits are interpolated."""
 
 
 def _pick(label: Tensor, every: int) -> Tensor:
@@ -31,6 +37,43 @@ def _at_pixels(small: Tensor, label: Tensor, every: int) -> tuple[Tensor, Tensor
     seen = _pick(label, every)
     full = F.interpolate(small, scale_factor=4 / every, mode="bilinear") if every < 4 else small
     return full[..., : seen.shape[1], : seen.shape[2]], seen
+
+
+class SpaceMask(nn.Module):
+    """Logits as the label space of each pair's data set has them.
+
+    Classes that the set does not know are out, and count as its rest where it has one: what one
+    set calls unlabeled may be the road of another.
+    """
+
+    absent: Tensor
+    merged: Tensor
+
+    def __init__(self, spaces: Sequence[LabelSpace], classes: int, merges: bool = True) -> None:
+        super().__init__()
+        absent = torch.ones(len(spaces), classes, dtype=torch.bool)
+        merged = torch.zeros_like(absent)
+        self.rest: int | None = None
+        for row, space in enumerate(spaces):
+            absent[row, [place for place in space.picks if place is not None]] = False
+            rest = space.classes.rest
+            if rest is not None:
+                self.rest = space.picks[rest]
+                merged[row, [self.rest, *(space.others if merges else ())]] = True
+        self.register_buffer("absent", absent, persistent=False)
+        self.register_buffer("merged", merged, persistent=False)
+
+    def forward(self, logits: Tensor, space: Tensor) -> Tensor:
+        """(B, K, h, w) logits and the (B,) spaces to score them in; float32, same out."""
+        logits = logits.float()
+        known = logits.masked_fill(self.absent[space][..., None, None], OUT)
+        if self.rest is None:
+            return known
+        merged = self.merged[space]
+        of_rest = logits.masked_fill(~merged[..., None, None], OUT).logsumexp(1, keepdim=True)
+        at_rest = torch.arange(logits.shape[1], device=logits.device) == self.rest
+        takes = merged.any(1, keepdim=True) & at_rest
+        return torch.where(takes[..., None, None], of_rest, known)
 
 
 class Criterion(nn.Module):
@@ -54,6 +97,8 @@ class Criterion(nn.Module):
         class_shares: Tensor | None = None,
         reduce: Reduce = lambda tensor: tensor,
         ignore: int = 255,
+        spaces: Sequence[LabelSpace] = (),
+        merges: bool = True,
     ) -> None:
         """Set up the loss of K classes.
 
@@ -65,6 +110,8 @@ class Criterion(nn.Module):
             class_shares: (K,) share of each class in the training pixels, for class weights.
             reduce: sum over ranks, with gradient.
             ignore: label id that counts for nothing.
+            spaces: what each of several data sets knows of the K classes; empty: there is one set.
+            merges: whether the rest of a set takes in what the set does not know.
         """
         super().__init__()
         self.ignore = ignore
@@ -85,6 +132,7 @@ class Criterion(nn.Module):
         self.register_buffer("relations", relations, persistent=False)
         weights = class_weights(config.class_weights, class_shares)
         self.register_buffer("weights", weights, persistent=False)
+        self.spaces = SpaceMask(spaces, classes, merges) if spaces else None
         self.pending: tuple[Tensor, Tensor] | None = None
 
     def corrected_memory(self) -> Tensor:
@@ -101,6 +149,7 @@ class Criterion(nn.Module):
         share: Tensor | float = 1.0,
         language: float = 1.0,
         taught: Tensor | None = None,
+        space: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Every term of the loss, and `total`.
 
@@ -113,6 +162,7 @@ class Criterion(nn.Module):
                 times it is that over all pixels of the step.
             language: factor on the weights of prototypes and CMKD, see `language_ramp`.
             taught: (B, K, h', w') class shares of a teacher, for both heads; None: no teacher.
+            space: (B,) position of each pair's data set among `spaces`.
         """
         config, size = self.config, (label.shape[1], label.shape[2])
         terms: dict[str, Tensor] = {}
@@ -121,7 +171,10 @@ class Criterion(nn.Module):
         for head, weight, small in heads:
             if small is None:
                 continue
-            logits, seen = _at_pixels(small, label, config.every)
+            own = small
+            if self.spaces is not None and space is not None:
+                own = self.spaces(small, space)
+            logits, seen = _at_pixels(own, label, config.every)
             head_loss = terms[head or "ce"] = share * cross_entropy(
                 logits, seen, self.reduce, self._weights(), config.ohem, self.ignore
             )

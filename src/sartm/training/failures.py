@@ -3,14 +3,15 @@
 import math
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from sartm.errors import InputError
-from sartm.training.batches import Splits, pairs_of_step
+from sartm.training.batches import pairs_of_step
 from sartm.training.settings import TrainConfig
+from sartm.training.splits import Splits
 
 
 @contextmanager
@@ -26,6 +27,17 @@ def explained_failures(step: int, config: TrainConfig) -> Iterator[None]:
         # lets go of the batches, and of the loader: it would report its dead worker once more
         traceback.clear_frames(error.__traceback__)
         raise InputError(message) from None
+
+
+@contextmanager
+def explained_deaths(step: Callable[[], int], config: TrainConfig) -> Iterator[None]:
+    """A data worker that dies becomes a message, wherever PyTorch's signal comes upon the run."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(explain_failure(error, step(), config)) from None
 
 
 def require_finite(

@@ -21,10 +21,15 @@ from torch import Tensor, nn
 from sartm.config import to_dict
 from sartm.progress import Meter
 from sartm.training.augmentation import Batch
-from sartm.training.batches import fingerprint, make_loader
+from sartm.training.batches import make_loader
 from sartm.training.budget import LOOKED_BACK, MEASURED, Pace, Schedule, is_open
 from sartm.training.criterion import Criterion, language_ramp
-from sartm.training.failures import explained_failures, peak_memory, require_finite
+from sartm.training.failures import (
+    explained_deaths,
+    explained_failures,
+    peak_memory,
+    require_finite,
+)
 from sartm.training.journal import Journal
 from sartm.training.processes import agree, hold_run, loss_scale, mean_over_ranks, precision_of
 from sartm.training.runs import (
@@ -36,6 +41,7 @@ from sartm.training.runs import (
     writing,
 )
 from sartm.training.settings import OptimConfig, TrainConfig
+from sartm.training.splits import fingerprint
 from sartm.training.start import Setup, prepare_run, write_config
 from sartm.training.teaching import Teacher
 from sartm.training.validation import Validator
@@ -155,10 +161,10 @@ class _Run:
         splits, batches = setup.splits, setup.batches
         self.schedule = Schedule(
             setup.config, batches.steps_per_epoch, batches.labelled * batches.per_step,
-            batches.steps, 0 if splits.val is None else len(splits.val),
+            batches.steps, splits.validated(),
         )  # fmt: skip
         self.schedule.restore(state.get("plan", {}))
-        title = f"Training {setup.config.recipe} on {setup.splits.train.name}"
+        title = f"Training {setup.config.recipe} on {splits.title()}"
         settings = to_dict(setup.shareable_config())
         main = setup.accelerator.is_main_process
         self.journal = Journal(setup.out, title, settings, main)
@@ -191,12 +197,13 @@ class _Run:
         fits = pace.limit is not None and is_open(config.optim) and not schedule.plan.fitted
         fits = fits and self.step <= MEASURED
         stopped = self.pending and not self._validate(pace, stop)
-        if accelerator.is_main_process and self.step < self._end(most):
+        if self.step < self._end(most):
             log.info("%s", self._describe_plan(fits))
         model.train()
         # of several processes one that breaks off alone would leave the others waiting for it
         waiting = stop.breaks_off if accelerator.num_processes == 1 else nullcontext
         with (
+            explained_deaths(lambda: self.step, config),
             Meter("train", self._end(most), "steps", done=self.step) as meter,
             Stream(loader, waiting) as stream,
         ):
@@ -264,7 +271,7 @@ class _Run:
     def _describe_plan(self, fits: bool) -> str:
         """How long the run is, and why."""
         plan, batches, splits = self.schedule.plan, self.setup.batches, self.setup.splits
-        pairs, size = len(splits.train), batches.labelled * batches.per_step
+        pairs, size = splits.labelled(), batches.labelled * batches.per_step
         steps = f"{plan.steps} steps of {size}"
         if fits:
             return f"{pairs} training pairs: up to {steps}, as many as the time allows"
@@ -285,7 +292,7 @@ class _Run:
         first = not self.schedule.plan.fitted
         self.schedule.fit(self.step, *found)
         pace.begin()
-        if first and self.setup.accelerator.is_main_process:
+        if first:
             log.info(
                 "%.2f s a step: planned to end at step %d, in %.1f minutes",
                 each,
@@ -360,6 +367,7 @@ class _Run:
                 "pairs": fingerprint(setup.splits),
                 "plan": self.schedule.state(),
                 "text": None if setup.table is None else to_dict(setup.table),
+                "words": setup.config.model.words.encoder,
             }
             if setup.accelerator.scaler is not None:
                 state["scaler"] = setup.accelerator.scaler.state_dict()
@@ -393,8 +401,9 @@ def train_step(
                 taught = None if teacher is None else teacher(batch)
                 output = model(batch.rgb, batch.thermal, batch.has_rgb, batch.has_thermal)
                 terms = criterion(
-                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language, taught
-                )
+                    output, batch.label, batch.has_rgb, batch.has_thermal, share, language, taught,
+                    batch.space,
+                )  # fmt: skip
             accelerator.backward(terms["total"] / config.accumulate)
         values = torch.stack([value.detach().float() for value in terms.values()]).tolist()
         for name, value in zip(terms, values, strict=True):  # fetched at once: a GPU waits once

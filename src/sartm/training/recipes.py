@@ -13,7 +13,7 @@ from sartm.model.facts import as_trained
 from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
 
 MAY_CHANGE = frozenset(
-    {"data", "unlabelled", "workers", "keep", "checkpoint_every", "pictures",
+    {"data", "pooled", "unlabelled", "workers", "keep", "checkpoint_every", "pictures",
      "tensorboard", "activation_checkpointing"}
 )  # fmt: skip
 """What a run that is resumed may have otherwise than before: where its data lies now, and what

@@ -167,6 +167,11 @@ class TrainConfig:
     augmentation: AugmentationConfig
     data: str = ""
     """Folder or dataset.toml; given with --data."""
+    pooled: tuple[str, ...] = ()
+    """Further data sets to train on at the same time, which may have other classes."""
+    data_weights: tuple[Positive, ...] = ()
+    """How much of every batch is of `data` and of each of `pooled`, relative to one another and
+    whatever their sizes; empty: as much of each."""
     init: str = ""
     """Model to start from; empty starts at random, or from `encoder`."""
     encoder: str = ""
@@ -205,3 +210,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.data_weights and len(self.data_weights) != 1 + len(self.pooled):
+            raise InputError(
+                f"{len(self.data_weights)} data_weights for {1 + len(self.pooled)} data sets; give "
+                f"one for each, as --data A:1 --data B:0.5 does"
+            )

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,12 @@ from sartm.model.facts import ModelFacts
 from sartm.model.filling import load_encoder
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
+from sartm.spaces import LabelSpace, place_classes
 from sartm.training.batches import (
-    Splits,
     StepBatches,
     TrainingStatistics,
-    fingerprint,
     make_batches,
-    measure,
-    open_splits,
+    measure_all,
     resolve_config,
 )
 from sartm.training.criterion import Criterion
@@ -41,7 +39,9 @@ from sartm.training.recipes import find_changes, load_recipe
 from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
+from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
 from sartm.training.teaching import Teacher, load_teacher
+from sartm.training.wording import resolve_words
 
 log = logging.getLogger("sartm")
 
@@ -109,7 +109,8 @@ class Setup:
         config = self.config
         return replace(
             config,
-            data=self.splits.train.name,
+            data=self.splits.sets[0].train.name,
+            pooled=tuple(part.train.name for part in self.splits.sets[1:]),
             unlabelled=tuple(dataset.name for dataset in self.splits.unlabelled),
             teacher=Path(config.teacher).name,
             init=Path(config.init).name,
@@ -133,20 +134,25 @@ def prepare_run(
     accelerator = make_accelerator(state.get("precision", config.precision), device)
     if accelerator.is_main_process:
         check_folder(out, config, resume, restored=checkpoint is not None)
+    else:
+        log.setLevel(logging.ERROR)  # what the first process says need not be said by each
     set_seed(config.seed)
     splits = open_splits(config)
-    if splits.val is not None:
-        require_countable(len(splits.val.classes))
-    statistics = measure(splits.train, config)
+    _check_splits(splits, begins=checkpoint is None)
+    statistics = measure_all(splits, config)
     if not resume:
         require_one_crop(config)
-    config = resolve_config(config, splits.train, statistics)
-    source, config = open_start(config, splits, accelerator.is_main_process)
+    config = resolve_config(config, splits.classes(), statistics)
+    source, config = open_start(config, splits, new=checkpoint is None)
     known = list(_known_tables(state, source))
     table = text_similarity(config.model.classes, config.text_encoder or None, known)
     if table is None and config.loss.language > 0:
         log.warning("no table holds these class names and no --text-encoder: CMKD is off")
-    parts = build_parts(config, table, statistics, accelerator, source)
+    config, vectors = resolve_words(config, checkpoint, source)
+    parts = build_parts(
+        config, splits.spaces(), vectors, table, statistics, accelerator, source,
+        new=checkpoint is None,
+    )  # fmt: skip
     taught_by = None
     if config.teacher and teacher is None:
         teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
@@ -175,11 +181,39 @@ def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextT
         yield from_dict(TextTable, source.facts.text, "the text table of the model to start from")
 
 
+def _check_splits(splits: Splits, begins: bool) -> None:
+    """Refuse data sets that cannot be scored, or that are not apart from each other."""
+    for part in splits.sets:
+        if part.val is not None:
+            require_countable(len(part.val.classes))
+    if begins and len(splits.sets) > 1:
+        _require_apart(splits)
+
+
+def _require_apart(splits: Splits) -> None:
+    """Refuse data sets of which one is trained on what another one validates on."""
+    for part in splits.sets:
+        others = [other.train for other in splits.sets if other is not part]
+        facts = ModelFacts(training_images=hash_images(others))
+        found = [] if part.val is None else _seen(part.val, facts)
+        if found:
+            raise InputError(
+                f"{len(found)} validation pairs of {part.train.name} are training pairs of another "
+                f"of the data sets, such as {found[0]!r}; take them off one of the lists"
+            )
+
+
+def _seen(val: PairDataset, facts: ModelFacts) -> list[str]:
+    """Names of the pairs that a model with these facts was trained on."""
+    samples = (val[index] for index in range(len(val)))
+    return [sample.name for sample in samples if was_seen(sample, val.classes, facts)]
+
+
 def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> None:
     """Say so where the validation pairs are not new to the model that is started from."""
     if val is None or not facts.training_images:
         return
-    count = sum(was_seen(val[index], val.classes, facts) for index in range(len(val)))
+    count = len(_seen(val, facts))
     if count:
         log.warning(
             "%s was trained on %d of the %d validation pairs: their scores flatter it, and so does "
@@ -192,10 +226,11 @@ def _warn_of_seen(val: PairDataset | None, facts: ModelFacts, start: str) -> Non
 
 def require_same_pairs(found: Checkpoint, splits: Splits, out: Path) -> None:
     """Refuse to resume where the training pairs are other ones."""
-    train, now = splits.train, fingerprint(splits)
+    now = fingerprint(splits)
     if found.state.get("pairs", now) != now:
         raise InputError(
-            f"the training split of {train.name} lists other pairs ({len(train)} now) than when "
+            f"the training split of {splits.title()} lists other pairs ({splits.labelled()} now) "
+            f"than when "
             f"{out} was begun, or the unlabelled pairs are others. Give the split as it was, or "
             f"start a new run with --init {out}/best"
         )
@@ -252,21 +287,23 @@ def write_config(out: Path, config: TrainConfig) -> None:
         write_atomic(out / "config.json", data, durable=True)
 
 
-def open_start(
-    config: TrainConfig, splits: Splits, warns: bool
-) -> tuple[SARTM | None, TrainConfig]:
-    """The model that `init` names, and the configuration with what it decides."""
+def open_start(config: TrainConfig, splits: Splits, new: bool) -> tuple[SARTM | None, TrainConfig]:
+    """The model that `init` names, and the configuration with what it decides.
+
+    `new`: nothing is restored over it, so that it is worth words.
+    """
     if not config.init:
         return None, config
     source = load_for_training(config.init, classes=config.model.classes)
-    if warns and config.encoder:
+    if new and config.encoder:
         log.warning(
             "starting from %s, with its encoder: %s is not read; for that one: --set init=",
             config.init,
             config.encoder,
         )
-    if warns and source.facts is not None:
-        _warn_of_seen(splits.val, source.facts, config.init)
+    if new and source.facts is not None:
+        for part in splits.sets:
+            _warn_of_seen(part.val, source.facts, config.init)
     return source, _take_over(config, source)
 
 
@@ -288,17 +325,25 @@ def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
 
 def build_parts(
     config: TrainConfig,
+    spaces: Sequence[LabelSpace],
+    vectors: Tensor | None,
     table: TextTable | None,
     statistics: TrainingStatistics,
     accelerator: Accelerator,
     source: SARTM | None,
+    new: bool = True,
 ) -> Parts:
     """Model, loss, optimizer and average at step 0, on the run's device."""
     model = SARTM(config.model)
     if source is not None:
-        _say_what_is_kept(config, source, start_from(model, source), accelerator.is_main_process)
+        several = len(spaces) > 1
+        new_heads = start_from(model, source, by_word=several)
+        if new:
+            _say_what_is_kept(config, source, new_heads, several)
     elif config.encoder:
         load_encoder(model, config.encoder)
+    if model.words is not None and vectors is not None:
+        model.words.vectors.copy_(vectors)
     if config.activation_checkpointing:
         recompute_activations(model)
     model.to(accelerator.device)
@@ -312,28 +357,40 @@ def build_parts(
         statistics.class_shares,
         reduce=sum_over_ranks if accelerator.num_processes > 1 else lambda tensor: tensor,
         ignore=classes.ignore,
+        spaces=spaces if len(spaces) > 1 else (),
+        merges=config.model.rest == "words",
     ).to(accelerator.device)
     average = make_average(model, config.optim.ema)
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 
-def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, says: bool) -> None:
+_OF_CLASSES = (
+    "sam_mask_decoder.mask_tokens", "sam_mask_decoder.output_hypernetworks",
+    "auxiliary_head.predict", "words.",
+)  # fmt: skip
+_OF_WORDS = ("words.vectors", "words.token_offset", "words.filter_offset")
+"""Beginnings of the names of what belongs to the classes of a fixed model, to the words of one of
+words."""
+
+
+def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, by_word: bool) -> None:
     """What of a model is started from, and what its licence means for that."""
     count, name = len(config.model.classes), Path(config.init).name
-    kept = f"backbone kept, heads for {count} classes new" if new_heads else "everything kept"
+    kept = f"backbone kept, heads for {count} classes new"
+    kept += ", but those of the classes it knows" * by_word
+    kept = kept if new_heads else "everything kept"
     terms = ""
     if source.facts is not None and source.facts.licence:
         first = source.facts.licence.split(". ")[0].rstrip(".")
         terms = f". Its terms go on to what is trained from it: {first}"
-    if says:
-        log.info("starting from %s: %s%s", name, kept, terms)
+    log.info("starting from %s: %s%s", name, kept, terms)
 
 
-def start_from(model: SARTM, source: SARTM) -> bool:
+def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
     """Copy every weight of `source` that fits; heads for other classes start anew.
 
-    Returns whether they did. Raises InputError where the encoder or decoder is of another size or
-    number of heads.
+    Returns whether they did; `by_word`, but for what belongs to classes that both have. Raises
+    InputError where the encoder or decoder is of another size or number of heads.
     """
     heads = source.config.decoder.heads
     if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
@@ -342,15 +399,19 @@ def start_from(model: SARTM, source: SARTM) -> bool:
             f"{model.config.decoder.heads}; use --set model.decoder.heads={heads}"
         )
     ours, theirs = model.state_dict(), source.state_dict()
-    same_classes = model.config.classes.names == source.config.classes.names
+    same_kind = model.config.classes_from == source.config.classes_from
+    textual = same_kind and model.words is not None
+    same_classes = same_kind and model.config.classes.names == source.config.classes.names
+    own = _OF_WORDS if textual else _OF_CLASSES
     new = []
     for name, tensor in ours.items():
-        per_class = name.startswith(("sam_mask_decoder.mask_tokens", "auxiliary_head.predict"))
-        per_class = per_class or "output_hypernetworks" in name
+        per_class = name.startswith(own)
         fits = name in theirs and theirs[name].shape == tensor.shape
         if fits and (same_classes or not per_class):
             tensor.copy_(theirs[name])
-        elif per_class or ".lora_" in name:
+        elif per_class and (by_word or textual) and same_kind and name in theirs:
+            _copy_known(tensor, theirs[name], model, source)
+        elif per_class or ".lora_" in name or name.startswith("words.rest_"):
             new.append(name)
         else:
             found = tuple(theirs[name].shape) if name in theirs else "nothing"
@@ -366,3 +427,22 @@ def start_from(model: SARTM, source: SARTM) -> bool:
         ours["no_mem_embed"].zero_()
     model.facts, model.encoder_source = source.facts, source.encoder_source
     return any(".lora_" not in name for name in new)
+
+
+def _copy_known(target: Tensor, values: Tensor, ours: SARTM, theirs: SARTM) -> None:
+    """Copy the rows of the classes that both models have, where rows are alike.
+
+    A model of words has a row for every class but the rest.
+    """
+    if target.shape[1:] != values.shape[1:]:
+        return
+    rows, others = _rows(ours), _rows(theirs)
+    for index, place in enumerate(place_classes(theirs.config.classes, ours.config.classes)):
+        if place is not None and index in rows and place in others:
+            target[rows.index(index)].copy_(values[others.index(place)])
+
+
+def _rows(model: SARTM) -> list[int]:
+    """The class of each row of what a model has per class."""
+    rest = model.config.classes.rest if model.words is not None else None
+    return [index for index in range(len(model.config.classes)) if index != rest]

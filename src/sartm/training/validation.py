@@ -19,10 +19,10 @@ from sartm.model.facts import ModelFacts
 from sartm.model.hub import WEIGHTS
 from sartm.model.sartm import SARTM
 from sartm.model.tensors import read_safetensors
-from sartm.training.batches import hash_images, join_images
 from sartm.training.failures import explained_failures
 from sartm.training.journal import Journal
 from sartm.training.processes import agree, precision_of
+from sartm.training.splits import hash_images, join_images
 from sartm.training.start import Setup
 
 
@@ -38,23 +38,34 @@ class Validator:
         self._images: dict[str, str] | None = None
 
     def validate(self, step: int, seconds: float, stopped: Callable[[], bool]) -> bool:
-        """Score the split after `step`; a new best is written as a model.
+        """Score the split of every data set after `step`; a new best is written as a model.
 
         Returns whether it was done: being told to stop breaks it off, without a trace.
         """
-        val = self.setup.splits.val
-        if val is None:
+        sets = [part.val for part in self.setup.splits.sets if part.val is not None]
+        if not sets:
             self.keep(step, {})
             return True
-        with explained_failures(step - 1, self.setup.config):
-            found = self._count(val, stopped)
-        if found is None:
-            return False
-        matrix, pictures = found
-        scores = means(matrix, val.classes)
+        scores: dict[str, Any] = {}
+        each: dict[str, float | None] = {}
+        pictures: list[PairPictures] = []
+        for val in sets:
+            with explained_failures(step - 1, self.setup.config):
+                found = self._count(val, stopped)
+            if found is None:
+                return False
+            matrix, drawn = found
+            of = f"{val.name}: " if len(sets) > 1 else ""
+            rows = means(matrix, val.classes)
+            scores |= {f"{of}{name}": row for name, row in rows.items()}
+            ious = zip(val.classes.names, matrix.iou(), strict=True)
+            each |= {f"{of}{name}": percent(iou) for name, iou in ious}
+            pictures += drawn
+        if len(sets) > 1:
+            scores = {
+                "present": _mean_of([scores[f"{val.name}: present"] for val in sets])
+            } | scores
         self.headline = next(iter(scores.values()))["miou"]
-        names = val.classes.names
-        each = {name: percent(iou) for name, iou in zip(names, matrix.iou(), strict=True)}
         self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
         self.select_best(step, scores)
         self.journal.show(step, pictures)
@@ -77,9 +88,11 @@ class Validator:
     def compare(self, step: int, seconds: float) -> dict[str, Any] | None:
         """What each camera adds in the best model, as `modalities` of `train`'s result.
 
-        None where there is nothing to compare. It is measured once, and written down at `step`.
+        None where there is nothing to compare, or several data sets: `evaluate` does it for each.
+        It is measured once, and written down at `step`.
         """
-        val, out = self.setup.splits.val, self.setup.out
+        sets, out = self.setup.splits.sets, self.setup.out
+        val = sets[0].val if len(sets) == 1 else None
         if val is None or not self.best["step"] or not are_pairs(val.pairs):
             return None
         known = [line["modalities"] for line in read_metrics(out) if "modalities" in line]
@@ -110,7 +123,7 @@ class Validator:
         if not setup.accelerator.is_main_process:
             return
         if self._images is None:
-            self._images = hash_images(setup.splits)
+            self._images = hash_images(setup.splits.seen())
         names = [dataset.name for dataset in setup.splits.seen()]
         inherited: dict[str, str] = {}
         data: tuple[str, ...] = ()
@@ -126,7 +139,7 @@ class Validator:
             name=setup.out.name,
             licence=_inherit_licence(setup.parts.model.facts, names),
             data=(*data, *names),
-            selected_on=setup.splits.selected_on,
+            selected_on=setup.splits.selected_on(),
             command=setup.command,
             seed=setup.config.seed,
             steps=step,
@@ -142,25 +155,38 @@ class Validator:
     ) -> tuple[ConfusionMatrix, list[PairPictures]] | None:
         """Counts of the whole split over all ranks, and pictures of its fixed pairs on this one."""
         accelerator, config = self.setup.accelerator, self.setup.config
-        predictor = self._predictor(self.setup.parts.validated())
+        model = self.setup.parts.validated()
+        several = len(self.setup.splits.sets) > 1
+        predictor = self._predictor(model.choose(val.classes) if several else model)
         matrix = ConfusionMatrix(len(val.classes))
         rank, ranks = accelerator.process_index, accelerator.num_processes
         places = range(rank, len(val), ranks)
         shown = {len(places) * i // config.pictures for i in range(config.pictures)}
         pictures = []
-        for place, (sample, labels, counts) in enumerate(score_pairs(predictor, val, places)):
+        for place, scored in enumerate(score_pairs(predictor, val, places)):
             if stopped():
                 break
-            matrix.counts += counts
+            matrix.counts += scored.counts
             if place in shown and accelerator.is_main_process:
                 rule = config.model.thermal
-                pictures.append(draw_sample(sample, labels, val.classes, rule))
+                pictures.append(draw_sample(scored.sample, scored.labels, val.classes, rule))
         if agree(accelerator, stopped())[0]:
             return None
         if ranks > 1:
             all_counts = torch.from_numpy(matrix.counts).to(accelerator.device)
             matrix.counts = accelerator.reduce(all_counts).cpu().numpy()
         return matrix, pictures
+
+
+def _mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What several data sets come to, each as much as another."""
+
+    def mean(key: str) -> float | None:
+        values = [row[key] for row in rows if row[key] is not None]
+        return sum(values) / len(values) if values else None
+
+    counted = sum(row["counted"] for row in rows)
+    return {"miou": mean("miou"), "macc": mean("macc"), "counted": counted}
 
 
 def _inherit_licence(start: ModelFacts | None, names: Sequence[str]) -> str:

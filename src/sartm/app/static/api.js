@@ -1,6 +1,7 @@
 // Requests to the service, with the token where it wants one.
 
 import { $ } from "./dom.js";
+import { inPageWords } from "./words.js";
 
 /** An answer that says what is wrong; its words are for the user. */
 export class Refusal extends Error {
@@ -47,7 +48,7 @@ export async function request(path, options = {}) {
     return request(path, options);
   }
   const content = await answer.json().catch(() => ({}));
-  throw new Refusal(answer.status, content.detail ?? `The service answered ${answer.status}.`);
+  throw new Refusal(answer.status, inPageWords(content.detail ?? `The service answered ${answer.status}.`));
 }
 
 /** Try again for a while where too many requests wait. */

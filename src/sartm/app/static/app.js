@@ -4,11 +4,14 @@ import { requestJson, takeToken } from "./api.js";
 import { wireCorrection } from "./correction.js";
 import { $, onClick } from "./dom.js";
 import { wireDownloads } from "./downloads.js";
-import { drawExamples, listExamples } from "./examples.js";
+import { listExamples } from "./examples.js";
 import { openFolder, wireFolder } from "./folder.js";
+import { wireHeat } from "./heat.js";
 import { wireKeyboard } from "./keyboard.js";
 import { wireLabelling } from "./labelling.js";
 import { wireLegend } from "./legend.js";
+import { wireList } from "./list.js";
+import { wireModels } from "./models.js";
 import { attempt } from "./notices.js";
 import { wirePair } from "./pair.js";
 import { Pen } from "./pen.js";
@@ -20,8 +23,11 @@ import { followSystemTheme, showTheme, switchTheme } from "./theme.js";
 /** Each part draws what it shows of the state when that changes, in this order. */
 function wire(state) {
   const pen = new Pen(state);
+  wireHeat(state); // paints the thermal picture before it is shown
   const stage = new Stage(state, pen);
   wirePair(state);
+  wireModels(state);
+  wireList(state);
   wireLabelling(state);
   wireCorrection(state, stage, pen);
   wireLegend(state);
@@ -31,7 +37,7 @@ function wire(state) {
   wireKeyboard(state, stage, pen);
   onClick("theme", switchTheme);
   window.addEventListener("beforeunload", (event) => {
-    if (state.unsaved) event.preventDefault();
+    if (state.unsaved || state.batch?.unsaved) event.preventDefault();
   });
 }
 
@@ -50,7 +56,6 @@ async function start(state) {
     if (annotation) await openFolder(state);
   });
   document.documentElement.dataset.ready = "yes";
-  await drawExamples().catch(() => undefined);
 }
 
 start(new State());

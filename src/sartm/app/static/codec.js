@@ -70,8 +70,11 @@ function digits(number) {
   return text;
 }
 
-/** Grey PNG of class ids as a Blob: 8 bits, or 16 where an id exceeds 255. */
-export async function encodePng(labels, [height, width]) {
+/**
+ * PNG of class ids as a Blob: 8 bits, or 16 where an id exceeds 255.
+ * With a palette (id -> colour, else white) programs show its colours for ids of 8 bits.
+ */
+export async function encodePng(labels, [height, width], palette = null) {
   const wide = labels.some((id) => id > 255);
   const bytes = wide ? 2 : 1;
   const stride = width * bytes + 1; // each row begins with its filter, 0
@@ -87,10 +90,19 @@ export async function encodePng(labels, [height, width]) {
   view.setUint32(0, width);
   view.setUint32(4, height);
   header[8] = 8 * bytes;
+  const painted = Boolean(palette) && !wide;
+  if (painted) header[9] = 3;
   const signature = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
   const data = new Uint8Array(await new Response(packed).arrayBuffer());
-  const parts = [signature, chunk("IHDR", header), chunk("IDAT", data), chunk("IEND", new Uint8Array())];
+  const colours = painted ? [chunk("PLTE", colourBytes(palette))] : [];
+  const parts = [signature, chunk("IHDR", header), ...colours, chunk("IDAT", data), chunk("IEND", new Uint8Array())];
   return new Blob(parts, { type: "image/png" });
+}
+
+function colourBytes(palette) {
+  const bytes = new Uint8Array(3 * 256).fill(255);
+  for (const [id, colour] of palette) bytes.set(colour, 3 * id);
+  return bytes;
 }
 
 function chunk(kind, data) {
@@ -108,7 +120,7 @@ const CRC = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
-function crc(bytes) {
+export function crc(bytes) {
   let code = 0xffffffff;
   for (const byte of bytes) code = CRC[(code ^ byte) & 255] ^ (code >>> 8);
   return (code ^ 0xffffffff) >>> 0;

@@ -58,6 +58,16 @@ export function nextPaint(state) {
   setPaint(state, ids[(ids.indexOf(state.paint) + 1) % ids.length]);
 }
 
+/** Classes by the digits 1 to 9, the leftover of the others not counted. */
+export function numbered(result) {
+  return result.table.classes.filter(({ rest }) => !rest).slice(0, 9);
+}
+
+export function paintNumber(state, number) {
+  const entry = numbered(state.current)[number - 1];
+  if (entry) setPaint(state, entry.id);
+}
+
 export function setTool(state, tool) {
   state.tool = tool;
   checkRadio("tool", tool);

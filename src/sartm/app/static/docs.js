@@ -61,7 +61,7 @@ const text = document.getElementById("text");
 showTheme();
 const schema = await (await fetch("/openapi.json")).json();
 const intro = make("p", `${schema.info.description} With a token: the header Authorization: Bearer TOKEN.`);
-const example = make("pre", `curl -F rgb=@rgb.png -F thermal=@thermal.png ${location.origin}/v1/segment -o labels.png\ncurl -F rgb=@rgb.png -F output=json ${location.origin}/v1/segment`);
+const example = Object.assign(make("pre", `curl -F rgb=@rgb.png -F thermal=@thermal.png ${location.origin}/v1/segment -o labels.png\ncurl -F rgb=@rgb.png -F output=json ${location.origin}/v1/segment`), { tabIndex: 0 });
 const reasons = {};
 for (const operations of Object.values(schema.paths)) {
   for (const operation of Object.values(operations)) {

@@ -15,7 +15,7 @@ function stem({ inputs }) {
   return name.replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "picture";
 }
 
-function download(blob, name) {
+export function download(blob, name) {
   const link = make("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -24,7 +24,7 @@ function download(blob, name) {
 async function labelBlob({ current, pair }) {
   current.unsaved &&= Boolean(pair); // a folder's labels belong into the folder
   if (current.png && !current.edited) return new Blob([current.png], { type: "image/png" });
-  return encodePng(current.map.labels, current.map.size);
+  return encodePng(current.map.labels, current.map.size, current.palette);
 }
 
 async function overlayBlob(state) {
@@ -40,9 +40,9 @@ async function overlayBlob(state) {
 function jsonBlob(result) {
   const { json, map } = result;
   const segments = [...encodeMasks(map.labels, map.size)].map(([id, { counts, pixels }]) => {
-    const { name, colour } = result.classOf(id);
+    const { name, stored: colour, colour: display } = result.classOf(id);
     const share = Number((pixels / map.labels.length).toFixed(6));
-    return { id, name, colour, pixels, share, segmentation: { size: map.size, counts } };
+    return { id, name, colour, display, pixels, share, segmentation: { size: map.size, counts } };
   });
   const content = { ...json, corrected: result.edited, segments };
   return new Blob([JSON.stringify(content, null, 1)], { type: "application/json" });

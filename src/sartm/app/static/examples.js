@@ -1,11 +1,10 @@
-// Drawn scenes to try.
+// Drawn scenes to try; their thumbnails are files, so that nothing waits for them to be drawn.
 
 import { requestFile, requestJson } from "./api.js";
 import { $, make } from "./dom.js";
 import { attempt, confirmLoss } from "./notices.js";
 import { choose } from "./pair.js";
 
-/** The names are there at once, with room for the pictures: nothing moves under a finger later. */
 export async function listExamples(state) {
   const examples = await requestJson("/v1/examples");
   const buttonFor = ({ name, title }, properties, ...children) => {
@@ -14,8 +13,8 @@ export async function listExamples(state) {
     return button;
   };
   for (const example of examples) {
-    const card = buttonFor(example, { className: "scene" }, make("span", { textContent: example.title }));
-    card.dataset.name = example.name;
+    const picture = make("img", { src: `/example-${example.name}.webp`, alt: "", width: 352, height: 264 });
+    const card = buttonFor(example, { className: "scene" }, picture, make("span", { textContent: example.title }));
     $("cards").append(make("li", {}, card));
   }
   const chips = examples.map((example) => buttonFor(example, { textContent: example.title }));
@@ -24,18 +23,9 @@ export async function listExamples(state) {
   $("chips").hidden = document.body.classList.contains("start");
 }
 
-export async function drawExamples() {
-  for (const button of document.querySelectorAll("#cards button")) {
-    for (const kind of ["thermal", "rgb"]) { // one by one: others may ask in between
-      const file = await requestFile(`/v1/examples/${button.dataset.name}/${kind}`, button.dataset.name);
-      button.prepend(make("img", { src: URL.createObjectURL(file), alt: "" }));
-    }
-  }
-}
-
 async function openExample(state, name) {
   if (!confirmLoss(state)) return;
-  state.leaveFolder();
+  state.leaveList();
   await attempt(state, async () => {
     const files = {};
     for (const kind of ["rgb", "thermal"]) files[kind] = await requestFile(`/v1/examples/${name}/${kind}`, `${name}.png`);

@@ -9,9 +9,7 @@ import { showFiles } from "./pictures.js";
 import { Result } from "./result.js";
 
 export function wireFolder(state) {
-  state.on("results edits", () => drawFolder(state));
-  onClick("previous", () => goBack(state));
-  onClick("next", () => goOn(state));
+  state.on("results edits list", () => drawFolder(state));
   onClick("save", () => save(state));
 }
 
@@ -20,10 +18,10 @@ export async function openFolder(state) {
   const annotation = await requestJson("/v1/annotation");
   if (!annotation.pairs.length) return;
   state.annotation = annotation;
-  await step(state, Math.max(annotation.pairs.findIndex((pair) => !pair.saved), 0));
+  await openPair(state, Math.max(annotation.pairs.findIndex((pair) => !pair.saved), 0));
 }
 
-async function step(state, index) {
+export async function openPair(state, index) {
   const { annotation } = state;
   if (index < 0 || index >= annotation.pairs.length || !confirmLoss(state)) return;
   const run = ++state.run;
@@ -36,20 +34,22 @@ async function step(state, index) {
     const inputs = await showFiles(files);
     const { saved, tag } = pair.labelled ? await savedResult(state, index) : { saved: null, tag: "" };
     if (run !== state.run) return;
-    Object.assign(state, { pairIndex: index, lastPairIndex: index, inputs, saved, labelTag: tag, wantsEditing: true, mode: "both" });
+    state.itemIndex = null;
+    Object.assign(state, { offered: files, pairIndex: index, lastPairIndex: index, inputs, saved, labelTag: tag, wantsEditing: true, mode: "both" });
     state.results.clear();
     state.changed("inputs");
+    state.changed("list");
     await label(state);
   });
 }
 
 /** To the next pair, or back to the one that was left for something else. */
 export function goOn(state) {
-  if (state.annotation) step(state, state.pair ? state.pairIndex + 1 : state.lastPairIndex);
+  if (state.annotation) openPair(state, state.pair ? state.pairIndex + 1 : state.lastPairIndex);
 }
 
 export function goBack(state) {
-  if (state.pair) step(state, state.pairIndex - 1);
+  if (state.pair) openPair(state, state.pairIndex - 1);
 }
 
 /** The label on disk, and the tag that says which version of it this is. */
@@ -80,8 +80,8 @@ export async function save(state) {
   current.unsaved = false;
   Object.assign(pair, { saved: true, labelled: true });
   say(`Saved ${pair.name}`, true);
-  drawFolder(state);
-  await step(state, pairIndex + 1);
+  state.changed("list");
+  await openPair(state, pairIndex + 1);
 }
 
 /** Somebody else saved this label first: nothing is lost unless the user wants to load it. */
@@ -92,12 +92,16 @@ async function offerTheirs(state) {
   const question = `Somebody else saved ${pair.name} while you corrected it. Load what they saved, and lose your corrections? (To keep yours, cancel and download the label.)`;
   if (!window.confirm(question)) return;
   current.unsaved = false;
-  await step(state, pairIndex);
+  await openPair(state, pairIndex);
 }
 
-function drawFolder({ annotation, comparing, current, pair, pairIndex }) {
-  $("folder").hidden = !annotation;
-  if (!annotation) return;
+function drawFolder(state) {
+  const { annotation, batch, comparing, current, pair, pairIndex } = state;
+  $("folder").hidden = !annotation && !batch;
+  $("save").hidden = Boolean(batch);
+  $("saved").hidden = true;
+  if (batch) drawStep(state);
+  if (batch || !annotation) return;
   const { pairs, name } = annotation;
   const done = pairs.filter(({ saved }) => saved).length;
   $("pair").textContent = pair?.name ?? name;
@@ -106,4 +110,12 @@ function drawFolder({ annotation, comparing, current, pair, pairIndex }) {
   $("next").disabled = Boolean(pair) && pairIndex + 1 >= pairs.length;
   $("save").disabled = !pair || !current || comparing;
   $("saved").hidden = !pair?.saved || Boolean(current?.unsaved);
+}
+
+/** Of several pairs that were dropped: which of them this is. */
+function drawStep({ batch, item, itemIndex }) {
+  $("pair").textContent = item?.name ?? batch.title;
+  $("progress").textContent = item ? `${itemIndex + 1} of ${batch.items.length}` : `${batch.items.length} pairs`;
+  $("previous").disabled = !itemIndex;
+  $("next").disabled = itemIndex !== null && itemIndex + 1 >= batch.items.length;
 }

@@ -1,9 +1,12 @@
 // What keys do.
 
-import { nextPaint, setSize, setTool, toggleEditing } from "./correction.js";
+import { nextPaint, paintNumber, setSize, setTool, toggleEditing } from "./correction.js";
 import { $, onClick } from "./dom.js";
-import { goBack, goOn, save } from "./folder.js";
+import { save } from "./folder.js";
+import { nextMap, toggleWindowing } from "./heat.js";
+import { stepBack, stepOn } from "./list.js";
 
+const BASES = ["rgb", "thermal", "confidence"];
 const ARROWS = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
 
 export function wireKeyboard(state, stage, pen) {
@@ -14,9 +17,10 @@ export function wireKeyboard(state, stage, pen) {
 
 function keyActions(state, stage) {
   return {
-    1: () => state.inputs.rgb && state.setBase("rgb"),
-    2: () => state.inputs.thermal && state.setBase("thermal"),
-    3: () => state.current?.bitmap && state.setBase("confidence"),
+    ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8, 9].map((number) => [number, () => onNumber(state, number)])),
+    v: () => nextBase(state),
+    m: () => nextMap(state),
+    w: () => toggleWindowing(state),
     o: () => stage.toggleClasses(),
     "[": () => stage.setOpacity(Number($("opacity").value) - 10),
     "]": () => stage.setOpacity(Number($("opacity").value) + 10),
@@ -31,11 +35,22 @@ function keyActions(state, stage) {
     e: () => setTool(state, "eraser"),
     f: () => setTool(state, "fill"),
     q: () => nextPaint(state),
-    p: () => goBack(state),
-    n: () => goOn(state),
+    p: () => stepBack(state),
+    n: () => stepOn(state),
     s: () => save(state),
     "?": () => $("keys").showModal(),
   };
+}
+
+/** A class while correcting, else what lies below the classes. */
+function onNumber(state, number) {
+  if (state.editing) paintNumber(state, number);
+  else if (state.bases.includes(BASES[number - 1])) state.setBase(BASES[number - 1]);
+}
+
+function nextBase(state) {
+  const { base, bases } = state;
+  if (bases.length) state.setBase(bases[(bases.indexOf(base) + 1) % bases.length]);
 }
 
 function onKey(event, actions, state, stage, pen) {
@@ -56,7 +71,12 @@ function onKey(event, actions, state, stage, pen) {
   } else if (onCanvas && key === " ") {
     event.preventDefault();
     if (state.editing && stage.middle) pen.dab(stage.middle);
-  } else if (actions[key] && !event.altKey && document.activeElement?.tagName !== "SELECT") {
+  } else if (actions[key] && !event.altKey && !isWriting(document.activeElement)) {
     actions[key]();
   }
+}
+
+/** Where letters and digits belong to the element that has the focus. */
+function isWriting(element) {
+  return element?.tagName === "SELECT" || (element?.tagName === "INPUT" && ["number", "search", "password"].includes(element.type));
 }

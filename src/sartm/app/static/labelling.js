@@ -2,9 +2,20 @@
 
 import { form, requestPatiently } from "./api.js";
 import { $, checkRadio, onRadio } from "./dom.js";
-import { attempt, confirmLoss } from "./notices.js";
-import { showFile } from "./pictures.js";
-import { readResult } from "./result.js";
+import { attempt } from "./notices.js";
+import { isRadiometric, showFile } from "./pictures.js";
+import { readResult, unpack } from "./result.js";
+
+/** What the service makes of the files of one pair; `mode` is what the model may see. */
+export async function segment(state, { rgb, thermal }, mode, resize) {
+  const fields = {
+    rgb, thermal, model: state.model, modality: mode, output: "json", maps: "true", resize_thermal: resize,
+    radiometric: thermal && (await isRadiometric(thermal)) ? "true" : null,
+    four_channel: state.fourChannel === "auto" ? null : state.fourChannel,
+    thermal_range: state.range || null,
+  };
+  return unpack(await (await requestPatiently("/v1/segment", form(fields))).json());
+}
 
 /** Get what is shown and not there yet. */
 export async function label(state) {
@@ -14,25 +25,28 @@ export async function label(state) {
   if (state.saved && state.mode === "both") state.results.set("both", state.saved);
   state.changed("results");
   for (const mode of state.shownModes) {
-    if (state.results.has(mode)) continue;
-    const fields = {
-      rgb: rgb?.file, thermal: thermal?.file, model: state.model,
-      modality: mode, output: "json", maps: "true", resize_thermal: state.sizesDiffer,
-    };
+    if (state.results.has(mode) || (mode === "both" && ["waiting", "working"].includes(state.item?.state))) continue;
     await attempt(state, async () => {
-      const answer = await requestPatiently("/v1/segment", form(fields));
-      const result = await readResult(state, await answer.json());
+      const answer = await segment(state, { rgb: rgb?.file, thermal: thermal?.file }, mode, state.sizesDiffer);
+      const result = await readResult(state, answer);
       if (run !== state.run) return;
-      state.results.set(mode, result);
-      if (!state.inputs.thermal && result.json.modalities.includes("thermal")) {
-        const bitmap = await showFile(rgb.file, "fourth");
-        state.inputs.thermal = { file: null, bitmap, name: "4th channel", inside: true };
-        state.changed("inputs");
-      }
-      state.changed("results");
+      await takeResult(state, mode, result);
     });
     if (run !== state.run) return;
   }
+}
+
+/** Show a result, and the thermal image that the service found in the RGB file. */
+export async function takeResult(state, mode, result) {
+  const { rgb, thermal } = state.inputs;
+  state.results.set(mode, result);
+  if (!thermal && rgb && result.json.modalities.includes("thermal")) {
+    const shown = await showFile(rgb.file, "fourth");
+    if (state.results.get(mode) !== result) return;
+    state.inputs.thermal = { ...shown, file: null, name: "4th channel", inside: true };
+    state.changed("inputs");
+  }
+  state.changed("results");
 }
 
 export function setMode(state, mode) {
@@ -43,21 +57,12 @@ export function setMode(state, mode) {
 }
 
 /** Label anew: other results are wanted of the same pictures. */
-function relabel(state) {
+export function relabel(state) {
+  if (state.inputs.thermal?.inside) state.inputs.thermal = null;
   state.results.clear();
   label(state);
 }
 
 export function wireLabelling(state) {
   onRadio("mode", (mode) => setMode(state, mode));
-  $("resize").addEventListener("change", () => relabel(state));
-  $("model").addEventListener("change", () => {
-    if (!confirmLoss(state)) {
-      $("model").value = state.model;
-      return;
-    }
-    state.model = $("model").value;
-    state.saved = null;
-    relabel(state);
-  });
 }

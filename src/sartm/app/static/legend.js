@@ -1,19 +1,28 @@
 // The card of a result: its classes with their shares, and the service's note.
 
-import { setPaint } from "./correction.js";
+import { numbered, setPaint } from "./correction.js";
 import { $, make, makeSwatch } from "./dom.js";
+import { labelAgain } from "./list.js";
 import { percent, readable } from "./result.js";
 import { MODES } from "./state.js";
+import { inPageWords } from "./words.js";
 
 export function wireLegend(state) {
-  state.on("results", () => drawNote(state.current));
+  state.on("results", () => drawNote(state));
   state.on("results edits choice", () => drawLegend(state));
 }
 
-function drawNote(result) {
-  $("result").hidden = !result;
-  $("note").textContent = result?.json.note ?? "";
-  $("note").hidden = !result?.json.note;
+function drawNote(state) {
+  const { current } = state;
+  const note = current?.json.note ?? "";
+  $("result").hidden = !current;
+  $("note").hidden = !note;
+  if (!note) return;
+  $("note-words").textContent = inPageWords(note);
+  const other = /4th channel/.test(note) ? (/dropped/.test(note) ? "yes" : "no") : null;
+  $("note-act").hidden = !other;
+  $("note-act").textContent = other === "yes" ? "It is thermal" : "It is transparency";
+  $("note-act").onclick = () => labelAgain(state, () => (state.fourChannel = other));
 }
 
 function drawLegend(state) {
@@ -31,14 +40,15 @@ function drawLegend(state) {
 }
 
 function legendRow(state, { id, name, colour, shares }) {
+  const digit = state.editing ? numbered(state.current).findIndex((entry) => entry.id === id) + 1 : 0;
   const filled = make("i", { hidden: !shares.some((value) => value > 0) });
   filled.style.width = `${100 * Math.max(...shares)}%`;
-  filled.style.background = `rgb(${colour.map((c) => Math.round(c + (255 - c) * 0.25))})`;
+  filled.style.background = `rgb(${colour})`;
   const button = make(
     "button",
     { type: "button", title: state.editing ? "Paint with this class" : "Show this class alone" },
     makeSwatch(colour),
-    make("span", { className: "label", textContent: readable(name) }),
+    make("span", { className: "label" }, ...(digit ? [make("kbd", { textContent: digit })] : []), readable(name)),
     make("span", { className: "shares" }, ...shares.map((value) => make("span", { textContent: value ? percent(value) : "–" }))),
     make("span", { className: "meter" }, filled),
   );

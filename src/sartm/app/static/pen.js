@@ -81,7 +81,7 @@ export class Pen {
   }
 
   #noteEdit(result) {
-    result.edited = result.history.done.length > 0;
+    result.edited = result.restored || result.history.done.length > 0;
     result.unsaved = result.edited || Boolean(this.state.pair); // undone, it differs from its file
     result.count();
     this.state.changed("edits");

@@ -8,6 +8,7 @@ export function wireReadout(state, stage) {
   state.on("results edits pointer", () => {
     if (state.comparing) drawCaptions(state, stage.panes);
     drawSpot(state, state.pointer ?? stage.middle);
+    drawWarmth(state, state.pointer ?? stage.middle);
     drawFacts(state);
   });
 }
@@ -31,8 +32,20 @@ function drawSpot(state, point) {
   }
 }
 
+/** What the thermal image holds at a point, in degrees where the file says them. */
+function drawWarmth({ inputs, pointer }, point) {
+  const picture = (inputs.rgb ?? inputs.thermal)?.bitmap;
+  const heat = inputs.thermal?.heat;
+  const [u, v] = point && picture ? [point.x / picture.width, point.y / picture.height] : [-1, -1];
+  const inside = Boolean(heat) && Math.min(u, v) >= 0 && Math.max(u, v) < 1;
+  $("warmth").ariaLive = pointer ? "off" : "polite";
+  $("warmth").hidden = !inside;
+  if (inside) $("warmth").textContent = heat.format(heat.at(u, v));
+}
+
 function waitingFor(state) {
-  if (state.current) return "Point at the picture to see what it is";
+  if (state.item?.state === "failed") return state.item.error;
+  if (state.current) return matchMedia("(pointer: coarse)").matches ? "Tap the picture to see what it is" : "Point at the picture to see what it is";
   if (state.sizesDiffer && !$("resize").checked) return "The sizes differ: see the note beside the pictures";
   return state.inputs.rgb || state.inputs.thermal ? "Labelling" : "Nothing here yet";
 }
@@ -44,6 +57,8 @@ function drawFacts({ current, comparing }) {
     facts.push(`${size[1]} × ${size[0]}`);
     if (confidence != null && !comparing) facts.push(`mean confidence ${percent(confidence)}`);
     if (seconds) facts.push(`${seconds.toFixed(2)} s`);
+    const range = current.json.thermal_range;
+    if (range && range.by !== "rule") facts.push(`thermal ${Number(range.low.toPrecision(5))} to ${Number(range.high.toPrecision(5))}`);
     if (current.edited) facts.push("corrected");
   }
   $("facts").textContent = facts.join(" · ");

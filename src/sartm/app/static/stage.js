@@ -1,6 +1,7 @@
 // The panes in which pictures and classes are looked at.
 
 import { $, make, onClick, onRadio } from "./dom.js";
+import { dragWindow } from "./heat.js";
 import { MODES } from "./state.js";
 import { Pane, View } from "./viewer.js";
 
@@ -36,6 +37,9 @@ export class Stage {
     const shown = state.shownModes;
     if (state.comparing) shown.push(PLAIN);
     document.body.classList.toggle("comparing", state.comparing);
+    const { rgb, thermal } = state.inputs;
+    const shape = (rgb ?? thermal)?.bitmap;
+    if (shape) $("view").style.setProperty("--shape", shape.width / shape.height); // phones give it room by this
     while (panes.length < shown.length) panes.push(this.#createPane());
     panes.forEach((pane, index) => this.#drawPane(pane, shown[index]));
     const size = panes[0].size?.join();
@@ -58,6 +62,7 @@ export class Stage {
     pane.base = state.pictureBelow(result, state.comparing && state.inputs[mode] ? mode : state.base);
     pane.colours = result?.colours ?? null;
     pane.map = (result ?? state.current)?.map ?? null;
+    pane.brightness = pane.base === state.inputs.rgb?.bitmap ? state.brightness : 1;
     pane.opacity = $("opacity").value / 100;
     pane.caption.hidden = !state.comparing;
     const title = mode === PLAIN ? "Picture" : `Picture and classes, ${MODES[mode]}`;
@@ -73,7 +78,8 @@ export class Stage {
     const figure = make("figure", { className: "pane" }, canvas, caption);
     $("panes").append(figure);
     const pane = new Pane(canvas, this.view, {
-      paints: () => state.editing,
+      paints: () => state.editing && !state.windowing,
+      drag: (dx, dy) => state.windowing && (dragWindow(state, dx, dy), true),
       hover: (point) => this.hover(point),
       leave: () => this.hover(null),
       begin: (point) => tool.begin(point),

@@ -11,11 +11,14 @@ export const MODES = { both: "Both", rgb: "RGB alone", thermal: "Thermal alone" 
  *   colours  how label maps are painted
  *   choice   a class or a tool
  *   pointer  the point that the readout is about
+ *   list     the pairs, their states, or which of them is shown
+ *   light    range, colours or brightness of what is shown
  */
 export class State {
   models = [];
   model = ""; // name of the chosen one
-  inputs = { rgb: null, thermal: null }; // {file, bitmap, name, inside}
+  inputs = { rgb: null, thermal: null }; // {file, bitmap, name, inside, heat}
+  offered = { rgb: null, thermal: null }; // files that were chosen, whether they can be shown or not
   mode = "both"; // a key of MODES, or "compare"
   results = new Map(); // mode -> Result
   saved = null; // label of the folder's pair: shown instead of a prediction
@@ -23,6 +26,14 @@ export class State {
   annotation = null; // the folder to annotate, as the service describes it
   pairIndex = null; // pair of the folder that is shown; null: other pictures are
   lastPairIndex = 0;
+  batch = null; // several pairs at once (batch.js)
+  itemIndex = null; // pair of the batch that is shown
+  map = "grey"; // colours of the thermal picture
+  window = null; // thermal values that are shown, [low, high]; null: the range of the picture
+  range = ""; // thermal values that the model sees, LOW:HIGH; empty: as the service does it
+  windowing = false; // a drag on the picture changes the window
+  brightness = 1; // of the RGB picture
+  fourChannel = "auto";
   base = "rgb"; // picture below the classes
   fittedSize = null; // of the pictures that the view was fitted to last
   pointer = null; // in picture coordinates
@@ -60,6 +71,11 @@ export class State {
     return [...this.results.values()].some((result) => result.unsaved);
   }
 
+  /** Pair of the batch that is shown. */
+  get item() {
+    return this.itemIndex === null ? null : this.batch.items[this.itemIndex];
+  }
+
   /** Pair of the folder that is shown. */
   get pair() {
     return this.pairIndex === null ? null : this.annotation.pairs[this.pairIndex];
@@ -84,6 +100,12 @@ export class State {
     return (this.inputs[base] ?? rgb ?? thermal)?.bitmap ?? null;
   }
 
+  /** What can lie below the classes. */
+  get bases() {
+    const there = { rgb: this.inputs.rgb, thermal: this.inputs.thermal, confidence: this.current?.bitmap };
+    return Object.keys(there).filter((base) => there[base]);
+  }
+
   setBase(base) {
     this.base = base;
     this.changed("results");
@@ -97,10 +119,13 @@ export class State {
     this.changed("choice");
   }
 
-  leaveFolder() {
-    if (!this.pair) return;
-    this.pairIndex = null;
+  /** Show no pair of the folder or the batch: other pictures come. */
+  leaveList() {
+    if (!this.pair && !this.item) return;
+    if (this.pair) this.wantsEditing = false;
+    this.pairIndex = this.itemIndex = null;
     this.inputs = { rgb: null, thermal: null };
-    this.wantsEditing = false;
+    this.offered = { rgb: null, thermal: null };
+    this.changed("list");
   }
 }

@@ -66,10 +66,10 @@ export class Colours {
     });
   }
 
-  /** Areas with the opacity, their borders bright: dark colours must show in the dark. */
+  /** Areas with the opacity, their borders stronger, so that what is small is seen as well. */
   drawOn(context, opacity) {
     const [areas, borders] = this.layers;
-    for (const [layer, alpha] of [[areas, opacity], [borders, Math.min(1, 1.7 * opacity)]]) {
+    for (const [layer, alpha] of [[areas, opacity], [borders, Math.min(1, 2 * opacity)]]) {
       context.globalAlpha = alpha;
       context.drawImage(layer.canvas, 0, 0);
     }
@@ -86,7 +86,7 @@ export class Colours {
     for (const { id, colour, rest } of table) {
       const alpha = only !== null && only !== id ? 45 : 255;
       inner.set(id, rest && only !== id ? 0 : pack(colour, alpha));
-      edge.set(id, rest ? 0 : pack(colour.map((c) => Math.round(c + (255 - c) * 0.6)), alpha));
+      edge.set(id, rest ? 0 : pack(colour, alpha));
     }
     const [left, top, right, bottom] = where
       ? [Math.max(0, where[0] - 1), Math.max(0, where[1] - 1), Math.min(width, where[2] + 1), Math.min(height, where[3] + 1)]
@@ -110,6 +110,26 @@ export class Colours {
   }
 }
 
+/** A picture with its dark parts lifted; drawn anew only when it or the brightness changes. */
+class Lit {
+  of(picture, brightness) {
+    if (brightness === 1) return picture;
+    if (this.picture !== picture || this.brightness !== brightness) this.#draw(picture, brightness);
+    return this.canvas;
+  }
+
+  #draw(picture, brightness) {
+    Object.assign(this, { picture, brightness, canvas: new OffscreenCanvas(picture.width, picture.height) });
+    const context = this.canvas.getContext("2d");
+    context.drawImage(picture, 0, 0);
+    const pixels = context.getImageData(0, 0, picture.width, picture.height);
+    const table = Uint8Array.from({ length: 256 }, (_, level) => Math.round(255 * (level / 255) ** (1 / brightness)));
+    const { data } = pixels;
+    for (let i = 0; i < data.length; i++) if (i % 4 !== 3) data[i] = table[data[i]];
+    context.putImageData(pixels, 0, 0);
+  }
+}
+
 function pack([red, green, blue], alpha) {
   return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
@@ -124,6 +144,8 @@ export class Pane {
     this.colours = null;
     this.map = null;
     this.opacity = 0.55;
+    this.brightness = 1;
+    this.lit = new Lit();
     this.ring = null; // brush outline: {x, y, radius} in picture coordinates
     this.fingers = new Map();
     this.drawing = false;
@@ -174,7 +196,7 @@ export class Pane {
     context.setTransform(ratio * scale, 0, 0, ratio * scale, ratio * x, ratio * y);
     context.imageSmoothingEnabled = ratio * scale < 2;
     context.imageSmoothingQuality = "high";
-    if (this.base) context.drawImage(this.base, 0, 0, width, height);
+    if (this.base) context.drawImage(this.lit.of(this.base, this.brightness), 0, 0, width, height);
     if (this.colours && this.opacity > 0) this.colours.drawOn(context, this.opacity);
     if (this.ring) {
       context.lineWidth = 1.5 / scale;
@@ -238,7 +260,8 @@ export class Pane {
         this.hooks.draw(this.view.at(clientX - frame.left, clientY - frame.top));
       }
     } else if (before && this.fingers.size === 1) {
-      this.view.pan(event.offsetX - before.x, event.offsetY - before.y);
+      const [dx, dy] = [event.offsetX - before.x, event.offsetY - before.y];
+      if (!this.hooks.drag(dx, dy)) this.view.pan(dx, dy);
     } else if (before && this.fingers.size === 2) {
       this.#pinch(event, before);
     }

@@ -120,6 +120,34 @@ def _severity_chart(
     )
 
 
+def reliability_charts(report: Report) -> list[Markup]:
+    """For all pixels and those of objects how often labels of a confidence are right."""
+    charts = []
+    x, y = _scale((0.0, 100.0), 44.0, 240.0), _scale((0.0, 100.0), _BOTTOM, _TOP)
+    for group, part in report.reliability.items():
+        points = [(row["confidence"], row["right"]) for row in part["bins"]]
+        name = "all pixels" if group == "all" else "pixels of objects"
+        spoken = ", ".join(f"{right:.0f} at {sure:.0f}" for sure, right in points)
+        charts.append(
+            render(
+                "curve.html",
+                {
+                    "name": name,
+                    "label": f"right % by confidence %, {name}: {spoken}",
+                    "caption": ", right % by confidence %; dashed: as it should be",
+                    "left": 34.0,
+                    "levels": [(y(level), f"{level:g}") for level in (0.0, 50.0, 100.0)],
+                    "clean": None,
+                    "diagonal": ((x(0.0), y(0.0)), (x(100.0), y(100.0))),
+                    "line": [(x(sure), y(right)) for sure, right in points],
+                    "dots": [(x(sure), y(right), "") for sure, right in points],
+                    "ticks": [(x(sure), "middle", f"{sure:g}") for sure in (0.0, 50.0, 100.0)],
+                },
+            )
+        )
+    return charts
+
+
 def draw_curve(curve: Curve) -> Markup:
     """One small chart of a run from its lowest to its highest value."""
     finite = [(step, value) for step, value in curve.values if np.isfinite(value)]

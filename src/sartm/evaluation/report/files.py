@@ -27,6 +27,8 @@ from sartm.evaluation.report.tables import (
     number,
     numeric_columns,
     published_tables,
+    reliability_table,
+    risk_table,
     robustness_table,
     subset_table,
     title_of,
@@ -63,7 +65,7 @@ def write_report(
 def to_json(report: Report) -> str:
     """report.json; None becomes null, and what was not measured is left out."""
     values = dataclasses.asdict(report)
-    for optional in ("intervals", "views", "robustness", "modalities"):
+    for optional in ("intervals", "views", "robustness", "modalities", "reliability"):
         if not values[optional]:
             del values[optional]
     text = json.dumps(values, indent=2, allow_nan=False)
@@ -93,6 +95,7 @@ def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
         blocks.append(as_markdown(report.modalities.sentence))
     tables = [means_table(report), modalities_table(report.modalities)]
     tables += [class_table(report), subset_table(report)]
+    tables += [reliability_table(report), risk_table(report)]
     tables += [robustness_table(report), confusion_table(report)]
     blocks += [_markdown_table(table) for table in tables if table is not None]
     blocks += [_markdown_table(table) for table in published_tables(report, comparison)]

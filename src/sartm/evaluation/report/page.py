@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 from sartm.classes import Colour
-from sartm.evaluation.report.charts import bars, robustness_chart, severity_charts
+from sartm.evaluation.report.charts import (
+    bars,
+    reliability_charts,
+    robustness_chart,
+    severity_charts,
+)
 from sartm.evaluation.report.pictures import KINDS, PairPictures, data_uri
 from sartm.evaluation.report.published import Comparison
 from sartm.evaluation.report.rendering import render, unbroken
@@ -21,6 +26,8 @@ from sartm.evaluation.report.tables import (
     modalities_table,
     number,
     published_tables,
+    reliability_table,
+    risk_table,
     robustness_table,
     subset_table,
     title_of,
@@ -53,6 +60,10 @@ def to_html(
             "classes": class_table(report),
             "palette": palette,
             "subsets": subset_table(report),
+            "reliability": [
+                table for table in (reliability_table(report), risk_table(report)) if table
+            ],
+            "reliability_charts": reliability_charts(report),
             "conditions": robustness_chart(report) + severity_charts(report),
             "robustness": robustness_table(report),
             "confusion": confusion_table(report),

@@ -78,6 +78,9 @@ class Report:
     """Rows of `condition`, `severity`, `miou` and whatever else was measured."""
     modalities: Comparison | None = None
     """The same pairs with either camera alone; None where only one was asked for, or given."""
+    reliability: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How far the confidence came true, for `all` pixels and those of `objects`; see
+    `evaluation.reliability`. Empty for label maps, and where several views were averaged."""
 
 
 def build_report(
@@ -96,6 +99,7 @@ def build_report(
     selected_on: str | None = None,
     views: Mapping[str, Any] | None = None,
     robustness: Sequence[Mapping[str, Cell]] = (),
+    reliability: Mapping[str, Any] | None = None,
     samples: int = 1000,
 ) -> Report:
     """Score per-pair counts.
@@ -143,6 +147,7 @@ def build_report(
         intervals=intervals,
         views=dict(views or {}),
         robustness=tuple({key: _plain(row[key]) for key in row} for row in robustness),
+        reliability=dict(reliability or {}),
     )
 
 

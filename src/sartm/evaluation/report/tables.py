@@ -7,7 +7,7 @@ from typing import Any
 
 from sartm.evaluation.metrics import PROTOCOLS, name_mean
 from sartm.evaluation.modalities import Comparison as ModalityComparison
-from sartm.evaluation.modalities import Gain
+from sartm.evaluation.modalities import Gain, signed
 from sartm.evaluation.report.published import Comparison, Published
 from sartm.evaluation.report.scores import Cell, Report, SubsetScores
 
@@ -92,8 +92,8 @@ def describe_gain(gain: Gain) -> str:
     if gain.points is None:
         return NONE
     if gain.low is None or gain.high is None:
-        return f"{gain.points:+.1f}"
-    return f"{gain.points:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+        return signed(gain.points)
+    return f"{signed(gain.points)} ({signed(gain.low)} to {signed(gain.high)})"
 
 
 def class_table(report: Report) -> Table:
@@ -190,6 +190,11 @@ def robustness_table(report: Report) -> Table | None:
     if not conditions:
         return None
     most = max(len(found.steps) for found in conditions)
+    sure = {
+        str(row["condition"]): row
+        for row in report.robustness
+        if "error" in row and row.get("severity") in (None, "mean")
+    }
     if not most:
         simple = tuple((found.name, number(found.mean)) for found in conditions)
         return Table("Robustness", ("condition", "mIoU %"), simple)
@@ -199,17 +204,65 @@ def robustness_table(report: Report) -> Table | None:
         plain = steps == list(range(1, len(steps) + 1))
         name = found.name if plain else f"{found.name} ({', '.join(f'{step:g}' for step in steps)})"
         scores = [number(score) for _, score in found.steps] + [""] * (most - len(steps))
-        ends = number(found.mean), number(found.worst)
-        rows.append((name, *ends, number(found.drop), *scores))
+        ends = [number(found.mean), number(found.worst), number(found.drop)]
+        if sure:
+            ends.append(number(_score(sure.get(found.name, {}), "error")))
+        rows.append((name, *ends, *scores))
     protocols = {str(row["protocol"]) for row in report.robustness if row.get("protocol")}
     of = f" ({', '.join(sorted(protocols))})" if protocols else ""
     return Table(
         "Robustness",
-        ("condition", "mean", "worst", "lost", *(str(step) for step in range(1, most + 1))),
+        (
+            "condition",
+            "mean",
+            "worst",
+            "lost",
+            *["calibration error"] * bool(sure),
+            *(str(step) for step in range(1, most + 1)),
+        ),
         tuple(rows),
         f"mIoU %{of} by severity, mildest first; in brackets the severities where they are "
         f"quantities of their own. Lost: points that the mean lies below the undamaged pairs. "
-        f"report.json has every number.",
+        f"{'Calibration error: of objects, in %. ' * bool(sure)}report.json has every number.",
+    )
+
+
+def reliability_table(report: Report) -> Table | None:
+    """How far the confidence came true; None where it was not looked at."""
+    if not report.reliability:
+        return None
+    rows = [
+        (
+            "all pixels" if group == "all" else "pixels of objects",
+            *(number(part[key]) for key in ("confidence", "right", "error")),
+            f"{part['pixels']:,}",
+        )
+        for group, part in report.reliability.items()
+    ]
+    return Table(
+        "Confidence",
+        ("pixels", "mean confidence %", "right %", "calibration error %", "number"),
+        tuple(rows),
+        "Calibration error: mean distance of confidence and share right over 15 equal bins of "
+        "confidence. Of objects: the truth or the label is not background.",
+    )
+
+
+def risk_table(report: Report) -> Table | None:
+    """What is wrong among the surest pixels; None where it was not looked at."""
+    if not report.reliability:
+        return None
+    groups = report.reliability
+    coverages = [row["coverage"] for row in next(iter(groups.values()))["risk"]]
+    rows = [
+        ("all pixels" if group == "all" else "pixels of objects",
+         *(number(row["wrong"]) for row in part["risk"]))
+        for group, part in groups.items()
+    ]  # fmt: skip
+    return Table(
+        "Risk against coverage",
+        ("wrong % among the surest", *(f"{coverage:g} %" for coverage in coverages)),
+        tuple(rows),
     )
 
 

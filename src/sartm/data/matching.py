@@ -1,0 +1,165 @@
+"""Pairs and labels of one folder that holds all of them, told apart by the words in their names."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from sartm.data.layouts import Pair
+from sartm.data.listing import list_files
+from sartm.data.names import Reading, Role, read_name
+from sartm.io.decode import SUFFIXES
+
+
+@dataclass(frozen=True)
+class FolderPairs:
+    """What `pair_folder` made of a folder."""
+
+    pairs: list[Pair]
+    """In order of their names, which are what their files have in common; with labels."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """Pair -> split, where folders say so."""
+    alone: list[Pair] = field(default_factory=list)
+    """Images without a partner, with their labels; one of no named modality counts as RGB."""
+    unpaired: list[Path] = field(default_factory=list)
+    """Images, and labels that belong to none of the pairs."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out because there is more than one of it."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """One line: how many pairs, how their names differ, what is left over."""
+        if not self.pairs:
+            return "no pairs of RGB and thermal images"
+        first = self.pairs[0]
+        files = " + ".join(str(file.name) for file in (first.rgb, first.thermal) if file)
+        labels = sum(pair.label is not None for pair in self.pairs)
+        lone = f", {len(self.unpaired)} files without a partner" if self.unpaired else ""
+        return f"{len(self.pairs)} pairs, such as {files}; {labels} labels{lone}"
+
+
+def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
+    """Pair what lies in one folder, by the words in its names and those of its sub-folders.
+
+    Where only one modality is named (x.jpg, x_T.jpg), images of no modality are the other one.
+    Names alone decide: nothing is opened.
+    """
+    listing = list_files(folder, out)
+    sides: dict[Role | None, dict[Path, Reading]] = {}
+    for file in listing.files:
+        if file.suffix.lower() not in SUFFIXES:
+            continue
+        reading = read_name(PurePosixPath(file.relative_to(folder).as_posix()))
+        sides.setdefault(reading.role, {})[file] = reading
+    unknown = sides.pop(None, {})
+    named = [role for role in ("rgb", "thermal") if role in sides]
+    if len(named) == 1:
+        sides["thermal" if named == ["rgb"] else "rgb"] = unknown
+        unknown = {}
+    notes: list[str] = []
+    chosen = {role: _choose_kind(some, notes) for role, some in sides.items() if role}
+    visible, infrared = chosen.get("rgb", {}), chosen.get("thermal", {})
+    matched = _match_readings(visible, infrared)
+    heat = {matched[file]: infrared[matched[file]] for file in matched}
+    marks = chosen.get("label", {})
+    labels = _match_readings({file: visible[file] for file in matched}, marks)
+    labels |= {
+        file: found
+        for warm, found in _match_readings(heat, marks).items()
+        for file in matched
+        if matched[file] == warm and file not in labels
+    }
+    pairs, splits = [], {}
+    names = [_name_pair(visible[file], infrared[matched[file]], folder) for file in matched]
+    often = Counter(names)
+    for file, short in zip(matched, names, strict=True):
+        split = visible[file].split or infrared[matched[file]].split
+        name = f"{split}/{short}" if often[short] > 1 and split else short
+        pairs.append(Pair(name, file, matched[file], labels.get(file)))
+        if split:
+            splits[name] = split
+    used = {*matched, *matched.values(), *labels.values()}
+    rest = [file for some in (*chosen.values(), unknown) for file in some if file not in used]
+    alone = _take_alone({file: one for file, one in (unknown | visible | infrared).items()
+                         if file not in used}, marks, splits)  # fmt: skip
+    return FolderPairs(
+        sorted(pairs, key=lambda pair: pair.name),
+        splits,
+        sorted(alone, key=lambda pair: pair.name),
+        sorted(rest),
+        notes,
+        listing.unreadable,
+    )
+
+
+def _take_alone(
+    files: dict[Path, Reading], marks: dict[Path, Reading], splits: dict[str, str]
+) -> list[Pair]:
+    """Pairs of one image each."""
+    labels = _match_readings(files, marks)
+    pairs = []
+    for file, one in files.items():
+        name, label = one.plain or one.whole, labels.get(file)
+        sole = one.role == "thermal"
+        pairs.append(Pair(name, None if sole else file, file if sole else None, label))
+        if one.split:
+            splits.setdefault(name, one.split)
+    return pairs
+
+
+def _name_pair(rgb: Reading, thermal: Reading, folder: Path) -> str:
+    """What the two paths have in common."""
+    for key in _KEYS:
+        if key(rgb) == key(thermal):
+            return key(rgb)[1] or folder.resolve().name
+    return rgb.core
+
+
+_KEYS: tuple[Callable[[Reading], tuple[str, str]], ...] = (
+    lambda one: (one.split, one.whole),
+    lambda one: (one.split, one.core),
+    lambda one: (one.split, one.plain),
+    lambda one: ("", one.plain),
+    lambda one: (one.split, one.plain.rpartition("/")[2]),
+)
+"""What partners share, the most trustworthy first."""
+
+
+def _match_readings(first: dict[Path, Reading], second: dict[Path, Reading]) -> dict[Path, Path]:
+    """Files of two sides that share a name; a name that two files of a side have pairs nothing."""
+    matched: dict[Path, Path] = {}
+    for key in _KEYS:
+        taken = set(matched.values())
+        sides = []
+        for side, used in ((first, set(matched)), (second, taken)):
+            keys = {file: key(one) for file, one in side.items() if file not in used}
+            often = Counter(keys.values())
+            sides.append({word: file for file, word in keys.items() if often[word] == 1})
+        matched |= {sides[0][word]: sides[1][word] for word in sides[0].keys() & sides[1]}
+    return matched
+
+
+def _choose_kind(files: dict[Path, Reading], notes: list[str]) -> dict[Path, Reading]:
+    """One file of each name; of several kinds (thermal_8_bit, thermal_16_bit) the most frequent."""
+    kinds = Counter(one.place for one in files.values())
+    if len(kinds) < 2:
+        return files
+
+    def rank(place: tuple[str, ...]) -> tuple[bool, int, int, tuple[str, ...]]:
+        rare = any("color" in word.lower() or "colour" in word.lower() for word in place)
+        return rare, -kinds[place], sum(map(len, place)), place
+
+    order = {place: number for number, place in enumerate(sorted(kinds, key=rank))}
+    taken: dict[tuple[str, str], Path] = {}
+    for file, one in files.items():
+        known = taken.setdefault((one.split, one.core), file)
+        if order[one.place] < order[files[known].place]:
+            taken[one.split, one.core] = file
+    kept = {file: files[file] for file in taken.values()}
+    for place in order:
+        left = [file for file, one in files.items() if one.place == place and file not in kept]
+        if left:
+            other = " ".join(next(iter(order)))
+            kind = " ".join(place)
+            notes.append(f"which to take: {len(left)} images {kind} are left out for {other}")
+    return kept

@@ -1,0 +1,379 @@
+"""`sartm data init`: from somebody's own folder to a data set, and what could not be decided."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sartm.data.layouts import (
+    DAY_NIGHT,
+    SIZES,
+    Layout,
+    Pair,
+    ThermalUnit,
+    is_street_name,
+    open_layout,
+)
+from sartm.data.lists import read_list
+from sartm.data.matching import FolderPairs, pair_folder
+from sartm.data.names import SPLIT_NAMES, natural_order
+from sartm.data.pairs import read_images
+from sartm.data.tables import format_table
+from sartm.datatools.legend import Legend, read_legend
+from sartm.datatools.splitting import split_blocks
+from sartm.datatools.survey import spread_over
+from sartm.datatools.writing import format_toml
+from sartm.errors import InputError
+from sartm.files import read_text, write_atomic
+from sartm.io.cameras import Camera
+from sartm.io.decode import image_size
+
+TOML, TABLE, UNLABELLED = "dataset.toml", "pairs.tsv", "unlabelled"
+_LOOKED_AT = 8
+"""Thermal images that are opened to see what their values are."""
+_KINDS = ("rgb", "thermal", "label", "four_channel")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What `look_at_folder` made of a folder."""
+
+    layout: Layout
+    files: dict[str, str]
+    """File name -> text that makes the folder a data set; empty where it is one already."""
+    said: tuple[str, ...]
+    """What was found and decided."""
+    questions: tuple[str, ...]
+    """What could not be decided."""
+
+
+@dataclass(frozen=True)
+class _Heat:
+    """What the thermal images of a folder are."""
+
+    unit: ThermalUnit = "display"
+    resize: bool = False
+    said: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+
+
+def init_dataset(
+    folder: str | Path, classes: tuple[str, ...] = (), overwrite: bool = False
+) -> Start:
+    """Write dataset.toml and the lists of its splits into a folder of pairs.
+
+    Written anew, such as after more pairs were labelled, the names of the classes are kept.
+
+    Raises:
+        InputError: no pairs are found, or a file to be written is there already; then nothing is
+            written.
+    """
+    root = Path(folder)
+    if (root / TOML).is_file() and not overwrite:
+        raise InputError(
+            f"{root / TOML} is there already: sartm data check {root} reads it; --overwrite writes "
+            f"it and its lists anew"
+        )
+    if not classes and (root / TOML).is_file():  # only what labels do not say is kept
+        with suppress(InputError):
+            classes = open_layout(root, labels=False).classes.names
+    start = look_at_folder(root, classes, overwrite)
+    present = [name for name in start.files if (root / name).exists()]
+    if present and not overwrite:
+        raise InputError(
+            f"{root} has {', '.join(present)} already, of other pairs; rename it, or give "
+            f"--overwrite"
+        )
+    if start.files:
+        for name in sorted(start.files, key=lambda name: name == TOML):  # complete once it is there
+            write_atomic(root / name, start.files[name].encode())
+        open_layout(root)
+    return start
+
+
+def look_at_folder(root: Path, classes: tuple[str, ...] = (), anew: bool = False) -> Start:
+    """The data set that a folder of pairs is, with or without labels; nothing is written.
+
+    Lists of splits that are there are kept unless `anew`.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; name one that holds the pairs")
+    known = None if classes or anew else _benchmark(root)
+    if known is not None:
+        sizes = ", ".join(f"{split} {len(pairs)}" for split, pairs in known.splits.items())
+        what = f"{known.name} as it circulates ({known.kind}): {sizes}; it needs no {TOML}"
+        return Start(known, {}, (what,), ())
+    found = pair_folder(root)
+    pairs, four = _pairs_of(root, found)
+    legend = read_legend(pairs, classes or _names_beside(root), root.resolve().name)
+    usable = [
+        dataclasses.replace(
+            pair,
+            label=None if pair.name in legend.unread else pair.label,
+            coloured_label=legend.colours,
+        )
+        for pair in pairs
+    ]
+    heat = _Heat() if four else _look_at_heat(usable)
+    splits, how = _splits(root, usable, found, legend, anew)
+    layout = Layout(
+        root.resolve().name,
+        root,
+        legend.classes,
+        splits,
+        dict(DAY_NIGHT) if all(is_street_name(pair.name) for pair in pairs) else {},
+        heat.unit,
+        kind="dataset.toml",
+        resize_thermal=heat.resize,
+    )
+    files, told = _describe_files(root, layout, found, legend)
+    files = {name: text for name, text in files.items()
+             if name in (TOML, TABLE) or anew or not (root / name).is_file()}  # fmt: skip
+    said = (_describe_pairs(found, usable, four), *heat.said, _describe_labels(usable, legend),
+            told, how)  # fmt: skip
+    return Start(layout, files, said, (*_questions(found, legend, usable), *heat.questions))
+
+
+def _benchmark(root: Path) -> Layout | None:
+    """A benchmark in a layout of its own; None for folders that only have the same names."""
+    if (root / TOML).is_file():
+        return None
+    try:
+        layout = open_layout(root)
+        first = next(iter(layout.splits.values()))[0]
+        image = first.four_channel or first.rgb
+        size = image_size(image) if image else (0, 0)
+    except InputError:
+        return None
+    wanted = {data: size for size, data in SIZES.items()}.get(layout.name)
+    return layout if wanted in (None, size) else None
+
+
+def _pairs_of(root: Path, found: FolderPairs) -> tuple[list[Pair], bool]:
+    """The pairs, and whether RGB and thermal are in one file."""
+    if found.pairs:
+        return found.pairs, False
+    alone = [pair for pair in found.alone if pair.rgb]
+    some = spread_over(alone, 3)
+    deep = [pair for pair in some if _has_four(pair)]
+    if some and len(deep) == len(some):
+        return [dataclasses.replace(pair, rgb=None, four_channel=pair.rgb) for pair in alone], True
+    loose = found.unpaired
+    names = ", ".join(str(file.relative_to(root)) for file in loose[:4]) or "none"
+    raise InputError(
+        f"{root}: no pairs of RGB and thermal were found among {len(loose)} images ({names}). "
+        f"Partners share a name and lie in folders such as rgb/ and thermal/, or end in _rgb and "
+        f"_ir; or images have four channels. Rename them so, or write {TABLE} and {TOML} yourself "
+        f"(docs/own-data.md)"
+    )
+
+
+def _has_four(pair: Pair) -> bool:
+    return read_images(pair.rgb, None, four_channel="auto").thermal is not None
+
+
+def _names_beside(root: Path) -> tuple[str, ...]:
+    """Class names that lie in the folder, one a line."""
+    for name in ("classes.txt", "labels.txt", "obj.names"):
+        if (root / name).is_file():
+            lines = [line.strip() for line in read_text(root / name).splitlines()]
+            names = tuple(dict.fromkeys(line for line in lines if line))
+            return names if len(names) > 1 else ()
+    return ()
+
+
+def _look_at_heat(pairs: Sequence[Pair]) -> _Heat:
+    """What the values of thermal images are, and whether they have the size of RGB."""
+    some = [pair.thermal for pair in spread_over(pairs, _LOOKED_AT) if pair.thermal]
+    said, questions = [], []
+    radiometric = all(_is_radiometric(file) for file in some)
+    unit: ThermalUnit = "celsius" if radiometric else "display"
+    kinds: Counter[str] = Counter()
+    sizes: dict[Path, tuple[int, int]] = {}
+    warmest = 0.0
+    for file in some:
+        try:
+            thermal = read_images(None, file, camera=Camera(radiometric)).thermal
+        except InputError as error:
+            questions.append(f"how thermal is to be read: {error}")
+            break
+        assert thermal is not None
+        sizes[file] = (thermal.shape[0], thermal.shape[1])
+        kinds[thermal.dtype.name] += 1
+        warmest = max(warmest, float(thermal.max()))
+    if radiometric:
+        said.append("thermal: radiometric JPEG, read as degrees Celsius")
+    elif "uint16" in kinds:
+        unit = "counts"
+        said.append("thermal: 16 bits, taken as counts of the camera")
+    elif kinds and "uint8" not in kinds:
+        unit = "celsius" if warmest < 1000 else "counts"
+        said.append(f"thermal: floating-point values up to {warmest:g}, taken as {unit}")
+    elif kinds:
+        said.append("thermal: 8 bits, taken as a picture for display")
+    resize, told, asked = _compare_sizes(pairs, sizes)
+    return _Heat(unit, resize, (*said, *told), (*questions, *asked))
+
+
+def _is_radiometric(file: Path) -> bool:
+    if file.suffix.lower() not in (".jpg", ".jpeg"):
+        return False
+    try:
+        read_images(None, file, camera=Camera(radiometric=True))
+    except InputError:
+        return False
+    return True
+
+
+def _compare_sizes(
+    pairs: Sequence[Pair], sizes: dict[Path, tuple[int, int]]
+) -> tuple[bool, list[str], list[str]]:
+    """Whether thermal is to be resized; what was found; what is open."""
+    for pair in pairs:
+        if pair.thermal not in sizes or pair.rgb is None:
+            continue
+        (high, wide), (height, width) = image_size(pair.rgb), sizes[pair.thermal]
+        if (high, wide) == (height, width):
+            continue
+        found = f"thermal is {height}x{width}, RGB {high}x{wide}"
+        if abs(width * high / (height * wide) - 1) < 0.03:
+            return True, [f"{found}: taken for the same view, and resized when it is read"], []
+        return False, [], [
+            f"how thermal lies on RGB: {found}, another shape; sartm data align registers them"
+        ]  # fmt: skip
+    return False, [], []
+
+
+def _splits(
+    root: Path, pairs: Sequence[Pair], found: FolderPairs, legend: Legend, anew: bool
+) -> tuple[dict[str, tuple[Pair, ...]], str]:
+    """Lists that are there, else folders, else blocks; unlabelled pairs beside labelled ones."""
+    named = {pair.name: pair for pair in pairs}
+    lists = {} if anew else _lists(root, named)
+    if lists:
+        return lists, f"splits: the lists that are there, {_counts(lists)}"
+    labelled = [pair.name for pair in pairs if pair.label]
+    rest = [pair for pair in pairs if labelled and not pair.label]
+    kept = [name for name in (labelled or named)]
+    if all(name in found.splits for name in kept):
+        parts: dict[str, list[str]] = {}
+        for name in sorted(kept, key=natural_order):
+            parts.setdefault(found.splits[name], []).append(name)
+        how = "by the folders"
+    else:
+        parts, how = split_blocks(kept, legend.ids), "blocks of neighbours"
+    splits = {split: tuple(named[name] for name in names) for split, names in parts.items()}
+    if rest:
+        splits[UNLABELLED] = tuple(rest)
+    return splits, f"splits, {how}: {_counts(splits)}"
+
+
+def _lists(root: Path, named: dict[str, Pair]) -> dict[str, tuple[Pair, ...]]:
+    """Lists of splits that are there and name nothing but pairs that are."""
+    splits = {}
+    for split in SPLIT_NAMES:
+        if (root / f"{split}.txt").is_file():
+            names = [name.rpartition("/")[2] if name not in named else name
+                     for name in read_list(root / f"{split}.txt", root)]  # fmt: skip
+            if names and all(name in named for name in names):
+                splits[split] = tuple(named[name] for name in names)
+    return splits
+
+
+def _counts(splits: dict[str, tuple[Pair, ...]]) -> str:
+    return ", ".join(f"{split} {len(pairs)}" for split, pairs in splits.items())
+
+
+def _describe_files(
+    root: Path, layout: Layout, found: FolderPairs, legend: Legend
+) -> tuple[dict[str, str], str]:
+    """dataset.toml, with patterns where they say it and else a table, and lists; and which."""
+    pairs = [(split, pair) for split, some in layout.splits.items() for pair in some]
+    places = [
+        {kind: file.relative_to(root).as_posix()
+         for kind in _KINDS if (file := getattr(pair, kind)) is not None}
+        for _, pair in pairs
+    ]  # fmt: skip
+    names = [pair.name for _, pair in pairs]
+    patterns = _patterns(names, places)
+    if not patterns and all(found.splits.get(pair.name) == split for split, pair in pairs):
+        short = [pair.name.removeprefix(f"{split}/") for split, pair in pairs]
+        cut = [
+            {kind: _by_split(place, split) for kind, place in row.items()}
+            for row, (split, _) in zip(places, pairs, strict=True)
+        ]
+        patterns = _patterns(short, cut)
+        names = short if patterns else names
+    files = {}
+    if not patterns:
+        rows = dict(zip(names, places, strict=True))  # once, however many lists hold it
+        titles = [kind for kind in _KINDS if any(kind in row for row in rows.values())]
+        if "label" not in titles:
+            titles.append("label")
+            rows = {name: row | {"label": f"labels/{name}.png"} for name, row in rows.items()}
+        files[TABLE] = format_table(rows.items(), titles)
+        patterns = {"table": TABLE}
+    lists: dict[str, list[str]] = {}
+    for name, (split, _) in zip(names, pairs, strict=True):
+        lists.setdefault(split, []).append(name)
+    files |= {f"{split}.txt": "".join(f"{one}\n" for one in some) for split, some in lists.items()}
+    files[TOML] = format_toml(layout, layout.splits, patterns, legend.colours)
+    return files, f"files: {', '.join(f'{kind} {pattern}' for kind, pattern in patterns.items())}"
+
+
+def _patterns(names: Sequence[str], places: Sequence[dict[str, str]]) -> dict[str, str]:
+    """What gives the file of each kind from its pair's name; empty where nothing does."""
+    patterns = {}
+    for kind in _KINDS:
+        known = [(name, row[kind]) for name, row in zip(names, places, strict=True) if kind in row]
+        if not known:
+            continue
+        name, first = known[0]
+        start = first.rfind(name)
+        pattern = f"{first[:start]}{{name}}{first[start + len(name) :]}"
+        if start < 0 or any(pattern.replace("{name}", name) != place for name, place in known):
+            return {}
+        patterns[kind] = pattern
+    apart = "{split}/" if any("{split}" in pattern for pattern in patterns.values()) else ""
+    return {"label": f"{apart}labels/{{name}}.png"} | patterns
+
+
+def _by_split(place: str, split: str) -> str:
+    """A path with {split} for the folder called so."""
+    return "/".join("{split}" if part == split else part for part in place.split("/"))
+
+
+def _describe_pairs(found: FolderPairs, pairs: Sequence[Pair], four: bool) -> str:
+    if four:
+        first = pairs[0].four_channel
+        return f"{len(pairs)} four-channel images, such as {first.name if first else ''}"
+    return found.describe()
+
+
+def _describe_labels(pairs: Sequence[Pair], legend: Legend) -> str:
+    labelled = sum(pair.label is not None for pair in pairs)
+    if not labelled:
+        return (
+            "labels: none; sartm app --annotate FOLDER makes them, labels/NAME.png is where they go"
+        )
+    return f"labels: {labelled} of {len(pairs)}, {legend.found}"
+
+
+def _questions(found: FolderPairs, legend: Legend, pairs: Sequence[Pair]) -> list[str]:
+    """What is left open, one text each."""
+    asked = list(legend.questions)
+    if legend.unread:
+        name, why = next(iter(legend.unread.items()))
+        asked.append(f"what {len(legend.unread)} labels mean, such as that of {name}: {why}")
+    if not any(pair.label for pair in pairs):
+        asked.append(
+            "which classes there are: name them in dataset.toml, or by data init --classes"
+        )
+    asked += found.notes
+    if found.unpaired and found.pairs:
+        shown = ", ".join(file.name for file in found.unpaired[:3])
+        asked.append(f"where {len(found.unpaired)} files without a partner belong, such as {shown}")
+    asked += [f"{folder} {reason}" for folder, reason in found.unreadable.items()]
+    return asked

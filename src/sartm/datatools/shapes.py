@@ -1,0 +1,184 @@
+"""Areas as people's tools store them, polygons and run lengths, to masks and back.
+
+Coordinates are continuous: the first pixel reaches from 0 to 1, its centre is at 0.5.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+Points = npt.NDArray[np.float64]
+_FRACTION = 4
+"""Binary digits that a corner keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """One area of one class in an image of `size`."""
+
+    name: str
+    """Of the class."""
+    polygons: tuple[Points, ...] = ()
+    """Each (N, 2) x and y in pixels; filled by even and odd, so that one may be a hole."""
+    mask: Callable[[], Mask] | None = None
+    """Makes (H, W) instead of polygons, when it is drawn: many in memory at once would be large."""
+    order: int = 0
+    """What lies above; of equals the later one."""
+
+    def draw(self, size: tuple[int, int], scale: tuple[float, float] = (1.0, 1.0)) -> Mask:
+        """(H, W) true inside, with coordinates times `scale` (x, y)."""
+        if self.mask is not None:
+            mask = self.mask()
+            if mask.shape == size:
+                return mask
+            fitted = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
+            return np.asarray(fitted, bool)
+        return fill_polygons([points * scale for points in self.polygons], size)
+
+
+def fill_polygons(polygons: Iterable[Points], size: tuple[int, int]) -> Mask:
+    """(H, W) true inside; right to a pixel along the edge."""
+    canvas = np.zeros(size, np.uint8)
+    far = 16.0 * max(size)
+    corners = [
+        np.rint((np.clip(points, -far, far) - 0.5) * 2**_FRACTION).astype(np.int32)
+        for points in polygons
+    ]
+    cv2.fillPoly(canvas, corners, 1, shift=_FRACTION)
+    return np.asarray(canvas, bool)
+
+
+def read_points(values: Any) -> Points:
+    """(N, 2) of a flat list of x and y, or of a list of pairs; ValueError if it is none."""
+    points = np.asarray(values, np.float64).reshape(-1, 2)
+    if len(points) < 3 or not np.isfinite(points).all():
+        raise ValueError("a polygon needs three corners of finite numbers")
+    return points
+
+
+def decode_runs(counts: Sequence[int] | npt.NDArray[np.int64], total: int) -> Mask:
+    """Run lengths, the first of zeros, to that many booleans; ValueError if they do not add up."""
+    runs = np.asarray(counts, np.int64)
+    if runs.ndim != 1 or (runs < 0).any() or (runs > total).any() or int(runs.sum()) != total:
+        raise ValueError(f"run lengths do not add up to {total} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+
+
+def decode_coco(segmentation: dict[str, Any], size: tuple[int, int]) -> Mask:
+    """COCO's run lengths, by columns, plain or compressed into a text, to (H, W)."""
+    counts, shape = segmentation["counts"], tuple(segmentation["size"])
+    if shape != size:
+        raise ValueError(f"run lengths for {shape}, but the image is {size}")
+    runs = _inflate(counts) if isinstance(counts, str) else counts
+    return decode_runs(runs, size[0] * size[1]).reshape(size[::-1]).T
+
+
+def _inflate(text: str) -> list[int]:
+    """COCO's compressed counts: 5 bits a letter, from the third run on the difference."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text.encode("ascii"):
+        code = letter - 48
+        if not 0 <= code < 64 or shift > 60:
+            raise ValueError("compressed run lengths hold other letters")
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
+def encode_coco(mask: Mask) -> dict[str, Any]:
+    """(H, W) as COCO stores it: compressed run lengths and the size."""
+    flat = np.concatenate([[False], mask.T.ravel(), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    ends = np.concatenate([[0], edges, [mask.size]])
+    runs = np.diff(ends)
+    runs = runs[:-1] if runs[-1] == 0 and len(runs) > 1 else runs
+    text = "".join(
+        _deflate(int(run) - (int(runs[place - 2]) if place > 2 else 0))
+        for place, run in enumerate(runs)
+    )
+    return {"size": [int(side) for side in mask.shape], "counts": text}
+
+
+def _deflate(value: int) -> str:
+    letters = ""
+    while True:
+        code = value & 31
+        value >>= 5
+        more = value != (-1 if code & 16 else 0)
+        letters += chr(48 + code + 32 * more)
+        if not more:
+            return letters
+
+
+def trace(mask: Mask) -> list[Points]:
+    """Outlines (N, 2) of the connected parts of (H, W), holes joined to them by a cut.
+
+    Drawn again by `fill_polygons` they are the mask, but for holes: right to a pixel.
+    """
+    found, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outlines: dict[int, Points] = {}
+    if tree is None:
+        return []
+    for index, (contour, (_, _, _, parent)) in enumerate(zip(found, tree[0], strict=True)):
+        if parent < 0:
+            outlines[index] = contour[:, 0].astype(np.float64)
+    for contour, (_, _, _, parent) in zip(found, tree[0], strict=True):
+        if parent >= 0:
+            outlines[parent] = _join(outlines[parent], contour[:, 0].astype(np.float64))
+    return [_thicken(points) + 0.5 for points in outlines.values()]
+
+
+def _join(outline: Points, hole: Points) -> Points:
+    """One closed line round both, over the shortest way between two of their corners."""
+    distance = np.linalg.norm(outline[:, None] - hole[None], axis=2)
+    at, there = np.unravel_index(int(distance.argmin()), distance.shape)
+    round_it = np.concatenate([hole[there:], hole[: there + 1]])
+    return np.concatenate([outline[: at + 1], round_it, outline[at:]])
+
+
+def _thicken(points: Points) -> Points:
+    """A pixel or a line of pixels as an outline of three corners."""
+    return (
+        np.concatenate([points, np.repeat(points[-1:], 3 - len(points), axis=0)])
+        if len(points) < 3
+        else points
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A connected part of one class."""
+
+    id: int
+    mask: Mask
+    """(h, w) of its box."""
+    box: tuple[int, int, int, int]
+    """Left, top, width, height."""
+    area: int
+
+
+def find_parts(label: npt.NDArray[Any], ids: Iterable[int], min_area: int = 1) -> list[Part]:
+    """The connected parts of each class of (H, W) ids, of at least so many pixels."""
+    parts = []
+    for id_ in ids:
+        wanted = (label == id_).astype(np.uint8)
+        if not wanted.any():
+            continue
+        count, where, stats, _ = cv2.connectedComponentsWithStats(wanted, connectivity=8)
+        for number in range(1, count):
+            left, top, width, height, area = map(int, stats[number])
+            if area >= min_area:
+                inside = where[top : top + height, left : left + width] == number
+                parts.append(Part(id_, inside, (left, top, width, height), area))
+    return parts

@@ -1,0 +1,410 @@
+"""Labels come from where people make them, and go back, without a pixel lost where that can be."""
+
+import base64
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import TINY, build
+from draw_layouts import OWN_FOLDERS, own_pair, save
+
+from sartm.classes import Classes
+from sartm.cli.main import main
+from sartm.data.layouts import open_layout
+from sartm.data.pairs import PairDataset
+from sartm.datatools.check import check_dataset
+from sartm.datatools.importing import import_annotations
+from sartm.datatools.init import init_dataset
+from sartm.datatools.shapes import decode_coco, encode_coco, fill_polygons, find_parts, trace
+from sartm.errors import InputError
+from sartm.io.labels import read_label
+from sartm.model.checkpoint import save as save_model
+from sartm.model.facts import ModelFacts
+
+SIZE = (48, 64)
+CLASSES = Classes(("background", "road", "person"))
+
+
+def blobs(seed: int) -> np.ndarray:
+    """Ids 0-2 of ragged areas with holes, some a pixel wide."""
+    random = np.random.default_rng(seed)
+    noise = cv2.GaussianBlur(random.normal(size=SIZE), (0, 0), 2.5)
+    label = np.digitize(noise, np.quantile(noise, [0.6, 0.8])).astype(np.uint8)
+    label[5, 3:20] = 2
+    label[30, 30] = 1
+    return label
+
+
+def within_a_pixel(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether two masks differ along their edges only."""
+    ring = np.ones((3, 3), np.uint8)
+    whole = wanted.astype(np.uint8)
+    large, small = cv2.dilate(whole, ring), cv2.erode(whole, ring)
+    return not (found & (large == 0)).any() and not ((small == 1) & ~found).any()
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Path:
+    """Six pairs in two folders, without labels."""
+    for index in range(6):
+        pair = own_pair(index)
+        save(tmp_path / "yard" / "rgb" / f"p{index}.png", pair["rgb"])
+        save(tmp_path / "yard" / "thermal" / f"p{index}.png", pair["thermal"])
+    return tmp_path / "yard"
+
+
+def labels_of(root: Path) -> dict[str, np.ndarray]:
+    layout = open_layout(root)
+    return {
+        sample.name: sample.label
+        for split in layout.splits
+        for sample in PairDataset.of(layout, split)
+        if sample.label is not None
+    }
+
+
+def convert(source: Path, *more: object) -> int:
+    return main(["data", "convert", str(source), *map(str, more)])
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+
+def test_run_lengths_are_those_of_coco() -> None:
+    oracle = pytest.importorskip("pycocotools.mask")
+    for seed in range(20):
+        mask = blobs(seed) == seed % 3
+        for one in (mask, mask & False, mask | True, ~mask):
+            ours, theirs = encode_coco(one), oracle.encode(np.asfortranarray(one.astype(np.uint8)))
+            assert ours["counts"] == theirs["counts"].decode()
+            np.testing.assert_array_equal(decode_coco(ours, SIZE), one)
+        plain = {"size": list(SIZE), "counts": [10, 5, 48 * 64 - 15]}
+        wanted = oracle.decode(oracle.frPyObjects(plain, *SIZE))
+        np.testing.assert_array_equal(decode_coco(plain, SIZE), wanted)
+
+
+def test_polygons_come_back_to_within_a_pixel_with_their_holes() -> None:
+    for seed in range(20):
+        mask = blobs(seed) == 1
+        drawn = np.zeros(SIZE, bool)
+        for outline in trace(mask):
+            drawn |= fill_polygons([outline], SIZE)
+        assert within_a_pixel(drawn, mask)
+    ring = np.zeros(SIZE, np.uint8)
+    cv2.circle(ring, (30, 24), 15, 1, 5)
+    (outline,) = trace(ring == 1)
+    assert not fill_polygons([outline], SIZE)[20:28, 26:34].any()
+
+
+def test_parts_are_what_hangs_together() -> None:
+    label = np.zeros((10, 10), np.uint8)
+    label[1:3, 1:3] = label[5:9, 5:9] = 2
+    label[3, 3] = 2  # at a corner
+    label[9, 0] = 1
+    parts = find_parts(label, (1, 2))
+    assert [(part.id, part.area, part.box) for part in parts] == [
+        (1, 1, (0, 9, 1, 1)), (2, 5, (1, 1, 3, 3)), (2, 16, (5, 5, 4, 4)),
+    ]  # fmt: skip
+    assert [part.area for part in find_parts(label, (1, 2), min_area=5)] == [5, 16]
+
+
+# --- out and back --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(yard: Path) -> Path:
+    for index in range(6):
+        save(yard / "labels" / f"p{index}.png", blobs(index))
+    init_dataset(yard, CLASSES.names)
+    return yard
+
+
+def test_coco_and_back_is_exact(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert convert(labelled, "--to", "coco", "--out", tmp_path / "coco") == 0
+    assert "6 pairs" in capsys.readouterr().out
+    content = json.loads((tmp_path / "coco/annotations/train.json").read_text())
+    assert [one["name"] for one in content["categories"]] == list(CLASSES.names)
+    assert {one["file_name"] for one in content["images"]} <= {f"p{i}.png" for i in range(6)}
+    back = ("--from", "coco", "--annotations", tmp_path / "coco/annotations")
+    assert convert(labelled, *back, "--out", tmp_path / "back") == 0
+    assert open_layout(tmp_path / "back").classes.names == CLASSES.names
+    before, after = labels_of(labelled), labels_of(tmp_path / "back")
+    assert before.keys() == after.keys()
+    for name, label in before.items():
+        np.testing.assert_array_equal(after[name], label)
+    assert check_dataset(tmp_path / "back").usable
+    # The export itself is a folder that can be read: RGB in images/, thermal beside.
+    assert len(open_layout_of(tmp_path / "coco")) == 6
+
+
+def open_layout_of(root: Path) -> list[str]:
+    init_dataset(root)
+    return [pair.name for pairs in open_layout(root).splits.values() for pair in pairs]
+
+
+def test_yolo_and_back_is_right_to_a_pixel(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(labelled, "--to", "yolo", "--out", tmp_path / "yolo") == 0
+    assert "lost: edges to within a pixel" in capsys.readouterr().out
+    assert '  0: "road"\n  1: "person"' in (tmp_path / "yolo/data.yaml").read_text()
+    back = ("--from", "yolo", "--annotations", tmp_path / "yolo")
+    assert convert(labelled, *back, "--out", tmp_path / "back") == 0
+    after = labels_of(tmp_path / "back")
+    for name, label in labels_of(labelled).items():
+        for id_ in (1, 2):
+            covered = (after[name] == id_) | (after[name] > id_)  # the later class lies above
+            assert within_a_pixel(covered, (label == id_) | ((label > id_) & covered))
+
+
+def test_small_parts_may_be_left_out_and_what_is_lost_is_said(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--to", "coco", "--out", tmp_path / "coco", "--min-area", 30)
+    assert convert(labelled, *out) == 0
+    assert "of parts below --min-area 30" in capsys.readouterr().out
+    for file in (tmp_path / "coco/annotations").iterdir():
+        assert all(one["area"] >= 30 for one in json.loads(file.read_text())["annotations"])
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_predict_writes_what_it_labelled_as_objects(kind: str, yard: Path, tmp_path: Path) -> None:
+    save_model(build(TINY), tmp_path / "tiny", ModelFacts(name="tiny"))
+    out = tmp_path / "out"
+    words = ["predict", str(yard), "--out", str(out), "--model", str(tmp_path / "tiny")]
+    words += ["--precision", "fp32", "--device", "cpu", "--format", kind, "--min-area", "4"]
+    assert main(words) == 0
+    if kind == "yolo":
+        names = sorted(file.stem for file in (out / "yolo/labels").iterdir())
+        assert names == [f"p{index}" for index in range(6)]
+        assert (out / "yolo/data.yaml").is_file()
+        return
+    content = json.loads((out / "annotations.json").read_text())
+    assert len(content["images"]) == 6
+    label = read_label(out / "labels/p0.png")
+    drawn = np.zeros(SIZE, np.uint8)
+    for one in content["annotations"]:
+        if one["image_id"] == 1:
+            drawn[decode_coco(one["segmentation"], SIZE)] = one["category_id"]
+    large = np.zeros(SIZE, np.uint8)
+    for part in find_parts(label, range(1, len(content["categories"])), 4):
+        left, top, width, height = part.box
+        large[top : top + height, left : left + width][part.mask] = part.id
+    np.testing.assert_array_equal(drawn, large)
+
+
+# --- what tools export ---------------------------------------------------------------------------
+
+SQUARE = [[10.0, 8.0], [30.0, 8.0], [30.0, 24.0], [10.0, 24.0]]
+FLAT = [number for corner in SQUARE for number in corner]
+INSIDE = np.zeros(SIZE, bool)
+INSIDE[8:24, 10:30] = True
+
+
+def coco(root: Path) -> Path:
+    mask = np.zeros(SIZE, bool)
+    mask[40:44, 50:60] = True
+    content = {
+        "images": [
+            {"id": 7, "file_name": "rgb/p1.png", "height": 48, "width": 64},
+            {"id": 8, "file_name": "p2.png", "height": 48, "width": 64},
+        ],
+        "categories": [{"id": 3, "name": "person"}, {"id": 1, "name": "road"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 1, "segmentation": [FLAT], "iscrowd": 0},
+            {"image_id": 7, "category_id": 3, "segmentation": encode_coco(mask), "iscrowd": 1},
+            {"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]},
+        ],
+    }  # fmt: skip
+    (root / "all.json").write_text(json.dumps(content))
+    return root / "all.json"
+
+
+def yolo(root: Path) -> Path:
+    (root / "labels").mkdir()
+    (root / "data.yaml").write_text("nc: 2\nnames: ['road', person]\ntrain: x\n")
+    shares = " ".join(f"{x / 64:.6f} {y / 48:.6f}" for x, y in SQUARE)
+    box = ((50, 40), (60, 40), (60, 44), (50, 44))
+    corner = " ".join(f"{x / 64:.6f} {y / 48:.6f}" for x, y in box)
+    (root / "labels" / "p1.txt").write_text(f"0 {shares}\n1 {corner}\n1 0.5 0.5 0.1 0.1\n")
+    (root / "labels" / "p2.txt").write_text("")
+    return root
+
+
+def labelme(root: Path) -> Path:
+    mask = cv2.imencode(".png", np.full((4, 10), 255, np.uint8))[1].tobytes()
+    shapes = [
+        {"label": "road", "points": SQUARE, "shape_type": "polygon"},
+        {"label": "person", "points": [[50, 40], [60, 44]], "shape_type": "mask",
+         "mask": base64.b64encode(mask).decode()},
+        {"label": "person", "points": [[1, 1]], "shape_type": "point"},
+    ]  # fmt: skip
+    for name, some in (("p1", shapes), ("p2", [])):
+        content = {"imagePath": f"..\\rgb\\{name}.png", "imageHeight": 48, "imageWidth": 64,
+                   "shapes": some}  # fmt: skip
+        (root / f"{name}.json").write_text(json.dumps(content))
+    return root
+
+
+def cvat(root: Path) -> Path:
+    corners = ";".join(f"{x},{y}" for x, y in SQUARE)
+    (root / "annotations.xml").write_text(
+        '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version><meta><task>'
+        "<labels><label><name>road</name></label><label><name>person</name></label></labels></task>"
+        '</meta><image id="0" name="p1.png" width="64" height="48">'
+        '<mask label="person" rle="0, 40" left="50" top="40" width="10" height="4" z_order="1"/>'
+        f'<polygon label="road" points="{corners}" z_order="0"><attribute name="a">1</attribute>'
+        '</polygon><points label="person" points="1,1" z_order="0"/></image>'
+        '<image id="1" name="p2.png" width="64" height="48"></image></annotations>'
+    )
+    return root / "annotations.xml"
+
+
+def brush(mask: np.ndarray) -> list[int]:
+    """As Label Studio packs RGBA: runs where values repeat, else single values."""
+    values = np.repeat(mask.ravel().astype(np.uint8) * 255, 4)
+    bits = f"{len(values):032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
+    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    for start, end in pairwise(edges):
+        for first in range(start, end, 60000):
+            count = min(end - first, 60000)
+            if count == 40:  # literal values, as it writes where nothing repeats
+                bits += f"0{2:02b}{count - 1:08b}" + f"{values[first]:08b}" * count
+            else:
+                bits += f"1{3:02b}{count - 1:016b}{values[first]:08b}"
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+def label_studio(root: Path) -> Path:
+    mask = np.zeros(SIZE, bool)
+    mask[40:44, 50:60] = True
+    shares = [[100 * x / 64, 100 * y / 48] for x, y in SQUARE]
+    size = {"original_width": 64, "original_height": 48}
+    results = [
+        {"type": "polygonlabels", **size, "value": {"points": shares, "polygonlabels": ["road"]}},
+        {"type": "brushlabels", **size,
+         "value": {"format": "rle", "rle": brush(mask), "brushlabels": ["person"]}},
+        {"type": "keypointlabels", **size, "value": {"x": 1, "y": 1, "keypointlabels": ["person"]}},
+    ]  # fmt: skip
+    tasks = [
+        {"data": {"image": "/data/upload/1/0a1b2c3d-p1.png"},
+         "annotations": [{"was_cancelled": True, "result": []}, {"result": results}]},
+        {"data": {"image": "/data/upload/1/0a1b2c3d-p2.png"}, "annotations": [{"result": []}]},
+    ]  # fmt: skip
+    (root / "export.json").write_text(json.dumps(tasks))
+    return root / "export.json"
+
+
+TOOLS: dict[str, Callable[[Path], Path]] = {
+    "coco": coco,
+    "yolo": yolo,
+    "labelme": labelme,
+    "cvat": cvat,
+    "label-studio": label_studio,
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_a_tool_exports_becomes_labels(
+    tool: str, yard: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "made").mkdir()
+    place = TOOLS[tool](tmp_path / "made")
+    out = tmp_path / "out"
+    assert convert(yard, "--from", tool, "--annotations", place, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "pairs without annotation: 4: p0, p3, p4, p5" in said
+    assert "left out, no areas: 1" in said
+    layout = open_layout(out)
+    assert layout.classes.names == CLASSES.names
+    assert len(layout.splits["unlabelled"]) == 4
+    labels = labels_of(out)
+    assert set(labels) == {"p1", "p2"}
+    assert within_a_pixel(labels["p1"] == 1, INSIDE)
+    assert (labels["p1"][41:43, 51:59] == 2).all()
+    assert not labels["p2"].any()  # seen, and nothing was there
+    kinds = {finding.kind for finding in check_dataset(out).findings}
+    assert kinds == {"unlabelled", "labels"}  # one of the two labelled pairs is blank
+
+
+def test_of_areas_that_overlap_the_upper_one_counts(yard: Path, tmp_path: Path) -> None:
+    path = cvat(yard)
+    text = path.read_text().replace('left="50" top="40"', 'left="12" top="10"')
+    for order, id_ in (("1", 2), ("-1", 1)):
+        path.write_text(text.replace('z_order="1"', f'z_order="{order}"'))
+        result = import_annotations(yard, "cvat", path, tmp_path / f"out{id_}")
+        assert result.overlapping == 40
+        assert (labels_of(tmp_path / f"out{id_}")["p1"][10:14, 12:22] == id_).all()
+
+
+def test_annotations_of_half_size_thermal_are_stretched(tmp_path: Path) -> None:
+    OWN_FOLDERS["half-size"](tmp_path / "half")
+    content = {
+        "images": [{"id": 1, "file_name": "infrared/3.png", "height": 24, "width": 32}],
+        "categories": [{"id": 1, "name": "road"}],
+        "annotations": [{"image_id": 1, "category_id": 1,
+                         "segmentation": [[x / 2 for x in FLAT]]}],
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    import_annotations(tmp_path / "half", "coco", tmp_path / "a.json", tmp_path / "out")
+    assert within_a_pixel(labels_of(tmp_path / "out")["3"] == 1, INSIDE)
+
+
+def test_annotations_of_other_images_are_refused(yard: Path, tmp_path: Path) -> None:
+    path = coco(yard)
+    path.write_text(path.read_text().replace("p1.png", "x.png").replace("p2.png", "y.png"))
+    with pytest.raises(InputError, match="names must be the same"):
+        import_annotations(yard, "coco", path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY x "y"><!ENTITY z "&x;&x;">]>'
+HOSTILE = {
+    "coco": [
+        ('"height": 48', '"height": 48000000'), ('"height": 48', '"height": -1'),
+        ('"height": 48', '"height": NaN'), ('"category_id": 1', '"category_id": 99'),
+        ('"image_id": 7', '"image_id": [7]'), ("[[10.0, 8.0", "[[1e400, 8.0"),
+        ("[[10.0, 8.0", "[[null, 8.0"), ('"counts": "', '"counts": "~~~~'),
+        ('"counts": "', '"counts": "0000'), ('"name": "road"', '"name": ""'),
+        ('"file_name": "rgb/p1.png"', '"file_name": 5'), ('"images"', '"pictures"'),
+        ('{"images"', "[" * 5000 + '{"images"'),
+    ],
+    "cvat": [
+        ("<annotations>", f"{BOMB}<annotations>"), ("0, 40", "0, 40000000000"), ("0, 40", "0, -40"),
+        ('top="40"', 'top="47"'), ('width="64"', 'width="x"'), ("</annotations>", ""),
+        ("10.0,8.0", "nan,8.0"),
+    ],
+    "label-studio": [
+        ('"original_width": 64', '"original_width": -64'), ('"rle": [0', '"rle": [255'),
+        ('"rle": [0, 0, 48', '"rle": [0'), ('"annotations"', '"notes"'), ("[{", "[[[{"),
+    ],
+    "labelme": [
+        ('"imageHeight": 48', '"imageHeight": 4'), ('"points": [[50, 40]', '"points": [[59, 47]'),
+        ('"mask": "', '"mask": "!'), ('"mask": "iVBO', '"mask": "aVBO'), ('"shapes"', '"forms"'),
+    ],
+    "yolo": [
+        ("0 0.1", "9 0.1"), ("0 0.1", "0 nan 0.1"), ("0 0.1", "x 0.1"), ("0 0.1", "0 0.1 0.1"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tool", "old", "new"), [(tool, *one) for tool, some in HOSTILE.items() for one in some]
+)
+def test_damaged_and_hostile_exports_are_refused_with_their_name(
+    tool: str, old: str, new: str, yard: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "made").mkdir()
+    place = TOOLS[tool](tmp_path / "made")
+    file = {"labelme": place / "p1.json", "yolo": place / "labels" / "p1.txt"}.get(tool, place)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError):
+        import_annotations(yard, tool, place, tmp_path / "out")  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
