@@ -233,7 +233,7 @@ def test_lovasz_of_pixels_that_err_alike_is_their_error(first):
 
 def test_a_teacher_s_shares_are_learned_by_the_divergence_from_them():
     """KL(teacher || model) at stride 4, not the other way round; padding does not count."""
-    label = LABEL[:, :20, :44]
+    label = LABEL[:, :18, :42]
     output = draw(LABEL)
     taught = torch.randn(1, K, 5, 11).softmax(1)
 
@@ -282,6 +282,37 @@ def test_the_loss_may_count_every_so_manieth_pixel(every):
     assert not torch.allclose(terms["ce"], whole["ce"], rtol=1e-6)
     close(terms["ce"], whole["ce"], rtol=0.2, atol=0)
     close(terms["cmkd"], whole["cmkd"])  # prototypes are of all pixels
+
+
+@pytest.mark.parametrize(("every", "row"), [(2, 1), (4, 2)])
+def test_of_so_many_pixels_the_one_in_the_middle_counts(every, row):
+    """Logits at stride `every` lie in the middle of as many rows and columns."""
+    label = torch.full_like(LABEL, 255)
+    label[:, row::every, row::every] = LABEL[:, row::every, row::every]
+    output = draw(LABEL)
+    close(
+        criterion(LossConfig(every=every))(output, label)["ce"],
+        criterion(LossConfig(every=every))(output, LABEL)["ce"],
+    )
+    assert criterion(LossConfig(every=every)).pixels(label) == (label != 255).sum()
+
+
+def test_cross_entropies_weigh_what_their_batch_is_of_the_step():
+    output = draw(LABEL)
+    plain = criterion(LossConfig(lovasz=0.5))(output, LABEL)
+    half = criterion(LossConfig(lovasz=0.5))(output, LABEL, share=0.5)
+    for name in ("ce", "auxiliary"):
+        close(half[name], 0.5 * plain[name])
+    close(half["lovasz"], plain["lovasz"])
+    close(plain["total"] - half["total"], 0.5 * (plain["ce"] + plain["auxiliary"]))
+
+
+def test_class_weights_are_the_inverse_root_and_the_inverse_logarithm():
+    shares = torch.tensor([0.9, 0.09, 0.01])
+    for kind, expected in (("sqrt", shares**-0.5), ("log", 1 / torch.log(1.02 + shares))):
+        weights = class_weights(kind, shares)
+        assert weights is not None
+        close(weights / weights[0], expected / expected[0])
 
 
 @pytest.mark.parametrize("kind", ["sqrt", "log"])
