@@ -106,6 +106,29 @@ def test_decoding_per_modality_is_the_mean_of_what_each_modality_says(pair):
     close(model(pair[0], None).logits, alone[0], atol=1e-5, rtol=1e-5)
 
 
+def test_the_encoder_sees_both_modalities_standardised_rgb_first(pair):
+    """RGB by ImageNet's mean and deviation, thermal by the rule's in three channels, then 0."""
+    model = build(replace(TINY, thermal=ThermalRule(mean=0.3, std=0.1)))
+    rgb, thermal = (x[..., :50, :70] for x in pair)
+    seen = []
+    hook = model.image_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(rgb, thermal)
+    hook.remove()
+    mean = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
+    std = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
+    expected = torch.zeros(4, 3, 64, 96)
+    expected[:2, :, :50, :70] = (rgb - mean) / std
+    expected[2:, :, :50, :70] = (thermal - 0.3) / 0.1
+    close(seen[0], expected)
+
+
+def test_the_auxiliary_head_reads_the_sum_of_the_fused_maps_at_stride_4(tiny_model, pair):
+    levels, head = tiny_model.encode(*pair)[0], tiny_model.auxiliary_head
+    x = F.interpolate(levels.sfm, (8, 12), mode="bilinear") + head.lift_ifp(levels.ifp)
+    x = F.interpolate(x, (16, 24), mode="bilinear") + head.lift_ffp(levels.ffp)
+    close(head(levels), F.conv2d(x, head.predict.weight, head.predict.bias, padding=1))
+
+
 def test_the_embedding_for_no_memory_reaches_the_decoder_and_nothing_else(tiny_model, pair):
     """SAM 2 adds it to the map that its decoder reads; what is fused are the encoder's maps."""
     before = tiny_model(*pair)

@@ -233,7 +233,7 @@ def test_lovasz_of_pixels_that_err_alike_is_their_error(first):
 
 def test_a_teacher_s_shares_are_learned_by_the_divergence_from_them():
     """KL(teacher || model) at stride 4, not the other way round; padding does not count."""
-    label = LABEL[:, :20, :44]
+    label = LABEL[:, :18, :42]
     output = draw(LABEL)
     taught = torch.randn(1, K, 5, 11).softmax(1)
 
@@ -282,6 +282,37 @@ def test_the_loss_may_count_every_so_manieth_pixel(every):
     assert not torch.allclose(terms["ce"], whole["ce"], rtol=1e-6)
     close(terms["ce"], whole["ce"], rtol=0.2, atol=0)
     close(terms["cmkd"], whole["cmkd"])  # prototypes are of all pixels
+
+
+@pytest.mark.parametrize(("every", "row"), [(2, 1), (4, 2)])
+def test_of_so_many_pixels_the_one_in_the_middle_counts(every, row):
+    """Logits at stride `every` lie in the middle of as many rows and columns."""
+    label = torch.full_like(LABEL, 255)
+    label[:, row::every, row::every] = LABEL[:, row::every, row::every]
+    output = draw(LABEL)
+    close(
+        criterion(LossConfig(every=every))(output, label)["ce"],
+        criterion(LossConfig(every=every))(output, LABEL)["ce"],
+    )
+    assert criterion(LossConfig(every=every)).pixels(label) == (label != 255).sum()
+
+
+def test_cross_entropies_weigh_what_their_batch_is_of_the_step():
+    output = draw(LABEL)
+    plain = criterion(LossConfig(lovasz=0.5))(output, LABEL)
+    half = criterion(LossConfig(lovasz=0.5))(output, LABEL, share=0.5)
+    for name in ("ce", "auxiliary"):
+        close(half[name], 0.5 * plain[name])
+    close(half["lovasz"], plain["lovasz"])
+    close(plain["total"] - half["total"], 0.5 * (plain["ce"] + plain["auxiliary"]))
+
+
+def test_class_weights_are_the_inverse_root_and_the_inverse_logarithm():
+    shares = torch.tensor([0.9, 0.09, 0.01])
+    for kind, expected in (("sqrt", shares**-0.5), ("log", 1 / torch.log(1.02 + shares))):
+        weights = class_weights(kind, shares)
+        assert weights is not None
+        close(weights / weights[0], expected / expected[0])
 
 
 @pytest.mark.parametrize("kind", ["sqrt", "log"])
@@ -589,10 +620,11 @@ def test_prototypes_and_language_come_in_after_their_start():
     loss = criterion()
     loss(output, LABEL)
     loss.remember()
-    terms = loss(output, LABEL, language=0.25)
+    terms = loss(draw(LABEL), LABEL, language=0.25)  # other features than those remembered
     rest = terms["ce"] + terms["auxiliary"]
     close(terms["total"], rest + 0.25 * (0.1 * terms["prototype"] + 0.5 * terms["cmkd"]))
     assert terms["cmkd"] > 0
+    assert terms["prototype"] > 0.1
 
 
 @pytest.mark.parametrize(
@@ -644,6 +676,22 @@ def test_cmkd_does_not_drown_the_rest_where_classes_are_not_told_apart() -> None
         assert gradient.abs().sum() > 0
         sizes[apart] = float(gradient.norm())
     assert sizes[1e-4] < 100 * sizes[1.0]
+
+
+def test_a_difference_from_the_centre_counts_as_no_shorter_than_a_tenth_of_a_prototype():
+    centre = torch.zeros(D)
+    centre[0] = 1.0
+    apart = torch.zeros(3, D)
+    apart[0, 1], apart[1, 2], apart[2, 1] = 0.05, -0.05, 0.5
+    apart[1, 1] = 0.02
+    prototypes = centre + apart
+    floor = 0.1 * prototypes.norm(dim=1).mean()
+    unit = apart / apart.norm(dim=1, keepdim=True).clamp(min=floor)
+    relations = torch.eye(3)
+    cosines = (unit @ unit.T)[~torch.eye(3, dtype=torch.bool)].view(3, 2)
+    even = torch.full((3, 2), 0.5)
+    expected = (even * (even.log() - cosines.log_softmax(1))).sum(1).mean()
+    close(cmkd(prototypes, relations, centre, 1.0, False), expected)
 
 
 @pytest.mark.parametrize("tau", [0.1, 1.0])

@@ -80,3 +80,18 @@ def test_the_average_follows_the_weights_slowly(tiny_model):
         keep = min(0.99, (1 + count) / (10 + count))
         expected = keep * expected + (1 - keep) * count
     torch.testing.assert_close(average.module.get_parameter(name).detach(), expected)
+
+
+def test_the_trunk_learns_at_its_share_of_the_rate_and_its_adapters_at_the_whole(tiny_model):
+    for parameter in tiny_model.parameters():
+        parameter.requires_grad_(True)
+    optimizer = make_optimizer(tiny_model, OptimConfig(encoder=0.3))
+    factors = {id(p): group["factor"] for group in optimizer.param_groups for p in group["params"]}
+    slow = set()
+    for name, parameter in tiny_model.named_parameters():
+        trunk = name.startswith("image_encoder.trunk.") and ".lora_" not in name
+        assert factors[id(parameter)] == (0.3 if trunk else 1.0), name
+        slow.add(trunk)
+    assert slow == {True, False}
+    even = make_optimizer(tiny_model, OptimConfig())
+    assert {group["factor"] for group in even.param_groups} == {1.0}
