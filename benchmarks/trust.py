@@ -4,8 +4,8 @@
 
 Under every condition of evaluation/conditions.py that leaves both cameras: pixels that RGB alone
 labels wrongly and thermal alone rightly, against the reverse; AUROC of the trust map. A map that
-knows nothing has 0.5. Beside it the mean of trust, which should rise where RGB is damaged and fall
-where thermal is. The last line is one JSON object.
+knows nothing has 0.5. Beside it the mean of trust on objects, which should rise where RGB is
+damaged and fall where thermal is. The last line is one JSON object.
 """
 
 import argparse

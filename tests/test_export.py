@@ -16,7 +16,7 @@ from conftest import TINY, build
 
 import sartm
 from sartm.cli.main import main
-from sartm.config import ThermalRule
+from sartm.config import Calibration, Calibrations, Scaling, ThermalRule
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.export import Comparison, draw_images, export_model, require_same
@@ -36,6 +36,7 @@ pytest.importorskip("nncf", reason="the extra `export` is not installed")
 RUNTIMES = ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 ROOT = Path(__file__).resolve().parents[1]
 RULE = ThermalRule("range", 1000.0, 3000.0)
+SURE = Calibrations(both=Calibration(Scaling(2.0, -0.5), Scaling(1.5, -1.0)))
 
 
 def draw_sample(height, width, seed=0, name="drawn"):
@@ -49,7 +50,9 @@ def draw_sample(height, width, seed=0, name="drawn"):
 @pytest.fixture(scope="module")
 def model():
     """The architecture of `mini`, with a thermal rule and view that are not the defaults."""
-    config = replace(mini().model, thermal=RULE, thermal_view="contrast")
+    config = replace(
+        mini().model, thermal=RULE, thermal_view="contrast", calibration=SURE
+    )  # fmt: skip
     made = build(config).eval()
     made.facts = ModelFacts(name="drawn", training_images={"one": "ab" * 32})
     return made
@@ -60,6 +63,16 @@ def onnx_folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx") / "both"
     export_model(model, folder)
     return folder
+
+
+def test_an_export_is_as_sure_as_the_model(model, onnx_folder):
+    exported = load(onnx_folder)
+    assert exported.config.calibration == SURE
+    sample = draw_sample(64, 96)
+    ours, theirs = (Predictor(each, device="cpu").predict(sample) for each in (model, exported))
+    np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=2e-3)
+    plain = ours.logits.softmax(0).amax(0)
+    assert abs(float(plain.mean()) - float(ours.confidence.mean())) > 0.05
 
 
 @pytest.fixture(scope="module")

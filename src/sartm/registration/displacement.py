@@ -42,7 +42,9 @@ _TURNS = (0.0, -4.0, -2.0, 2.0, 4.0)
 """Degrees."""
 _TOLERANCE = 5.0
 """Pixels of the working grid that cameras on one mount are apart anyway, near objects above all."""
-_CONFIDENT = 0.5
+_CLEAR, _CONFIDENT = 0.3, 0.5
+"""Evidence and confidence of an alarm. At evidence 0 every tenth day pair of MSRS raises one, which
+lies 5 to 6 pixels off indeed, for what is near."""
 _MARGIN = 4
 """Pixels of the level along the border that do not count."""
 _SHRUNK = (np.uint8, np.uint16, np.float32)
@@ -63,14 +65,14 @@ class Displacement:
     distance: float
     """Mean displacement over the image in RGB pixels, turn included."""
     evidence: float
-    """Above 0 where thermal fits better elsewhere than where it lies."""
+    """Above 0 where thermal fits better elsewhere than where it lies; an alarm from 0.3 on."""
     confidence: float
     """0 to 1: how far the place that was found stands out among all others; above 0.5 sure."""
 
     @property
     def misaligned(self) -> bool:
         """Whether thermal surely lies elsewhere."""
-        return self.evidence > 0 and self.confidence >= _CONFIDENT
+        return self.evidence > _CLEAR and self.confidence >= _CONFIDENT
 
 
 NOTHING = Displacement(np.nan, np.nan, 0.0, np.nan, 0.0, 0.0)
