@@ -60,6 +60,7 @@ inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film
 inference.record inference.watch
 inference.options
+inference.products
 inference.folders inference.video
 evaluation.metrics evaluation.reliability
 evaluation.modalities

@@ -21,8 +21,8 @@ from sartm.evaluation.report.scores import Cell
 from sartm.evaluation.scoring import score_pairs
 from sartm.evaluation.views import Views
 from sartm.files import require_plain
-from sartm.inference.folders import fingerprint
 from sartm.inference.predictor import Predictor
+from sartm.inference.products import fingerprint
 from sartm.progress import Meter
 
 Key = tuple[str, float | None]
