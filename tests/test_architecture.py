@@ -24,7 +24,7 @@ io.streams
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened
-io.cameras
+io.cameras io.remote
 registration.edge_fields
 registration.calibration
 registration.search
@@ -32,7 +32,7 @@ registration.estimate registration.offset registration.displacement
 data.listing data.lists data.coverage data.names data.tables
 data.layouts
 data.matching
-data.pairs data.finding data.gaps
+data.pairs data.finding data.gaps data.manifest
 scenes.things
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.light
@@ -74,6 +74,11 @@ evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness evaluation.calibration
+fleet.store fleet.ray_engine
+fleet.record fleet.labeller
+fleet.sink
+fleet.labelling
+fleet.merging
 training.settings training.losses training.runs training.mixture
 training.splits
 training.photometry training.criterion training.recipes training.journal
@@ -86,7 +91,7 @@ training.validation
 training.loop
 datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
-datatools.init datatools.shapes
+datatools.init datatools.shapes datatools.listing
 datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing

@@ -162,6 +162,52 @@ def _print_stats(groups: "list[GroupStats]") -> None:
 
 
 @app.command()
+def manifest(
+    folder: Annotated[Path, typer.Argument(help="Data set, or a folder of both cameras' images.")],
+    out: Annotated[Path, typer.Option(help="New file: .parquet, .csv or .jsonl.")] = Path(
+        "pairs.parquet"
+    ),
+    split: Annotated[str, typer.Option(help="Only this one of a data set.")] = "",
+) -> int:
+    """Write the pairs of a folder as a table, for --manifest of predict, evaluate and score."""
+    from sartm.datatools.listing import list_pairs
+
+    found = list_pairs(folder, out, split)
+    for file in found.unpaired:
+        complain(f"{file}: no partner")
+    labelled = f", {found.labelled} with labels" if found.labelled else ""
+    say(f"{found.pairs} pairs{labelled} in {out}; next: sartm predict --manifest {out}")
+    return 3 if found.unpaired else 0
+
+
+@app.command()
+def merge(
+    out: Annotated[str, typer.Argument(help="Folder or address that all shards wrote to.")],
+    manifest: options.Manifest = "",
+    json_file: options.Json = "",
+) -> int:
+    """Join what the shards of a manifest made; exit status 3 if some of it is missing."""
+    options.import_network()
+    from sartm.config import to_dict
+    from sartm.data.manifest import Manifest
+    from sartm.fleet.merging import merge_shards
+
+    check_json(json_file, [manifest], Path(out))
+    merged = merge_shards(out, Manifest(manifest) if manifest else None)
+    print_json(json_file, to_dict(merged))
+    if json_file != "-":
+        say(f"{merged.pairs} label maps in {out}")
+    for count, what, names in (
+        (merged.failed, "failed", [f"{name}: {why}" for name, why in merged.failures.items()]),
+        (merged.missed, "missing", merged.missing),
+    ):
+        if count:
+            more = f"; and {count - 5} more" if count > 5 else ""
+            complain(f"{count} {what}: {'; '.join(names[:5])}{more}; run their shards again")
+    return 3 if merged.failed or merged.missed else 0
+
+
+@app.command()
 def convert(
     dataset: DataSet,
     out: Annotated[Path, typer.Option(help="New folder.")],

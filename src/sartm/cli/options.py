@@ -17,6 +17,8 @@ from sartm.outputs import lock_beside
 if TYPE_CHECKING:
     from sartm.classes import Classes
     from sartm.inference.predictor import Predictor
+    from sartm.model.exported import ExportedModel
+    from sartm.model.sartm import SARTM
 
 
 NumberFormat = Literal["auto", "fp32", "bf16", "fp16"]
@@ -151,6 +153,21 @@ Misaligned = Annotated[
 ]
 
 
+Manifest = Annotated[
+    str,
+    typer.Option(
+        "--manifest",
+        help="Pairs as a table, .parquet, .csv or .jsonl: name, rgb, thermal, label.",
+        rich_help_panel=INPUT,
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="Of --manifest: this process, or a Ray cluster.", rich_help_panel=SPEED),
+]
+Address = Annotated[str, typer.Option(help="Of that cluster; this machine.", rich_help_panel=SPEED)]
+
+
 def print_json(target: str, content: Any) -> None:
     """What --json says: nothing, to stdout, or into a file."""
     if target == "-":
@@ -207,19 +224,9 @@ def make_predictor(
     from sartm.io.thermal import read_range
 
     read_range(thermal_range)  # a wrong one is refused before a model is loaded
-    import_network()
+    loaded = load_model(model, encoder, classes, canvas, text_encoder, data)
     from sartm.inference.predictor import Predictor
-    from sartm.model.loading import choose_known, load
 
-    loaded = load(
-        model,
-        encoder=encoder or None,
-        classes=read_classes(classes),
-        canvas=canvas,
-        text_encoder=text_encoder,
-    )
-    if data is not None and not classes:
-        loaded = choose_known(loaded, data)
     return Predictor(
         loaded,
         device=device,
@@ -229,6 +236,28 @@ def make_predictor(
         compiled=compile,
         thermal_range=thermal_range,
     )
+
+
+def load_model(
+    model: str,
+    encoder: str,
+    classes: str,
+    canvas: int | None,
+    text_encoder: str = "",
+    data: "Classes | None" = None,
+) -> "SARTM | ExportedModel":
+    """The model that a command's options name, on no device yet; `data` as `make_predictor`."""
+    import_network()
+    from sartm.model.loading import choose_known, load
+
+    loaded = load(
+        model,
+        encoder=encoder or None,
+        classes=read_classes(classes),
+        canvas=canvas,
+        text_encoder=text_encoder,
+    )
+    return loaded if data is None or classes else choose_known(loaded, data)
 
 
 def read_classes(name: str) -> "Classes | None":
