@@ -20,6 +20,8 @@ MODULES = {
     "sartm.inference.products": "What is made of a pair",
     "sartm.fleet.labeller": "Label pairs by any engine",
     "sartm.fleet.labelling": "Label manifests",
+    "sartm.fleet.evaluating": "Evaluate on manifests",
+    "sartm.fleet.counting": "Score label maps of manifests",
     "sartm.data.manifest": "Manifests",
     "sartm.inference.video": "Label videos",
     "sartm.data.layouts": "Data sets on disk",

@@ -75,8 +75,8 @@ evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness evaluation.calibration
 fleet.store fleet.ray_engine
-fleet.record fleet.labeller
-fleet.sink
+fleet.record fleet.labeller fleet.counting
+fleet.sink fleet.evaluating
 fleet.labelling
 fleet.merging
 training.settings training.losses training.runs training.mixture

@@ -123,16 +123,29 @@ def _listed(counts: dict[str, int]) -> str:
 
 @app.command()
 def stats(
-    dataset: DataSet,
+    dataset: Annotated[
+        str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")
+    ] = "",
+    manifest: options.Manifest = "",
+    classes: Annotated[
+        str, typer.Option(help="Of a manifest's labels: mfnet, ..., or a data set.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for a chart.")] = None,
     json_file: options.Json = "",
 ) -> int:
     """Count class shares per split and subset, and the range of thermal values."""
     from sartm.config import to_dict
-    from sartm.datatools.stats import stats_dataset
+    from sartm.data.manifest import Manifest
+    from sartm.datatools.stats import stats_dataset, stats_manifest
 
-    check_json(json_file, [dataset], out)
-    result = stats_dataset(dataset, out)
+    if bool(dataset) == bool(manifest):
+        raise InputError("give a data set, or --manifest with --classes")
+    check_json(json_file, [dataset, manifest], out)
+    if manifest:
+        table = options.require_classes(classes, "--classes")
+        result = stats_manifest(Manifest(manifest), table, out)
+    else:
+        result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
     if json_file != "-":
         for whole in (group for group in result.groups if not group.subset):

@@ -16,6 +16,8 @@ from sartm.outputs import lock_beside
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
+    from sartm.fleet.labeller import PairLabeller
+    from sartm.inference.options import PredictOptions
     from sartm.inference.predictor import Predictor
     from sartm.model.exported import ExportedModel
     from sartm.model.sartm import SARTM
@@ -238,6 +240,33 @@ def make_predictor(
     )
 
 
+def make_labeller(
+    model: str,
+    encoder: str,
+    classes: str,
+    canvas: int | None,
+    text_encoder: str,
+    device: str,
+    precision: NumberFormat,
+    batch_size: int,
+    workers: int | None,
+    compiled: bool,
+    thermal_range: str,
+    data: "Classes | None" = None,
+    options: "PredictOptions | None" = None,
+) -> "PairLabeller":
+    """As `make_predictor`, to be made ready where it labels."""
+    loaded = load_model(model, encoder, classes, canvas, text_encoder, data)
+    from sartm.fleet.labeller import PairLabeller
+    from sartm.inference.options import PredictOptions
+
+    return PairLabeller(
+        loaded, options=options or PredictOptions(overlay=False), device=device,
+        precision=precision, batch_size=batch_size, workers=workers, compiled=compiled,
+        thermal_range=thermal_range, name=model,
+    )  # fmt: skip
+
+
 def load_model(
     model: str,
     encoder: str,
@@ -282,6 +311,17 @@ def read_classes(name: str) -> "Classes | None":
         return open_layout(name).classes
     lines = read_text(Path(name)).splitlines()
     return Classes(tuple(line.strip() for line in lines if line.strip()))
+
+
+def require_classes(name: str, option: str) -> "Classes":
+    """The class table that labels of a manifest are in, which it does not say itself."""
+    found = read_classes(name)
+    if found is None:
+        raise InputError(
+            f"a manifest does not say what ids of labels mean: {option} mfnet, pst900, fmb, "
+            f"cityscapes, or a data set that has the same classes"
+        )
+    return found
 
 
 def read_size(text: str, option: str) -> tuple[int, int]:

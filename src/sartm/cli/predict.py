@@ -1,7 +1,7 @@
 """Label what nobody has labelled: `predict` for pairs, `video` for moving ones."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,9 +13,8 @@ from sartm.cli.options import (
     INPUT,
     OUTPUT,
     THERMAL,
-    NumberFormat,
     import_network,
-    load_model,
+    make_labeller,
     make_predictor,
     print_json,
 )
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from sartm.fleet.labeller import PairLabeller
     from sartm.fleet.labelling import Way
     from sartm.inference.folders import Outcome
-    from sartm.inference.options import Homography, PredictOptions, VideoOptions
+    from sartm.inference.options import Homography, VideoOptions
     from sartm.inference.predictor import Predictor
 
 # The same as in io.decode and inference.frames, which import OpenCV: --help does without.
@@ -182,11 +181,9 @@ def predict(
         from sartm.fleet.labelling import Way
 
         way = Way(read_shard(shard), sink, engine, address, workers, overwrite)
-        labeller = partial(
-            _make_labeller, model, encoder, classes, canvas, text_encoder,
-            options=how, device=device, precision=precision, batch_size=batch_size,
-            workers=workers if engine == "local" else 1, compiled=compile,
-            thermal_range=thermal_range,
+        labeller = make_labeller(
+            model, encoder, classes, canvas, text_encoder, device, precision, batch_size,
+            workers if engine == "local" else 1, compile, thermal_range, options=how,
         )  # fmt: skip
         return _label_manifest(labeller, manifest, out, way, json_file)
     predictor = open_model()
@@ -205,39 +202,15 @@ def _complaints(outcome: "Outcome") -> list[str]:
     return found + [outcome.alarms] * bool(outcome.alarms)
 
 
-def _make_labeller(
-    model: str,
-    encoder: str,
-    classes: str,
-    canvas: int | None,
-    text_encoder: str,
-    *,
-    options: "PredictOptions",
-    device: str,
-    precision: NumberFormat,
-    batch_size: int,
-    workers: int | None,
-    compiled: bool,
-    thermal_range: str,
-) -> "PairLabeller":
-    from sartm.fleet.labeller import PairLabeller
-
-    loaded = load_model(model, encoder, classes, canvas, text_encoder)
-    return PairLabeller(
-        loaded, options=options, device=device, precision=precision, batch_size=batch_size,
-        workers=workers, compiled=compiled, thermal_range=thermal_range, name=model,
-    )  # fmt: skip
-
-
 def _label_manifest(
-    make: "Callable[[], PairLabeller]", place: str, out: str, way: "Way", json_file: str
+    labeller: "PairLabeller", place: str, out: str, way: "Way", json_file: str
 ) -> int:
     """--manifest: what is missing of it, or of one shard of it."""
     from sartm.data.manifest import Manifest
     from sartm.fleet.labelling import label_manifest
 
     manifest = Manifest(place)
-    outcome = label_manifest(make(), manifest, out, way)
+    outcome = label_manifest(labeller, manifest, out, way)
     for complaint in _complaints(outcome):
         complain(complaint)
     shown = {"done": outcome.done, "kept": outcome.skipped, "failures": outcome.failures}

@@ -16,14 +16,15 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from io import BufferedIOBase, TextIOWrapper
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
+from sartm.classes import Classes
 from sartm.data.layouts import Pair
 from sartm.errors import InputError, unreadable
 from sartm.files import write_atomic
-from sartm.io.remote import file_system, is_remote, local_path, patiently
+from sartm.io.remote import fetch, file_system, is_remote, local_path, patiently
 
 COLUMNS = ("name", "rgb", "thermal", "label")
 ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -278,6 +279,19 @@ def survey(manifest: Manifest, shard: Shard, folds_case: bool = False) -> int:
 
 def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def fetch_pair(row: Row, classes: Classes | None = None) -> Pair:
+    """The pair of a row, for every reader of pairs; what lies elsewhere is fetched.
+
+    Its label is in ids, or in the colours of `classes` where these have some.
+
+    Raises InputError as `fetch`.
+    """
+    files = [fetch(place) if place else None for place in (row.rgb, row.thermal, row.label)]
+    rgb, thermal, label = (cast("Path | None", file) for file in files)  # bytes are read as files
+    coloured = None if classes is not None and classes.palette else False
+    return Pair(row.name, rgb, thermal, label, None, coloured)
 
 
 def rows_of(pairs: Iterable[Pair], below: Path | None) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sartm.classes import Classes
 from sartm.data.manifest import Row
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
@@ -91,6 +92,19 @@ class PairLabeller:
             )  # fmt: skip
             self._workshop = Workshop(predictor, self.options, self.name)
         return self._workshop
+
+    def classes(self) -> Classes:
+        """Of a loaded model without making it ready."""
+        return (
+            self.workshop().predictor.classes
+            if isinstance(self.model, str)
+            else (self.model.config.classes)
+        )
+
+    def selected_on(self) -> str | None:
+        """The split that a loaded model's weights were chosen on, where that is known."""
+        facts = None if isinstance(self.model, str) else self.model.facts
+        return None if facts is None else facts.selected_on
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Label one pair; a bad one is told in `error`, and costs nothing else.

@@ -1,6 +1,7 @@
 """Work on chunks of items by a Ray cluster, which places it, and repeats what a lost node had."""
 
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -49,6 +50,7 @@ def connect(address: str, workers: int | None, whole_nodes: bool) -> Cluster:
             "--engine ray needs Ray, which is not installed: pip install 'sartm[fleet]'"
         ) from None
     if not ray.is_initialized():
+        _require_answer(address)
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if address:
@@ -69,6 +71,20 @@ def connect(address: str, workers: int | None, whole_nodes: bool) -> Cluster:
     # no more than one node has, or no worker would ever find a place
     each = max(1, min(sum(cores) // workers, max(cores)))
     return Cluster(workers, each, min(1.0, gpus / workers))
+
+
+def _require_answer(address: str) -> None:
+    """Refuse HOST:PORT where nobody listens, for which Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 10).close()
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster at {address}: {error.strerror or error}; begin one with ray start "
+            f"--head, or leave --address out"
+        ) from None
 
 
 def map_chunks(

@@ -8,7 +8,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Literal
 
 import cv2
@@ -76,6 +76,11 @@ class Upload:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the name."""
+        return PurePath(self.name).suffix
 
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
         """A new stream from the first byte."""
