@@ -167,8 +167,7 @@ def _between(records: Iterable[tuple[int, Any]], chosen: range) -> Iterator[tupl
 
 
 def _as_text(file: IO[bytes]) -> TextIOWrapper:
-    assert isinstance(file, BufferedIOBase)
-    return TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    return TextIOWrapper(cast("BufferedIOBase", file), encoding="utf-8-sig", newline="")
 
 
 Records = Iterator[tuple[int, Mapping[str, Any]]]
