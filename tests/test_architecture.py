@@ -101,7 +101,7 @@ benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
-app.schema app.guard app.annotation
+app.schema app.guard app.annotation app.metrics
 app.encoding
 app.routes
 app.values app.examples

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from io import BufferedIOBase, TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -167,7 +167,7 @@ def _between(records: Iterable[tuple[int, Any]], chosen: range) -> Iterator[tupl
 
 
 def _as_text(file: IO[bytes]) -> TextIOWrapper:
-    return TextIOWrapper(cast("BufferedIOBase", file), encoding="utf-8-sig", newline="")
+    return TextIOWrapper(cast("BufferedReader", file), encoding="utf-8-sig", newline="")
 
 
 Records = Iterator[tuple[int, Mapping[str, Any]]]
