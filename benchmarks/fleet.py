@@ -1,6 +1,6 @@
 """What a manifest costs beside labelling: memory, time, and the way through Ray.
 
-    python benchmarks/fleet.py memory --pairs 100000     the real pipeline with a network that is none
+    python benchmarks/fleet.py memory --pairs 100000     real pipeline, a network that is none
     python benchmarks/fleet.py time --pairs 400          what is outside labelling, at 480x640
     python benchmarks/fleet.py ray --pairs 300           the same pairs by this process and by Ray
 
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,8 @@ from sartm.config import DecoderConfig, FusionConfig, ModelConfig
 from sartm.data.manifest import Manifest, Row, write_manifest
 from sartm.fleet.labeller import PairLabeller
 from sartm.fleet.labelling import Way, label_manifest
+from sartm.inference import products
+from sartm.inference.alarm import check_pair
 from sartm.inference.options import PredictOptions
 from sartm.model.sartm import SARTM
 
@@ -74,6 +77,8 @@ def resident() -> float:
 
 
 def measure_memory(folder: Path, pairs: int) -> dict[str, float]:
+    # whether cameras are registered takes 30 ms whatever the size: an hour here, for nothing
+    products.check_pair = partial(check_pair, registration=False)
     manifest, labeller = link_pairs(folder, pairs, SIZES["memory"]), stub()
     seen: dict[int, float] = {}
     record, ended = folder / "out/record.jsonl", threading.Event()
