@@ -20,16 +20,17 @@ colours
 outputs spaces
 config
 language
-io.streams
+io.streams io.remote
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened
-io.cameras io.remote
+io.cameras
 registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
 data.listing data.lists data.coverage data.names data.tables
+data.shards
 data.layouts
 data.matching
 data.pairs data.finding data.gaps data.manifest
@@ -91,7 +92,7 @@ training.validation
 training.loop
 datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
-datatools.init datatools.shapes datatools.listing
+datatools.init datatools.shapes datatools.listing datatools.sharding
 datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing

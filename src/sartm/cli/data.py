@@ -221,6 +221,25 @@ def merge(
 
 
 @app.command()
+def shard(
+    dataset: DataSet,
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    json_file: options.Json = "",
+) -> int:
+    """Write a data set as tar shards to train from: few large files, for many machines."""
+    from sartm.config import to_dict
+    from sartm.datatools.sharding import shard_dataset
+
+    check_json(json_file, [dataset], out)
+    result = shard_dataset(dataset, out)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        size = f"{result.shards} shards, {result.bytes / 2**20:.0f} MiB"
+        say(f"{_listed(result.splits)} in {out}: {size}; next: sartm train RECIPE --data {out}")
+    return 0
+
+
+@app.command()
 def convert(
     dataset: DataSet,
     out: Annotated[Path, typer.Option(help="New folder.")],

@@ -15,16 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from io import BufferedReader, TextIOWrapper
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 
 from sartm.classes import Classes
 from sartm.data.layouts import Pair
+from sartm.data.names import is_plain_name
 from sartm.errors import InputError, unreadable
 from sartm.files import write_atomic
-from sartm.io.remote import fetch, file_system, is_remote, local_path, patiently
+from sartm.io.decode import File, Upload
+from sartm.io.remote import file_system, is_remote, local_path, patiently, read_bytes
 
 COLUMNS = ("name", "rgb", "thermal", "label")
 ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -133,7 +135,11 @@ class Manifest:
             values[column] = "" if value is None else value
             if not isinstance(values[column], str) or len(values[column].encode()) > _LONGEST:
                 raise InputError(f"{where}: {column} is no text of up to {_LONGEST} bytes")
-        _check_name(values["name"], where)
+        if not is_plain_name(values["name"]):
+            raise InputError(
+                f"{where}: {values['name']!r:.100} cannot name an output; use letters, digits and "
+                f"/ for folders"
+            )
         if not values["rgb"] and not values["thermal"]:
             raise InputError(f"{where}: neither rgb nor thermal; give at least one")
         places = {column: self._resolve(values[column]) for column in COLUMNS[1:]}
@@ -146,16 +152,6 @@ class Manifest:
         if Path(place).is_absolute():
             return place
         return f"{self.base}/{place}" if is_remote(self.base) else str(Path(self.base, place))
-
-
-def _check_name(name: str, where: str) -> None:
-    """Refuse names that would lead out of the output folder, or that no file system takes."""
-    parts = PurePosixPath(name).parts
-    plain = not re.search(r"[\x00-\x1f\\:]", name) and "/".join(parts) == name
-    if not name or not plain or ".." in parts or name.startswith("/"):
-        raise InputError(
-            f"{where}: {name!r:.100} cannot name an output; use letters, digits and / for folders"
-        )
 
 
 def _between(records: Iterable[tuple[int, Any]], chosen: range) -> Iterator[tuple[int, Any]]:
@@ -278,6 +274,14 @@ def survey(manifest: Manifest, shard: Shard, folds_case: bool = False) -> int:
 
 def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def fetch(place: str) -> File:
+    """A file to read: the path of one of this machine, the bytes of one that lies elsewhere.
+
+    Raises InputError as `remote.read_bytes`.
+    """
+    return Upload(place, read_bytes(place)) if is_remote(place) else local_path(place)
 
 
 def fetch_pair(row: Row, classes: Classes | None = None) -> Pair:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.manifest import Manifest, Row, Shard, fetch_pair, survey
+from sartm.data.manifest import Manifest, Row, Shard, fetch, fetch_pair, survey
 from sartm.data.pairs import read_label_of
 from sartm.errors import InputError
 from sartm.evaluation.metrics import choose_protocols, count_pixels
@@ -21,7 +21,6 @@ from sartm.evaluation.scoring import LARGEST_COUNTS
 from sartm.fleet.ray_engine import CHUNK, Cluster, map_chunks
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.io.labels import read_label
-from sartm.io.remote import fetch
 from sartm.progress import Meter
 
 Numbered = tuple[int, Row]

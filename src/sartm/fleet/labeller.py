@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sartm.classes import Classes
-from sartm.data.manifest import Row
+from sartm.data.manifest import Row, fetch
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead
@@ -17,7 +17,7 @@ from sartm.inference.pipeline import label_ahead
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Product, Workshop
 from sartm.io.decode import File, Upload
-from sartm.io.remote import fetch, is_remote, local_path
+from sartm.io.remote import is_remote, local_path
 from sartm.io.thermal import ThermalRange
 from sartm.model.exported import ExportedModel
 from sartm.model.loading import load

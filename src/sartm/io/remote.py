@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sartm.errors import InputError
-from sartm.io.decode import File, Upload
 
 log = logging.getLogger("sartm")
 
@@ -59,18 +58,13 @@ def file_system(place: str) -> tuple[Any, str]:
     return found
 
 
-def fetch(place: str) -> File:
-    """A file to read: the path of one of this machine, the bytes of one that lies elsewhere.
+def read_bytes(place: str, start: int | None = None, end: int | None = None) -> bytes:
+    """What a remote place holds, all of it or from byte `start` to before `end`.
 
     Raises InputError where there is nothing, nobody may read it, or it cannot be reached.
     """
-    return Upload(place, read_bytes(place)) if is_remote(place) else local_path(place)
-
-
-def read_bytes(place: str) -> bytes:
-    """All that a remote place holds; InputError as `fetch`."""
     system, name = file_system(place)
-    data: bytes = patiently(place, lambda: system.cat_file(name))
+    data: bytes = patiently(place, lambda: system.cat_file(name, start=start, end=end))
     return data
 
 
