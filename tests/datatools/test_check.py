@@ -364,6 +364,7 @@ def test_stats_command_prints_shares_and_exits_3_for_what_it_left_out(tmp_path, 
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no folder shared beside the checkout")
+@pytest.mark.slow
 def test_the_real_street_scenes_pass_in_seconds():
     begun = time.process_time()
     check = check_dataset(SHARED / "data" / "msrs268")
