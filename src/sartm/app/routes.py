@@ -40,6 +40,8 @@ from sartm.io.decode import FourChannel, Upload
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
 from sartm.spaces import classes_of_words
+from sartm.vocabulary import things
+from sartm.vocabulary import words as vocabulary
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
@@ -135,6 +137,13 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
     )
 
 
+@router.get("/v1/words", tags=["service"])
+async def words() -> schema.Words:
+    """What `classes` may name where a model knows words (`words` of /v1/models)."""
+    usual = [names[0] for names in things()]
+    return schema.Words(words=[*usual, *sorted(set(vocabulary()) - set(usual))])
+
+
 @router.post(
     "/v1/segment",
     response_model=schema.Segmentation,
@@ -224,6 +233,7 @@ def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
         confidence=prediction.summary()["confidence"],
         seconds=0,
         note="",
+        classes=schema.describe_classes(prediction.classes),
         segments=list_segments(labels, prediction.classes),
         alarms=[],
     )
