@@ -51,6 +51,7 @@ def test_parquet_of_many_row_groups_is_cut_where_the_rows_are(tmp_path):
         ("name,rgb,thermal\n../a,x.png,y.png\n", "cannot name an output"),
         ("name,rgb,thermal\n/etc/a,x.png,y.png\n", "cannot name an output"),
         ("name,rgb,thermal\na,x.png,\na,y.png,\n", "would be one output"),
+        (f"name,rgb,thermal\n{'n' * 300},x.png,y.png\n", "cannot name an output"),
         ("name,rgb,thermal\na,,\n", "row 1: neither rgb nor thermal"),
         ("id,visible\na,x.png\n", "columns id, visible; a manifest has name"),
         ("name,rgb\n", "no rows"),

@@ -20,6 +20,7 @@ from sartm.cli.options import (
 )
 from sartm.cli.printing import complain, say
 from sartm.errors import InputError
+from sartm.io.remote import is_remote, local_path
 from sartm.outputs import check_json
 
 if TYPE_CHECKING:
@@ -129,19 +130,10 @@ def predict(
 ) -> int:
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
     rgb, thermal = _find_sources(files or [], rgb, thermal)
-    if manifest:
-        if rgb or thermal or instances:
-            raise InputError("--manifest is instead of --rgb, --thermal and --format; drop them")
-    elif (shard, sink, engine) != ("1/1", "files", "local"):
-        raise InputError("--shard, --sink and --engine are of --manifest: sartm data manifest DIR")
-    elif not rgb and not thermal:
-        raise InputError(
-            "no input; give two files (sartm predict RGB THERMAL), or --rgb, --thermal or both"
-        )
+    _require_input(rgb or thermal, manifest, instances, (shard, sink, engine), out)
     from sartm.data.finding import search_pairs
     from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
-    from sartm.io.remote import local_path
 
     folder = local_path(out)
     check_json(json_file, [rgb, thermal, model, encoder, classes, align, manifest], folder)
@@ -218,6 +210,28 @@ def _label_manifest(
     if json_file != "-":
         say(_describe_outcome(outcome, f"{out}/labels"))
     return 3 if outcome.failures else 0
+
+
+def _require_input(
+    images: str,
+    manifest: str,
+    instances: Instances | None,
+    fleet: tuple[str, str, str],
+    out: str,
+) -> None:
+    """Refuse nothing to label, two ways to say it, and options of the other one."""
+    if manifest:
+        if images or instances:
+            raise InputError("--manifest is instead of --rgb, --thermal and --format; drop them")
+        return
+    if fleet != ("1/1", "files", "local"):
+        raise InputError("--shard, --sink and --engine are of --manifest: sartm data manifest DIR")
+    if is_remote(out):
+        raise InputError(f"--out {out} is for --manifest; name a folder")
+    if not images:
+        raise InputError(
+            "no input; give two files (sartm predict RGB THERMAL), or --rgb, --thermal or both"
+        )
 
 
 def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> str:

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from typing import Any, Literal
@@ -103,7 +105,10 @@ def label_manifest(
         run = _Run(store, way, len(done.parts))
         if count:
             rows = compress(manifest.rows(way.shard), todo)
-            with run, Meter("predict", count) as meter, write_behind(run.put) as put:
+            with (
+                _stopped_by_sigterm(), run, Meter("predict", count) as meter,
+                write_behind(run.put) as put,
+            ):  # fmt: skip
                 for answer in _answers(labeller, rows, cluster):
                     put(answer)
                     meter.advance()
@@ -111,6 +116,23 @@ def label_manifest(
         if way.shard.count == 1:
             _write_summary(store, total, facts, options, run.failures)
     return Outcome(run.done, total - count, run.failures, alarms)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Batch systems send it before they kill: what is made is put where it belongs."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _weights(model: Any) -> int:
