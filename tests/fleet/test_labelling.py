@@ -202,9 +202,8 @@ def test_a_killed_run_is_gone_on_with(sink, place, tiny):
                 maps |= {m.name[:-4]: tar.extractfile(m).read() for m in tar if m.name[-1] == "g"
                          and m.name.endswith(".png")}  # fmt: skip
     assert maps == whole
-    assert (
-        len(pairs_recorded(place / "out")) < 60 + 3 * 2 + 1
-    )  # a few lines whose map was not whole
+    again = len(pairs_recorded(place / "out")) - 60
+    assert again <= 3  # of a kill between a line and its map
 
 
 @pytest.mark.slow
@@ -213,22 +212,21 @@ def test_a_run_that_is_told_to_stop_keeps_all_that_it_made(place, tiny):
     code = "import sartm.fleet.sink as s, sys; s.PART_PAIRS = 50; from sartm.cli.main import main; "
     run = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))"]
     options = command(tiny, "--sink", "tar", "--no-overlay")
-    process = subprocess.Popen([*run, *options], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*run, *options], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (place / "out/record.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.02)  # until the first part is full
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    assert "what was finished is kept" in process.communicate()[1]
-    assert process.returncode == 130
+    assert process.wait() == 130
     count = 0
     for part in (place / "out/labels").iterdir():
         with tarfile.open(part) as tar:
             count += len(tar.getnames())
     assert 50 < count < 400
     assert count % 50  # the last part was not full
-    assert sorted(pairs_recorded(place / "out")) == sorted(set(pairs_recorded(place / "out")))
-    assert len(pairs_recorded(place / "out")) == count
+    names = pairs_recorded(place / "out")
+    assert len(names) == len(set(names)) == count
 
 
 def test_names_in_a_hostile_manifest_write_nothing_elsewhere(place, tiny, capsys):
