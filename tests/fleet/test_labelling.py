@@ -136,6 +136,7 @@ def test_shards_of_label_maps_hold_the_same_maps(sink, place, tiny, monkeypatch,
     assert names == [f"part-{i:06d}.{sink}" for i in (0, 2, 3)]
 
 
+@pytest.mark.slow
 def test_shards_of_a_batch_system_together_are_the_whole(place, tiny, capsys):
     whole = reference(tiny)
     running = [

@@ -1,6 +1,7 @@
 """Work on chunks of items by a Ray cluster, which places it, and repeats what a lost node had."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ def connect(address: str, workers: int | None, whole_nodes: bool) -> Cluster:
     Raises:
         InputError: Ray is not installed, or nothing answers at the address.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
         import ray
     except ImportError:
