@@ -54,10 +54,10 @@ def merge_shards(out: str, manifest: Manifest | None = None) -> Merged:
     """
     store = require_store(out)
     with nullcontext() if store.folder is None else lock_folder(store.folder):
+        _join_records(store)  # refused while a worker is at it
         if store.folder is not None:
             for name in WRITTEN:
                 remove_leftovers(store.path(name), below=True)
-        _join_records(store)
         names = records(store, Shard())
         if not names:
             raise InputError(
