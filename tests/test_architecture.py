@@ -20,11 +20,15 @@ colours
 outputs spaces
 config
 language
+objects.parts
+objects.measurement
+objects.table
 io.streams
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened
 io.cameras
+io.degrees
 registration.edge_fields
 registration.calibration
 registration.search
@@ -57,7 +61,7 @@ inference.stopping inference.overlays inference.confidence inference.frames infe
 inference.trust
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
-inference.pipeline inference.film
+inference.pipeline inference.film inference.objects
 inference.record inference.watch
 inference.options
 inference.folders inference.video
@@ -112,8 +116,8 @@ FLOOR = {
     for name in line.split()
 }
 LIGHT = {"sartm", "sartm.errors", "sartm.config", "sartm.classes", "sartm.io",
-         "sartm.registration", "sartm.data", "sartm.scenes", "sartm.datatools", "sartm.language",
-         "sartm.evaluation.metrics", "sartm.cli"}  # fmt: skip
+         "sartm.registration", "sartm.objects", "sartm.data", "sartm.scenes", "sartm.datatools",
+         "sartm.language", "sartm.evaluation.metrics", "sartm.cli"}  # fmt: skip
 COMMAND_LINE = ("sartm.cli", "sartm.__main__")
 FORBIDDEN = {"torchvision", "timm"}
 

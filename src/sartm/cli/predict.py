@@ -81,9 +81,10 @@ def predict(
         Instances | None,
         typer.Option("--format", help="Objects too: parts of a class.", rich_help_panel=OUTPUT),
     ] = None,
-    min_area: Annotated[
-        int, typer.Option(min=1, help="Pixels of such an object.", rich_help_panel=OUTPUT)
-    ] = 1,
+    objects: options.Objects = False,
+    min_area: options.MinArea = None,
+    degrees: options.Degrees = "",
+    accuracy: options.Accuracy = 2.0,
     trust: Annotated[
         bool,
         typer.Option(
@@ -118,6 +119,7 @@ def predict(
     from sartm.io.cameras import Camera
 
     camera = Camera(radiometric, black_hot, repair, holes)
+    listed = options.choose_objects(objects, min_area, degrees, accuracy, radiometric)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,
@@ -131,7 +133,7 @@ def predict(
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
             allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
-            on_misaligned=on_misaligned,
+            on_misaligned=on_misaligned, objects=listed,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
@@ -145,7 +147,7 @@ def predict(
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
         camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
-        trust=trust,
+        trust=trust, objects=listed,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     predictor = open_model()
@@ -153,8 +155,10 @@ def predict(
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
     complaints += [outcome.alarms] * bool(outcome.alarms)
     found = _describe_outcome(outcome, out / "labels")
+    if objects:
+        found += f", {outcome.objects} objects in {out / 'objects.csv'}"
     if instances is not None:
-        found += _write_instances(out, predictor.classes, instances, min_area)
+        found += _write_instances(out, predictor.classes, instances, min_area or 1)
     _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
 
@@ -253,6 +257,8 @@ def video(
     black_hot: options.BlackHot = False,
     holes: options.Holes = None,
     repair: options.Repair = False,
+    degrees: options.Degrees = "",
+    accuracy: options.Accuracy = 2.0,
     clahe: options.Clahe = False,
     on_misaligned: options.Misaligned = "warn",
     out: Annotated[
@@ -265,6 +271,8 @@ def video(
     labels: Annotated[
         bool, typer.Option("--labels", help="Also write label maps.", rich_help_panel=OUTPUT)
     ] = False,
+    objects: options.Objects = False,
+    min_area: options.MinArea = None,
     width: Annotated[
         int, typer.Option(help="Of the result in pixels, at most.", rich_help_panel=OUTPUT)
     ] = 1920,
@@ -299,6 +307,7 @@ def video(
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe, legend=legend,
         on_misaligned=on_misaligned,
+        objects=options.choose_objects(objects, min_area, degrees, accuracy, radiometric),
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
@@ -324,6 +333,8 @@ def _label_video(
         predictor, *sources, out, model=model, options=film, overwrite=overwrite
     )
     found = f"{outcome.frames} frames in {outcome.video}"
+    if film.objects is not None:
+        found += f", {outcome.objects} objects"
     _print_outcome(outcome.complaints(), outcome.summary, found, json_file)
     return 3 if outcome.unpaired or outcome.failed else 0
 

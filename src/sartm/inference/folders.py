@@ -30,6 +30,7 @@ from sartm.inference.alarm import (
     handle_misaligned,
     word_alarms,
 )
+from sartm.inference.objects import ObjectFolder, count_objects
 from sartm.inference.options import DRAWN, Homography, PredictOptions, label_settings
 from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, place_beside
 from sartm.inference.pipeline import READERS, label_ahead
@@ -57,6 +58,8 @@ class Outcome:
     """Message per input that could not be labelled, unpaired files included."""
     alarms: str = ""
     """What the images say about the cameras, in a line."""
+    objects: int = 0
+    """In the table of all pairs of the folder."""
 
 
 def fingerprint(model: SARTM | ExportedModel) -> str:
@@ -114,7 +117,8 @@ def label_folder(
         label = partial(predictor.predict_batch, modality=options.modality, trust=options.trust)
         if not todo:
             with run:  # writes the summary
-                return Outcome(0, len(found.pairs), run.failures)
+                pass
+            return Outcome(0, len(found.pairs), run.failures, objects=run.objects.count)
         with run, Meter("predict", len(todo)) as meter, write_behind(run.write) as write:
             for pair, labelled in label_ahead(predictor, todo, read, label):
                 try:
@@ -127,7 +131,7 @@ def label_folder(
                     write(pair, sample, prediction, seconds)
                 meter.advance()
     alarms = word_alarms(count_alarms(check.alarms for check in run.checks), len(run.checks))
-    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms)
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms, run.objects.count)
 
 
 def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
@@ -170,6 +174,7 @@ class _Run:
         self.out, self.maker, self.options = out, maker, options
         self.predictor = predictor
         self.told_of_range = False
+        self.objects = ObjectFolder(out, options.objects, options.camera.radiometric)
         self.drawn = {name: getattr(options, name) for name in DRAWN} | {"outlined": True}
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
@@ -196,7 +201,7 @@ class _Run:
                 f"and capital letters as the same; rename one of them or run them apart"
             )
         targets = [self._label(name) for name in names] + [self._overlay(name) for name in names]
-        targets += [self.out / RECORD, self.out / SUMMARY]
+        targets += [self.out / RECORD, self.out / SUMMARY, *self.objects.targets(names)]
         images = [file for pair in pairs for file in (pair.rgb, pair.thermal, pair.four_channel)]
         check_targets(self.out, targets, images)
         if overwrite:
@@ -219,7 +224,8 @@ class _Run:
     def _compare(self, pair: Pair) -> str | None:
         """Of a pair's label map: "" where it is what this run would make, None where there is none.
 
-        Else why it is another one. An overlay that is missing or drawn otherwise counts as none.
+        Else why it is another one. An overlay or a list of objects that is missing or was made
+        otherwise counts as none.
         """
         label, made = self._label(pair.name), self.record.made.get(pair.name)
         if not _lies(label):
@@ -243,7 +249,9 @@ class _Run:
             other = [name for name in inputs if inputs[name] != made.inputs.get(name)]
             return f"was made of another image (--{' and --'.join(other)})"
         drawn = _lies(self._overlay(pair.name)) and made.overlay == self.drawn
-        return "" if drawn or not self.options.overlay else None
+        listed = _lies(self.objects.file(pair.name)) and made.objects == self.objects.made
+        complete = (drawn or not self.options.overlay) and (listed or not self.options.objects)
+        return "" if complete else None
 
     def _refuse_to_replace(self, reasons: dict[str, str]) -> None:
         if not reasons:
@@ -263,7 +271,7 @@ class _Run:
 
     def _take_away(self, name: str) -> None:
         """So that a run that ends here leaves nothing old that would pass for new."""
-        for file in (self._label(name), self._overlay(name)):
+        for file in (self._label(name), self._overlay(name), self.objects.file(name)):
             if _lies(file):
                 file.unlink()
 
@@ -288,19 +296,25 @@ class _Run:
         """Write the line and the files of one pair, in the order that `Record` says."""
         label, overlay = self._label(pair.name), self._overlay(pair.name)
         data = encode_label(prediction.labels, str(label), prediction.classes.palette)
+        rows = self.objects.measure(pair.name, sample, prediction)
         picture = self._draw_overlay(sample, prediction) if self.options.overlay else None
+        entry = self._describe(pair, sample, prediction, seconds)
+        if rows is not None:
+            entry["objects"] = count_objects(rows)
         made = Made(
             self.maker,
             self.inputs.pop(pair.name),
             hash_bytes(data),
             None if picture is None else self.drawn,
-            self._describe(pair, sample, prediction, seconds),
+            entry,
+            self.objects.made,
         )
         try:
             self._take_away(pair.name)
             self.record.append(pair.name, made)
             if picture is not None:
                 write_atomic(overlay, picture)
+            self.objects.write(pair.name, rows)
             write_atomic(label, data)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
@@ -404,6 +418,7 @@ class _Run:
             "alarms": count_alarms(entry.get("alarms", ()) for entry in entries.values()),
             "failures": self.failures,
         }
+        self.objects.write_tables(entries)
         write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())
 
     def __enter__(self) -> "_Run":

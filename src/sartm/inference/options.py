@@ -13,6 +13,7 @@ from sartm.inference.watch import require_fitting
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.thermal import format_range
+from sartm.objects.measurement import Measuring
 
 Homography = tuple[tuple[float, ...], ...]
 
@@ -42,11 +43,13 @@ class PredictOptions:
     """Which camera the labels rest on, as a mean per pair in the summary."""
     on_misaligned: OnMisaligned = "warn"
     """What to do with a pair whose thermal does not lie on RGB; `alarm.handle_misaligned`."""
+    objects: Measuring | None = None
+    """List the objects of every pair, measured so."""
 
 
 DRAWN = ("opacity", "legend", "beside", "clahe")
 """Options that change an overlay and no label map."""
-_WITHOUT_EFFECT = (*DRAWN, "overlay", "pair_regex", "allow_single", "trust")
+_WITHOUT_EFFECT = (*DRAWN, "overlay", "pair_regex", "allow_single", "trust", "objects")
 """Options that change no label map: which images are paired is seen from the images."""
 
 
@@ -98,6 +101,8 @@ class VideoOptions:
     """Local contrast of the thermal picture that is shown."""
     on_misaligned: OnMisaligned = "warn"
     """What to do while thermal does not lie on RGB; see `watch`."""
+    objects: Measuring | None = None
+    """List the objects of every frame, measured so."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.smooth < 1:

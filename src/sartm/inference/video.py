@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -23,6 +24,7 @@ from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
 from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
+from sartm.inference.objects import list_objects
 from sartm.inference.options import VideoOptions
 from sartm.inference.overlays import draw_grey
 from sartm.inference.pipeline import label_ahead
@@ -31,7 +33,9 @@ from sartm.inference.predictor import Predictor, label_map
 from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.streams import folder_stream, is_video, open_stream
 from sartm.inference.watch import Watch
+from sartm.io.degrees import choose_scale
 from sartm.io.thermal import format_range
+from sartm.objects.table import table_files
 from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
 
@@ -55,6 +59,8 @@ class VideoOutcome:
     """Packets of the inputs that could not be decoded."""
     alarms: str = ""
     """What the frames say about the cameras, in a line."""
+    objects: int = 0
+    """In the table, over all frames."""
 
     def complaints(self) -> list[str]:
         """A line for each kind of frame that is missing from the result, and why."""
@@ -129,9 +135,10 @@ def predict_video(
     places = find_places(out, rgb if rgb is not None else thermal)
     encoder = choose_encoder(places.video)
     with lock_folder(out) if places.in_folder else lock_beside(places.labels):
-        for target in (places.video, places.summary, places.labels):
+        for target in (places.video, places.summary, places.labels, *table_files(places.objects)):
             remove_leftovers_of(target)
-        replaced = check_places(places, (rgb, thermal), options.labels, overwrite)
+        listed = options.objects is not None
+        replaced = check_places(places, (rgb, thermal), options.labels, overwrite, listed)
         return _label_video(predictor, rgb, thermal, places, encoder, replaced, model, options)
 
 
@@ -141,7 +148,7 @@ def _label_video(
     thermal: str | Path | None,
     places: Places,
     encoder: str,
-    replaced: Path | None,
+    replaced: list[Path],
     model: str,
     options: VideoOptions,
 ) -> VideoOutcome:
@@ -161,7 +168,7 @@ def _label_video(
     film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
-        legend=options.legend,
+        legend=options.legend, objects=places.objects if options.objects else None,
     )  # fmt: skip
 
     def publish() -> None:
@@ -187,7 +194,7 @@ def _label_video(
         raise InputError(_explain_no_frames(unpaired, options))
     return VideoOutcome(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
-        sum(stream.damaged for stream in streams), watch.word(),
+        sum(stream.damaged for stream in streams), watch.word(), sum(tally.objects.values()),
     )  # fmt: skip
 
 
@@ -204,6 +211,8 @@ class _Tally:
     pixels: dict[str, int] = field(default_factory=dict)
     """Per class."""
     size: tuple[int, int] | None = None
+    objects: Counter[str] = field(default_factory=Counter)
+    """Per class, over all frames."""
     interrupted: bool = True
 
     def fail(self, name: str, message: str) -> None:
@@ -324,8 +333,15 @@ def _label(
     infer = partial(_infer, predictor, options.modality)
     smoother = Smoother(options.smooth)
     pixels = np.zeros(len(tally.classes), np.int64)
+    how = options.objects
+    scale = None if how is None else choose_scale(how.degrees, options.camera.radiometric)
 
-    with write_behind(film.write) as write:
+    def finish(sample: Sample, moment: float, rgb: Any, grey: Any, prediction: Prediction) -> None:
+        rows = [] if how is None else list_objects(sample, prediction, how, scale)
+        tally.objects.update(row["class"] for row in rows)
+        film.write(sample.name, moment, rgb, grey, prediction, rows)
+
+    with write_behind(finish) as write:
         for (frame, sample), inferred in label_ahead(
             predictor, samples, lambda item: item[1], infer
         ):
@@ -349,7 +365,7 @@ def _label(
                 labels, predictor.classes, logits, image,
                 calibration=predictor.calibration(rgb, display),
             )  # fmt: skip
-            write(sample.name, frame.time, rgb, grey, prediction)
+            write(sample, frame.time, rgb, grey, prediction)
             pixels += np.bincount(labels.ravel(), minlength=len(pixels))
             tally.pixels = dict(zip(tally.classes, pixels.tolist(), strict=True))
             tally.frames, tally.size = tally.frames + 1, sample.size
@@ -399,4 +415,5 @@ def _summarise(
         "damaged_packets": {stream.name: stream.damaged for stream in streams},
         "failures": tally.failures,
         "failed": tally.failed,
+        "objects": dict(tally.objects),
     }  # fmt: skip
