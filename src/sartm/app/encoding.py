@@ -47,6 +47,12 @@ def encode_trust(trust: Array) -> bytes:
     return encode_confidence((trust.astype(np.float32) + 1) / 2)
 
 
+def encode_numbers(numbers: Array) -> bytes:
+    """(H, W) whole numbers below 2**24 as RGB PNG: R + 256 G + 65536 B."""
+    bytes_ = np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], axis=-1)
+    return encode_png(bytes_.astype(np.uint8))
+
+
 def encode_jpeg(picture: Array, quality: int = 90) -> bytes:
     """(H, W, 3) RGB or (H, W) uint8 as JPEG."""
     done, data = cv2.imencode(".jpg", _bgr(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])

@@ -21,6 +21,7 @@ from sartm.app.encoding import (
     encode_array,
     encode_confidence,
     encode_jpeg,
+    encode_numbers,
     encode_png,
     encode_trust,
     list_segments,
@@ -33,12 +34,15 @@ from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.inference.alarm import WORDS, check_pair
+from sartm.inference.objects import list_objects
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
+from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
+from sartm.objects.measurement import Measuring, find_objects
 from sartm.spaces import classes_of_words
 
 Array = npt.NDArray[Any]
@@ -164,12 +168,19 @@ async def segment(
     ] = "",
     classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
     trust: Annotated[bool, Form(description="JSON: which camera labels rest on.")] = False,
+    objects: Annotated[bool, Form(description="JSON with a list of objects.")] = False,
+    min_area: Annotated[int, Form(ge=1, le=2**31, description="Pixels of an object.")] = 20,
+    degrees: Annotated[
+        str, Form(max_length=100, description="Raw values: celsius, kelvin, tlinear, GAIN:OFFSET.")
+    ] = "",
+    accuracy: Annotated[float, Form(ge=0, le=1000, description="Degrees, of the camera.")] = 2.0,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
     if classes:
         predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
+    measuring, scale = Measuring(min_area, accuracy, degrees), choose_scale(degrees, radiometric)
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
     sample = await service.worker.read(
@@ -189,6 +200,12 @@ async def segment(
             answer = _as_json(prediction, maps)
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
+            if objects:
+                rows = list_objects(sample, prediction, measuring, scale)
+                answer.objects = [schema.Object(**row) for row in rows]
+                if maps:
+                    numbers = find_objects(prediction.labels, prediction.classes, min_area).where
+                    answer.objects_png = base64.b64encode(encode_numbers(numbers)).decode()
             answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]
             if prediction.levels is not None and sample.thermal is not None:
                 rule = predictor.config.thermal

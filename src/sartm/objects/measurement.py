@@ -62,6 +62,12 @@ class Measuring:
             )
 
 
+def find_objects(labels: Array, classes: Classes, min_area: int) -> Parts:
+    """The connected parts of every class that is not the rest."""
+    wanted = [id_ for id_, name in enumerate(classes.names) if not is_rest(name)]
+    return find_parts(labels, wanted, min_area)
+
+
 def measure_objects(
     labels: Array,
     classes: Classes,
@@ -80,8 +86,7 @@ def measure_objects(
         unseen: (H, W) true where `celsius` is no measurement.
         how: settings.
     """
-    wanted = [id_ for id_, name in enumerate(classes.names) if not is_rest(name)]
-    parts = find_parts(labels, wanted, how.min_area)
+    parts = find_objects(labels, classes, how.min_area)
     columns = _describe(parts, classes, confidence)
     if celsius is None or not len(parts):
         columns |= {name: [None] * len(parts) for name in DEGREES}
