@@ -27,8 +27,8 @@ io.streams
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened
-io.cameras
-io.degrees
+io.cameras io.places
+io.degrees objects.places
 registration.edge_fields
 registration.calibration
 registration.search

@@ -5,9 +5,14 @@ import pytest
 
 from sartm.classes import Classes
 from sartm.errors import InputError
-from sartm.objects.measurement import Measuring, measure_objects
+from sartm.objects.measurement import Measuring, find_objects, measure_objects
 
 CLASSES = Classes(("background", "car", "person"))
+
+
+def measure(label, confidence, celsius=None, unseen=None, min_area=20, accuracy=2.0):
+    parts = find_objects(label, CLASSES, min_area)
+    return measure_objects(parts, CLASSES, confidence, celsius, unseen, accuracy)
 
 
 def drawn(seed: int, size=(48, 64)):
@@ -50,9 +55,7 @@ def slowly(label, confidence, celsius, seen, accuracy):
 def test_every_figure_is_that_of_its_definition(seed):
     label, confidence, celsius = drawn(seed)
     unseen = np.random.default_rng(seed + 100).random(label.shape) < 0.1
-    rows = measure_objects(
-        label, CLASSES, confidence, celsius, unseen, Measuring(min_area=9, accuracy=1.5)
-    )
+    rows = measure(label, confidence, celsius, unseen, min_area=9, accuracy=1.5)
     expected = [one for one in slowly(label, confidence, celsius, ~unseen, 1.5)
                 if one[0].sum() >= 9]  # fmt: skip
     assert len(rows) == len(expected) > 3
@@ -86,7 +89,7 @@ def test_a_warm_square_on_cold_ground_is_read_exactly():
     label[15:25, 15:25] = 2
     celsius = np.full((40, 40), 10, np.float32)
     celsius[15:25, 15:25] = 36.5
-    (row,) = measure_objects(label, CLASSES, np.ones((40, 40), np.float16), celsius)
+    (row,) = measure(label, np.ones((40, 40), np.float16), celsius)
     assert (row["celsius_min"], row["celsius_max"], row["contrast"]) == (36.5, 36.5, 26.5)
     assert row["class"] == "person"
     larger = (36.5 * 100 + 10 * 44) / 144  # one pixel more around it
@@ -96,7 +99,7 @@ def test_a_warm_square_on_cold_ground_is_read_exactly():
 def test_a_per_cent_of_hot_things_is_more_than_the_degrees():
     label = np.full((20, 20), 1, np.uint8)
     celsius = np.full((20, 20), 300, np.float32)
-    (row,) = measure_objects(label, CLASSES, np.ones((20, 20)), celsius, how=Measuring(1, 2))
+    (row,) = measure(label, np.ones((20, 20)), celsius)
     assert row["celsius_error"] == 6
     assert row["contrast"] is None  # nothing is around it
 
@@ -108,18 +111,18 @@ def test_what_was_not_measured_has_no_degrees_and_does_not_count():
     celsius[2, 2] = np.nan
     celsius[2:8, 20:26] = -9999
     unseen = celsius == -9999
-    first, second = measure_objects(label, CLASSES, np.ones((20, 30)), celsius, unseen)
+    first, second = measure(label, np.ones((20, 30)), celsius, unseen)
     assert (first["celsius_mean"], first["contrast"]) == (20, 0)
     assert {second[name] for name in second if "celsius" in name or "hot" in name} == {None}
     assert second["area"] == 36
-    for row in measure_objects(label, CLASSES, np.ones((20, 30))):
+    for row in measure(label, np.ones((20, 30))):
         assert row["celsius_mean"] is row["contrast"] is None
 
 
 def test_degrees_below_zero_are_in_order():
     label = np.full((3, 3), 1, np.uint8)
     celsius = np.array([[-40, -5, 0], [0.5, 3, -0.25], [7, 8, 9]], np.float32)
-    (row,) = measure_objects(label, CLASSES, np.ones((3, 3)), celsius, how=Measuring(1))
+    (row,) = measure(label, np.ones((3, 3)), celsius, min_area=1)
     assert (row["celsius_min"], row["celsius_median"], row["celsius_max"]) == (-40, 0.5, 9)
 
 
@@ -130,9 +133,7 @@ def test_ten_thousand_objects_are_all_there():
             label[top::7, left::7] = 1
     label[:7] = label[:, :7] = 0
     draw = np.random.default_rng(0)
-    rows = measure_objects(
-        label, CLASSES, draw.random(label.shape), draw.normal(20, 3, label.shape)
-    )
+    rows = measure(label, draw.random(label.shape), draw.normal(20, 3, label.shape))
     assert len(rows) == 99 * 99
     assert len({row["id"] for row in rows}) == len(rows)
 

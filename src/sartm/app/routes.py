@@ -42,7 +42,7 @@ from sartm.io.decode import FourChannel, Upload
 from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
-from sartm.objects.measurement import Measuring, find_objects
+from sartm.objects.measurement import Measuring
 from sartm.spaces import classes_of_words
 
 Array = npt.NDArray[Any]
@@ -201,11 +201,10 @@ async def segment(
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
             if objects:
-                rows = list_objects(sample, prediction, measuring, scale)
+                parts, rows = list_objects(sample, prediction, measuring, scale)
                 answer.objects = [schema.Object(**row) for row in rows]
                 if maps:
-                    numbers = find_objects(prediction.labels, prediction.classes, min_area).where
-                    answer.objects_png = base64.b64encode(encode_numbers(numbers)).decode()
+                    answer.objects_png = base64.b64encode(encode_numbers(parts.where)).decode()
             answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]
             if prediction.levels is not None and sample.thermal is not None:
                 rule = predictor.config.thermal

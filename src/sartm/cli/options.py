@@ -177,10 +177,22 @@ Accuracy = Annotated[
         min=0, help="Of the camera, in degrees or per cent of them.", rich_help_panel=THERMAL
     ),
 ]
+Height = Annotated[
+    float | None,
+    typer.Option(
+        help="Metres of the camera above ground, where files do not say it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 def choose_objects(
-    wanted: bool, min_area: int | None, degrees: str, accuracy: float, radiometric: bool
+    wanted: bool,
+    min_area: int | None,
+    degrees: str,
+    accuracy: float,
+    radiometric: bool,
+    height: float | None = None,
 ) -> "Measuring | None":
     """What --objects stands for; None where it is not given."""
     from sartm.io.degrees import choose_scale
@@ -191,7 +203,7 @@ def choose_objects(
             raise InputError("--degrees is for the table of objects; add --objects")
         return None
     choose_scale(degrees, radiometric)
-    return Measuring(20 if min_area is None else min_area, accuracy, degrees)
+    return Measuring(20 if min_area is None else min_area, accuracy, degrees, height)
 
 
 def print_json(target: str, content: Any) -> None:

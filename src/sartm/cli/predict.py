@@ -85,6 +85,7 @@ def predict(
     min_area: options.MinArea = None,
     degrees: options.Degrees = "",
     accuracy: options.Accuracy = 2.0,
+    height: options.Height = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -119,7 +120,7 @@ def predict(
     from sartm.io.cameras import Camera
 
     camera = Camera(radiometric, black_hot, repair, holes)
-    listed = options.choose_objects(objects, min_area, degrees, accuracy, radiometric)
+    listed = options.choose_objects(objects, min_area, degrees, accuracy, radiometric, height)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,

@@ -30,17 +30,19 @@ from sartm.inference.alarm import (
     handle_misaligned,
     word_alarms,
 )
-from sartm.inference.objects import ObjectFolder, count_objects
+from sartm.inference.objects import ObjectFolder, count_objects, describe_place, find_place
 from sartm.inference.options import DRAWN, Homography, PredictOptions, label_settings
 from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, place_beside
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.record import Made, Maker, Record
-from sartm.io.labels import encode_label
+from sartm.io.labels import encode_geotiff, encode_label
+from sartm.io.places import Place
 from sartm.io.thermal import choose_levels, describe_levels, explain_auto, scale_thermal
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
+from sartm.objects.places import locate
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
 from sartm.registration.estimate import AlignedThermal, align_thermal
@@ -136,6 +138,7 @@ def label_folder(
 
 def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
     run.inputs[pair.name] = _hash_inputs(pair)
+    run.places[pair.name] = find_place(pair, moved=options.align is not None)
     sample = read_pair(
         pair,
         resize_thermal=options.resize_thermal,
@@ -179,6 +182,7 @@ class _Run:
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
+        self.places: dict[str, tuple[Place, str]] = {}
         self.checked: dict[str, PairCheck] = {}
         """Of pairs that are not written yet."""
         self.checks: list[PairCheck] = []
@@ -269,10 +273,14 @@ class _Run:
     def _overlay(self, name: str) -> Path:
         return self.out / "overlays" / f"{name}.jpg"
 
+    def _geotiff(self, name: str) -> Path:
+        """The label map once more, where its input lies on a grid of coordinates."""
+        return self.out / "geotiff" / f"{name}.tif"
+
     def _take_away(self, name: str) -> None:
         """So that a run that ends here leaves nothing old that would pass for new."""
-        for file in (self._label(name), self._overlay(name), self.objects.file(name)):
-            if _lies(file):
+        for place in (self._label, self._overlay, self.objects.file, self._geotiff):
+            if _lies(file := place(name)):
                 file.unlink()
 
     def align(
@@ -296,9 +304,12 @@ class _Run:
         """Write the line and the files of one pair, in the order that `Record` says."""
         label, overlay = self._label(pair.name), self._overlay(pair.name)
         data = encode_label(prediction.labels, str(label), prediction.classes.palette)
-        rows = self.objects.measure(pair.name, sample, prediction)
+        place, odd = self.places.pop(pair.name)
+        located = locate(place, prediction.labels.shape, self.objects.height)
+        rows = self.objects.measure(pair.name, sample, prediction, place, located)
         picture = self._draw_overlay(sample, prediction) if self.options.overlay else None
         entry = self._describe(pair, sample, prediction, seconds)
+        entry |= describe_place(place, located, odd)
         if rows is not None:
             entry["objects"] = count_objects(rows)
         made = Made(
@@ -315,6 +326,10 @@ class _Run:
             if picture is not None:
                 write_atomic(overlay, picture)
             self.objects.write(pair.name, rows)
+            if place.grid is not None and place.size == prediction.labels.shape:
+                palette = prediction.classes.palette
+                geotiff = encode_geotiff(prediction.labels, place.grid.tags, palette)
+                write_atomic(self._geotiff(pair.name), geotiff)
             write_atomic(label, data)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:

@@ -337,7 +337,7 @@ def _label(
     scale = None if how is None else choose_scale(how.degrees, options.camera.radiometric)
 
     def finish(sample: Sample, moment: float, rgb: Any, grey: Any, prediction: Prediction) -> None:
-        rows = [] if how is None else list_objects(sample, prediction, how, scale)
+        rows = [] if how is None else list_objects(sample, prediction, how, scale)[1]
         tally.objects.update(row["class"] for row in rows)
         film.write(sample.name, moment, rgb, grey, prediction, rows)
 

@@ -51,6 +51,8 @@ class Measuring:
     """Of the camera, as data sheets say it: so many degrees, or per cent of degrees above 100."""
     degrees: str = ""
     """What raw thermal values are: a word or GAIN:OFFSET of `io.degrees`; "": what files say."""
+    height: float | None = None
+    """Metres of the camera above ground, where files do not say it."""
 
     def __post_init__(self) -> None:
         if self.min_area < 1:
@@ -59,6 +61,10 @@ class Measuring:
             raise InputError(
                 f"the camera's accuracy is {self.accuracy:g} degrees; give 0 to 1000, as 2 for an "
                 f"uncooled camera of +-2 degrees or 2 per cent"
+            )
+        if self.height is not None and not 0 < self.height < 1e6:
+            raise InputError(
+                f"the camera's height above ground is {self.height:g} metres; give more than 0"
             )
 
 
@@ -69,30 +75,29 @@ def find_objects(labels: Array, classes: Classes, min_area: int) -> Parts:
 
 
 def measure_objects(
-    labels: Array,
+    parts: Parts,
     classes: Classes,
     confidence: Array,
     celsius: Array | None = None,
     unseen: Array | None = None,
-    how: Measuring = Measuring(),
+    accuracy: float = 2.0,
 ) -> list[Row]:
-    """Every connected part of a class that is not the rest, a row each.
+    """A row per object.
 
     Args:
-        labels: (H, W) class ids; others than the table's are no object.
-        classes: what they mean.
+        parts: the objects, as `find_objects` finds them.
+        classes: what their ids mean.
         confidence: (H, W) probability that a label is right.
         celsius: (H, W) degrees; None where thermal has none.
         unseen: (H, W) true where `celsius` is no measurement.
-        how: settings.
+        accuracy: `Measuring.accuracy`.
     """
-    parts = find_objects(labels, classes, how.min_area)
     columns = _describe(parts, classes, confidence)
     if celsius is None or not len(parts):
         columns |= {name: [None] * len(parts) for name in DEGREES}
     else:
         seen = np.isfinite(celsius) if unseen is None else np.isfinite(celsius) & ~unseen
-        columns |= _warmth(parts, celsius.astype(np.float32), seen, how.accuracy)
+        columns |= _warmth(parts, celsius.astype(np.float32), seen, accuracy)
     names = (*COLUMNS, *DEGREES)
     table = [columns[name] for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*table, strict=True)]
