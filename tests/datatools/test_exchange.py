@@ -320,6 +320,18 @@ def test_what_a_tool_exports_becomes_labels(
     assert kinds == {"unlabelled", "labels"}  # one of the two labelled pairs is blank
 
 
+def test_annotations_behind_a_link_are_found_and_hidden_ones_are_not(
+    yard: Path, tmp_path: Path
+) -> None:
+    for name in ("made", "given", "given/.old"):
+        (tmp_path / name).mkdir()
+    labelme(tmp_path / "made")
+    (tmp_path / "given" / "linked").symlink_to(tmp_path / "made")
+    (tmp_path / "given" / ".old" / "p3.json").write_text("no JSON")
+    import_annotations(yard, "labelme", tmp_path / "given", tmp_path / "out")
+    assert set(labels_of(tmp_path / "out")) == {"p1", "p2"}
+
+
 def test_of_areas_that_overlap_the_upper_one_counts(yard: Path, tmp_path: Path) -> None:
     path = cvat(yard)
     text = path.read_text().replace('left="50" top="40"', 'left="12" top="10"')

@@ -48,6 +48,12 @@ class ModelInfo(BaseModel):
     words: bool = Field(description="Whether `classes` may name any word of the vocabulary.")
 
 
+class Words(BaseModel):
+    """The words that classes can be named by without a text encoder."""
+
+    words: list[str] = Field(description="The usual one of every thing first.")
+
+
 class Limits(BaseModel):
     """What a request may take."""
 
@@ -145,6 +151,7 @@ class Segmentation(BaseModel):
     thermal_range: UsedRange | None = Field(
         default=None, description="How thermal was scaled; missing where it was not looked at."
     )
+    classes: list[ClassInfo] = Field(description="The class table of the label map.")
     segments: list[Segment]
     label_png: str | None = Field(default=None, description="With `maps`: the label PNG in base64.")
     confidence_png: str | None = Field(

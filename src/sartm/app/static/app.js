@@ -1,6 +1,7 @@
 // The start of the page: its parts are put together, models and first pictures fetched. Uses the REST API only.
 
 import { requestJson, takeToken } from "./api.js";
+import { wireClasses } from "./classes.js";
 import { wireCorrection } from "./correction.js";
 import { $, onClick } from "./dom.js";
 import { wireDownloads } from "./downloads.js";
@@ -28,6 +29,7 @@ function wire(state) {
   const stage = new Stage(state, pen);
   wirePair(state);
   wireModels(state);
+  wireClasses(state);
   wireList(state);
   wireLabelling(state);
   wireCorrection(state, stage, pen);
@@ -55,6 +57,7 @@ async function start(state) {
     $("model").replaceChildren(...models.map(({ name }) => new Option(name, name)));
     state.model = $("model").value;
     await listExamples(state).catch(() => undefined); // a page without examples is still a page
+    state.changed("list");
     if (annotation) await openFolder(state);
   });
   document.documentElement.dataset.ready = "yes";

@@ -113,7 +113,7 @@ async function labelItem(state, batch, item) {
 
 /** Overlay, thumbnail, and of a film the picture that shows inputs and overlay side by side. */
 async function drawItem(state, item, files) {
-  const result = new Result(item.answer.json, state.table, null);
+  const result = new Result(item.answer.json, state.tableOf(item.answer.json), null);
   if (item.labels) result.restore(item.labels);
   const [height, width] = result.map.size;
   const shown = [];
@@ -219,7 +219,7 @@ export async function zipBatch(state) {
 }
 
 function encodeCorrected(state, item) {
-  const result = new Result(item.answer.json, state.table, null);
+  const result = new Result(item.answer.json, state.tableOf(item.answer.json), null);
   return encodePng(item.labels, item.answer.json.size, result.palette);
 }
 
@@ -228,7 +228,7 @@ function describe(state, item) {
   const { size, confidence, seconds, modalities, note, segments } = item.answer.json;
   const shares = {};
   if (item.labels) {
-    const result = new Result(item.answer.json, state.table, null);
+    const result = new Result(item.answer.json, state.tableOf(item.answer.json), null);
     result.restore(item.labels);
     for (const [id, pixels] of result.counts) shares[result.classOf(id).name] = Number((pixels / item.labels.length).toFixed(6));
   } else {

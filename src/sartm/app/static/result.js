@@ -112,7 +112,7 @@ export function unpack({ label_png, confidence_png, objects_png, ...json }) {
 /** An unpacked answer of the service as a result that can be drawn and corrected. */
 export async function readResult(state, { json, png, sure, parts }) {
   const bitmap = await createImageBitmap(sure);
-  const result = new Result(json, state.table, state.highlighted);
+  const result = new Result(json, state.tableOf(json), state.highlighted);
   const data = pixelsOf(bitmap);
   const confidence = Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
   const numbers = pixelsOf(await createImageBitmap(parts, { premultiplyAlpha: "none", colorSpaceConversion: "none" }));
