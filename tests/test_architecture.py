@@ -58,7 +58,7 @@ model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
-inference.trust
+inference.trust inference.bags
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film inference.objects

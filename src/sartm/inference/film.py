@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sartm.data.listing import FILM_LABELS, RECORD, SUMMARY
 from sartm.errors import InputError
 from sartm.files import read_json, temporary_beside, write_atomic
+from sartm.inference.bags import split_bag
 from sartm.inference.overlays import draw_legend, place_beside
 from sartm.inference.prediction import Prediction
 from sartm.inference.streams import camera_index, import_av
@@ -146,6 +147,9 @@ def _name_result(source: str | Path | None) -> str:
     number = camera_index(source)
     if number is not None:
         return f"camera-{number}"
+    bag = split_bag(source)
+    if bag is not None:
+        return f"{bag[0].stem}{bag[1].replace('/', '-')}"
     stem = Path(source).stem
     return "video" if not stem or set(stem) & set("*?[]") else stem
 

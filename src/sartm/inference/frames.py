@@ -39,6 +39,8 @@ class Stream:
     """Frames expected; 0 where unknown."""
     damaged: int = 0
     """Packets that could not be decoded so far."""
+    begin: float | None = None
+    """Unix time of its second 0, where that is known."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Of a folder of frames: the folders below it that cannot be read, and why."""
 

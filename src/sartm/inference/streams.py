@@ -19,6 +19,7 @@ from sartm.data.finding import Found, search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, read_pair
 from sartm.errors import InputError
+from sartm.inference.bags import open_bag, split_bag
 from sartm.inference.frames import Frame, Stream
 from sartm.inference.pictures import Role, convert_camera_picture, convert_picture
 from sartm.io.cameras import Camera
@@ -39,11 +40,13 @@ _RATE = Fraction(25)  # where nothing says better
 
 
 def is_video(source: str | Path | None) -> bool:
-    """Whether an input of predict is a video file or a camera, not images."""
+    """Whether an input of predict is a video file, a bag or a camera, not images."""
     if source is None:
         return False
-    return camera_index(source) is not None or (
-        Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
+    return (
+        camera_index(source) is not None
+        or split_bag(source) is not None
+        or (Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir())
     )
 
 
@@ -60,9 +63,10 @@ def open_stream(
     rate: float | None = None,
     camera: Camera = Camera(),
     epoch: float = 0.0,
+    begin: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Stream:
-    """Open a video file, `camera:N`, or a folder or glob of frames.
+    """Open a video file, a topic of a bag, `camera:N`, or a folder or glob of frames.
 
     Args:
         source: what to read.
@@ -70,6 +74,7 @@ def open_stream(
         rate: frames per second of a folder; 25 where left out.
         camera: how thermal values are read.
         epoch: `time.monotonic()` that is second 0 of a live camera.
+        begin: Unix time that is second 0 of a bag; None: when it begins.
         max_pixels: largest height x width of a frame.
 
     Raises:
@@ -78,6 +83,8 @@ def open_stream(
     number = camera_index(source)
     if number is not None:
         return _open_camera(number, role, camera, epoch)
+    if split_bag(source) is not None:
+        return open_bag(source, role, camera, max_pixels, begin)
     if is_video(source):
         return _open_video(Path(source), role, camera, max_pixels)
     if role not in ("rgb", "thermal"):

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,7 +189,7 @@ def _label_video(
         meter = stack.enter_context(Meter("video", total, "frames"))
         samples = prepare_next(_read_samples(pairs, options, tally, levels, watch))
         stack.enter_context(contextlib.closing(samples))
-        _label(predictor, samples, film, meter, tally, options)
+        _label(predictor, samples, film, meter, tally, options, lead.begin)
         tally.interrupted = False
     if not tally.frames:
         raise InputError(_explain_no_frames(unpaired, options))
@@ -227,8 +228,10 @@ def _open_sources(
     """The sources, the leading one first, and their frames in pairs."""
     epoch = time.monotonic()
 
-    def open_source(source: str | Path, role: Any) -> Stream:
-        return open_stream(source, role, rate=options.rate, camera=options.camera, epoch=epoch)
+    def open_source(source: str | Path, role: Any, begin: float | None = None) -> Stream:
+        return open_stream(
+            source, role, rate=options.rate, camera=options.camera, epoch=epoch, begin=begin
+        )
 
     if options.one_file:
         if rgb is None or thermal is not None:
@@ -252,7 +255,12 @@ def _open_sources(
             camera=options.camera,
         )  # fmt: skip
         return [lead], ((frame, None) for frame in lead.frames)
-    lead, other = open_source(rgb, "rgb"), open_source(thermal, "thermal")
+    lead = open_source(rgb, "rgb")
+    try:
+        other = open_source(thermal, "thermal", lead.begin)
+    except InputError:
+        lead.frames.close()  # type: ignore[attr-defined]
+        raise
     paired = pair_frames(
         lead, other, unpaired, match=options.match, tolerance=options.tolerance,
         offset=options.offset,
@@ -328,6 +336,7 @@ def _label(
     meter: Meter,
     tally: _Tally,
     options: VideoOptions,
+    begin: float | None,
 ) -> None:
     """The loop: label, hand over to the writer, which works at the same time."""
     infer = partial(_infer, predictor, options.modality)
@@ -339,6 +348,9 @@ def _label(
     def finish(sample: Sample, moment: float, rgb: Any, grey: Any, prediction: Prediction) -> None:
         rows = [] if how is None else list_objects(sample, prediction, how, scale)[1]
         tally.objects.update(row["class"] for row in rows)
+        if begin is not None:
+            for row in rows:
+                row["taken"] = _format_time(begin + moment)
         film.write(sample.name, moment, rgb, grey, prediction, rows)
 
     with write_behind(finish) as write:
@@ -371,6 +383,11 @@ def _label(
             tally.frames, tally.size = tally.frames + 1, sample.size
             meter.total = max(meter.total, tally.frames)
             meter.advance()
+
+
+def _format_time(seconds: float) -> str:
+    """Unix time as ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _explain_no_frames(unpaired: Unpaired, options: VideoOptions) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,7 @@ def is_radiometric(data: bytes) -> bool:
 
 def read_raw(path: Source, camera: Camera, max_pixels: int = MAX_PIXELS) -> Array:
     """`read_thermal`, or Celsius of a radiometric JPEG; `prepare_thermal` does the rest."""
+    _refuse_dji(path)
     read = read_radiometric if camera.radiometric else read_thermal
     return read(path, max_pixels)
 
@@ -266,20 +268,55 @@ def enhance_display(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.createCLAHE(clipLimit=3.0, tileGridSize=(8, 8)).apply(grey), np.uint8)
 
 
-def _flir_data(data: bytes) -> bytes:
-    """The `FFF` file spread over a JPEG's APP1 segments; empty if there is none."""
-    parts: dict[int, bytes] = {}
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and body of what stands in a JPEG before its compressed picture."""
     place = 2
     while data[:2] == b"\xff\xd8" and place + 4 <= len(data) and data[place] == 0xFF:
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xDA or length < 2:  # the compressed picture begins
-            break
-        body = data[place + 4 : place + 2 + length]
+        if marker == 0xDA or length < 2:
+            return
+        yield marker, data[place + 4 : place + 2 + length]
+        place += 2 + length
+
+
+def _flir_data(data: bytes) -> bytes:
+    """The `FFF` file spread over a JPEG's APP1 segments; empty if there is none."""
+    parts: dict[int, bytes] = {}
+    for marker, body in _segments(data):
         if marker == 0xE1 and body[:6] == b"FLIR\0\x01" and len(body) > 8:
             parts.setdefault(body[6], body[8:])
-        place += 2 + length
     joined = b"".join(parts[number] for number in sorted(parts))
     return joined if joined[:4] == b"FFF\0" else b""
+
+
+def is_dji(data: bytes) -> bool:
+    """Whether a file's bytes are a DJI R-JPEG: a picture with the maker's own raw data behind it.
+
+    They lie in APP3, by segments of 64 KiB, where other cameras have nothing; EXIF names the maker.
+    """
+    made, raw = False, 0
+    for marker, body in _segments(data):
+        made = made or (marker == 0xE1 and body[:4] == b"Exif" and b"DJI\0" in body[:4096])
+        raw += len(body) if marker == 0xE3 else 0
+    return made and raw > 4096
+
+
+def _refuse_dji(path: Source) -> None:
+    """Its picture is in colours or grey levels of the moment, which say nothing about degrees."""
+    file = as_file(path)
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(2)
+            data = start + stream.read(2**22) if start == b"\xff\xd8" else b""
+    except (OSError, ValueError):  # reading it will say why
+        return
+    if is_dji(data):
+        raise InputError(
+            f"{file}: a DJI R-JPEG, whose temperatures only the maker's tool reads: DJI Thermal "
+            f"SDK, dji_irp -a measure --measurefmt float32 -s IMAGE.JPG -o IMAGE.raw; then save "
+            f"the floats as NumPy file and pass --degrees celsius (docs/camera-to-table.md). For "
+            f"its grey picture alone save it again as PNG"
+        )
 
 
 def _records(data: bytes) -> dict[int, bytes]:
