@@ -57,14 +57,17 @@ model.filling model.card
 model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
-inference.trust inference.bags
+inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
+inference.playback
+inference.trust inference.frames
+inference.bags inference.live
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film inference.objects
 inference.record inference.watch
 inference.options
-inference.folders inference.video
+inference.folders inference.rig
+inference.video
 evaluation.metrics evaluation.reliability
 evaluation.modalities
 evaluation.report.scores

@@ -224,7 +224,9 @@ def _alignment(value: str) -> "Homography | Literal['auto'] | None":
 def video(
     rgb: Annotated[
         str,
-        typer.Option(help="Video, folder or glob of frames, or camera:N.", rich_help_panel=INPUT),
+        typer.Option(
+            help="Video, frames, camera:N, rtsp:// or http://, bag:/topic.", rich_help_panel=INPUT
+        ),
     ] = "",
     thermal: Annotated[str, typer.Option(help="Likewise.", rich_help_panel=INPUT)] = "",
     one_file: Annotated[
@@ -274,6 +276,10 @@ def video(
     ] = False,
     objects: options.Objects = False,
     min_area: options.MinArea = None,
+    sync_report: Annotated[
+        str,
+        typer.Option(help="The sources' clocks, as JSON; - for stdout.", rich_help_panel=OUTPUT),
+    ] = "",
     width: Annotated[
         int, typer.Option(help="Of the result in pixels, at most.", rich_help_panel=OUTPUT)
     ] = 1920,
@@ -299,6 +305,7 @@ def video(
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
     check_json(json_file, [rgb, thermal, model, encoder, classes], out)
+    check_json(sync_report, [rgb, thermal, model, encoder, classes, json_file], out)
     from sartm.inference.options import VideoOptions
     from sartm.io.cameras import Camera
 
@@ -314,7 +321,9 @@ def video(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
         thermal_range, text_encoder,
     )  # fmt: skip
-    return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
+    return _label_video(
+        rgb, thermal, out, predictor, model, film, overwrite, json_file, sync_report
+    )
 
 
 def _label_video(
@@ -326,6 +335,7 @@ def _label_video(
     film: "VideoOptions",
     overwrite: bool,
     json_file: str,
+    sync_report: str = "",
 ) -> int:
     from sartm.inference.video import predict_video
 
@@ -336,14 +346,19 @@ def _label_video(
     found = f"{outcome.frames} frames in {outcome.video}"
     if film.objects is not None:
         found += f", {outcome.objects} objects"
-    _print_outcome(outcome.complaints(), outcome.summary, found, json_file)
-    return 3 if outcome.unpaired or outcome.failed else 0
+    print_json(sync_report, outcome.sync)
+    _print_outcome(
+        outcome.complaints(), outcome.summary, found, json_file, quiet=sync_report == "-"
+    )
+    return 3 if outcome.unpaired or outcome.failed or outcome.losses else 0
 
 
-def _print_outcome(complaints: Iterable[str], summary: Path, found: str, json_file: str) -> None:
+def _print_outcome(
+    complaints: Iterable[str], summary: Path, found: str, json_file: str, quiet: bool = False
+) -> None:
     for complaint in complaints:
         complain(complaint)
     if json_file:
         print_json(json_file, json.loads(summary.read_text()))
-    if json_file != "-":
+    if json_file != "-" and not quiet:
         say(found)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sartm.data.pairs import RawImages
 from sartm.errors import InputError
+from sartm.inference.clocks import Clock
 from sartm.inference.frames import Frame, Stream
 from sartm.inference.pictures import Role, convert_camera_picture
 from sartm.io.cameras import Camera, prepare_thermal, read_raw
@@ -86,7 +87,7 @@ def open_bag(
         raise
     rate = Fraction(max(count - 1, 1) / seconds).limit_denominator(1001)
     stream = Stream(str(source), iter(()), min(max(rate, Fraction(1, 10)), Fraction(1000)), count)
-    stream.begin = start
+    stream.begin, stream.clock = start, Clock("header")
     read = _read_rgb if role == "rgb" else _read_thermal
 
     def load(message: Any, name: str) -> RawImages:
@@ -129,6 +130,7 @@ def _frames(
 ) -> Iterator[Frame]:
     """Messages of one topic, in the order of their times."""
     assert stream.begin is not None
+    assert stream.clock is not None
     last, index = -1e9, 0
     with contextlib.closing(reader):
         messages = reader.messages(connections)
@@ -143,6 +145,7 @@ def _frames(
                 return
             stamp = message.header.stamp
             seconds = stamp.sec + stamp.nanosec / 1e9 if stamp.sec > 0 else recorded / 1e9
+            stream.clock.see(seconds, recorded / 1e9)
             moment = max(seconds - stream.begin, last + 1e-6)
             last, name = moment, f"{stream.name}, message {index}"
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -17,9 +19,10 @@ from sartm.data.listing import FILM_LABELS, RECORD, SUMMARY
 from sartm.errors import InputError
 from sartm.files import read_json, temporary_beside, write_atomic
 from sartm.inference.bags import split_bag
+from sartm.inference.live import camera_index, network_scheme
 from sartm.inference.overlays import draw_legend, place_beside
+from sartm.inference.playback import import_av
 from sartm.inference.prediction import Prediction
-from sartm.inference.streams import camera_index, import_av
 from sartm.io.labels import write_label
 from sartm.objects.measurement import Row
 from sartm.objects.table import TableFiles, complete_rows, table_files
@@ -144,9 +147,11 @@ def _name_result(source: str | Path | None) -> str:
     """What the result is called after its source."""
     if source is None:
         raise InputError("no input; give --rgb, --thermal or both")
-    number = camera_index(source)
+    number = camera_index(str(source))
     if number is not None:
         return f"camera-{number}"
+    if network_scheme(str(source)):
+        return re.sub(r"[^\w.-]+", "-", urlsplit(str(source)).hostname or "stream")
     bag = split_bag(source)
     if bag is not None:
         return f"{bag[0].stem}{bag[1].replace('/', '-')}"

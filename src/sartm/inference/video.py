@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from sartm.config import Modality, to_dict
-from sartm.data.finding import search_pairs
 from sartm.data.pairs import RESIZE_OR_REGISTER, Sample, match_sizes
 from sartm.errors import InputError
 from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
-from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
+from sartm.inference.frames import Frame, Stream, Unpaired
+from sartm.inference.live import hide_password
 from sartm.inference.objects import list_objects
 from sartm.inference.options import VideoOptions
 from sartm.inference.overlays import draw_grey
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
+from sartm.inference.rig import open_rig
 from sartm.inference.slow_levels import SlowLevels
-from sartm.inference.streams import folder_stream, is_video, open_stream
 from sartm.inference.watch import Watch
 from sartm.io.degrees import choose_scale
 from sartm.io.thermal import format_range
@@ -62,6 +62,10 @@ class VideoOutcome:
     """What the frames say about the cameras, in a line."""
     objects: int = 0
     """In the table, over all frames."""
+    losses: list[str] = field(default_factory=list)
+    """A line for each live source that was lost, for a while or for good."""
+    sync: dict[str, Any] = field(default_factory=dict)
+    """What is known about the clocks of the sources, and how far partners are apart."""
 
     def complaints(self) -> list[str]:
         """A line for each kind of frame that is missing from the result, and why."""
@@ -74,9 +78,31 @@ class VideoOutcome:
                 lines.append(f"{count} {side} frames without a partner: {shown}{more}")
         if self.damaged:
             lines.append(f"{self.damaged} damaged packets of the inputs were left out")
+        lines += self.losses
         if self.alarms:
             lines.append(self.alarms)
         return lines
+
+
+def _word_losses(stream: Stream) -> Iterator[str]:
+    if stream.lost:
+        longest = max(seconds for _, seconds in stream.losses)
+        yield f"{stream.name}: lost {stream.lost} times, for {longest:.1f} s at most"
+    if stream.failed and stream.clock is not None:
+        yield (
+            f"{stream.name}: {stream.failed}, after {stream.clock.frames} frames; --allow-single "
+            f"goes on with the other camera"
+        )
+
+
+def _describe_sync(streams: list[Stream], watch: Watch) -> dict[str, Any]:
+    """For a summary and --sync-report."""
+    found: dict[str, Any] = {"sources": {one.name: one.describe() for one in streams}}
+    drifts = [one.clock.drift() for one in streams if one.clock is not None]
+    if len(drifts) == 2 and drifts[0] is not None and drifts[1] is not None:
+        found["drift_ms_per_hour"] = round((drifts[1] - drifts[0]) * 3.6e6, 1)
+    told = watch.describe()
+    return found | {name: told[name] for name in ("lag", "partner_seconds") if name in told}
 
 
 class Smoother:
@@ -154,7 +180,7 @@ def _label_video(
     options: VideoOptions,
 ) -> VideoOutcome:
     unpaired = Unpaired()
-    streams, pairs = _open_sources(rgb, thermal, options, unpaired)
+    streams, pairs = open_rig(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
     watch = Watch(options.on_misaligned, tuple(stream.rate for stream in streams))
@@ -177,7 +203,7 @@ def _label_video(
             content = _summarise(
                 places, model, rgb, thermal, streams, unpaired, tally, options, levels
             )
-            content |= watch.describe()
+            content |= watch.describe() | {"sync": _describe_sync(streams, watch)}
             film.publish(places.summary, json.dumps(content, indent=1).encode(), replaced)
 
     with contextlib.ExitStack() as stack:
@@ -196,6 +222,8 @@ def _label_video(
     return VideoOutcome(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
         sum(stream.damaged for stream in streams), watch.word(), sum(tally.objects.values()),
+        [word for stream in streams for word in _word_losses(stream)],
+        _describe_sync(streams, watch),
     )  # fmt: skip
 
 
@@ -220,58 +248,6 @@ class _Tally:
         self.failed += 1
         if len(self.failures) < _NAMED:
             self.failures[name] = message
-
-
-def _open_sources(
-    rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
-) -> tuple[list[Stream], Iterator[tuple[Frame, Frame | None]]]:
-    """The sources, the leading one first, and their frames in pairs."""
-    epoch = time.monotonic()
-
-    def open_source(source: str | Path, role: Any, begin: float | None = None) -> Stream:
-        return open_stream(
-            source, role, rate=options.rate, camera=options.camera, epoch=epoch, begin=begin
-        )
-
-    if options.one_file:
-        if rgb is None or thermal is not None:
-            raise InputError(
-                f"--one-file {options.one_file} takes one video; give it as --rgb alone"
-            )
-        lead = open_source(rgb, options.one_file)
-        return [lead], ((frame, None) for frame in lead.frames)
-    if rgb is None or thermal is None:
-        lead = open_source(rgb, "rgb") if rgb is not None else open_source(str(thermal), "thermal")
-        return [lead], ((frame, None) for frame in lead.frames)
-    by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
-    if by_name:
-        found = search_pairs(rgb, thermal, None, options.allow_single)
-        for path in found.unpaired:
-            unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
-            unpaired.files.append(str(path))
-        del unpaired.files[_NAMED:]
-        lead = folder_stream(
-            found, str(rgb), options.rate, resize_thermal=options.resize_thermal,
-            camera=options.camera,
-        )  # fmt: skip
-        return [lead], ((frame, None) for frame in lead.frames)
-    lead = open_source(rgb, "rgb")
-    try:
-        other = open_source(thermal, "thermal", lead.begin)
-    except InputError:
-        lead.frames.close()  # type: ignore[attr-defined]
-        raise
-    paired = pair_frames(
-        lead, other, unpaired, match=options.match, tolerance=options.tolerance,
-        offset=options.offset,
-    )  # fmt: skip
-    if not options.allow_single:
-        paired = ((frame, partner) for frame, partner in paired if partner is not None)
-    return [lead, other], paired
-
-
-def _is_below(path: Path, source: str | Path) -> bool:
-    return Path(source).is_dir() and path.is_relative_to(source)
 
 
 def _read_samples(
@@ -417,7 +393,8 @@ def _summarise(
     return {
         "model": model,
         "settings": to_dict(options) | {"thermal_range": format_range(levels.how)},
-        "inputs": {"rgb": rgb and str(rgb), "thermal": thermal and str(thermal)},
+        "inputs": {"rgb": rgb and hide_password(str(rgb)),
+                   "thermal": thermal and hide_password(str(thermal))},
         "video": places.video.name,
         "frames": tally.frames,
         "interrupted": tally.interrupted,
