@@ -268,9 +268,13 @@ def video(
         Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.", rich_help_panel=OUTPUT)
     ] = Path("out"),
     smooth: Annotated[
-        float,
-        typer.Option(help="Share kept from before, 0 to below 1.", rich_help_panel=OUTPUT),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Share kept from before, 0 to below 1: 0.7 of films.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Also write label maps.", rich_help_panel=OUTPUT)
     ] = False,

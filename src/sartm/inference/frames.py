@@ -40,6 +40,8 @@ class Stream:
     """Frames expected; 0 where unknown."""
     damaged: int = 0
     """Packets that could not be decoded so far."""
+    pictures: bool = False
+    """Whether it is a folder of pictures, which may be frames of a film or not."""
     live: bool = False
     """Whether it goes on by itself and has no end."""
     clock: Clock | None = None

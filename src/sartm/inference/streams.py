@@ -114,7 +114,9 @@ def folder_stream(
         for index, pair in enumerate(ordered):
             yield Frame(index, float(index / every), partial(load, pair), pair.name)
 
-    return Stream(name, frames(), every, len(found.pairs), unreadable=found.unreadable)
+    return Stream(
+        name, frames(), every, len(found.pairs), pictures=True, unreadable=found.unreadable
+    )
 
 
 def _open_video(path: Path, role: Role, camera: Camera, max_pixels: int) -> Stream:

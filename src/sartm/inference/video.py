@@ -106,12 +106,16 @@ def _describe_sync(streams: list[Stream], watch: Watch) -> dict[str, Any]:
 
 
 class Smoother:
-    """Exponential mean of class probabilities over time, at the resolution of the logits.
+    """Running mean of class probabilities over time, at the resolution of the logits.
 
-        p_t = keep p_{t-1} + (1 - keep) softmax(logits_t)
+        d_t = 1/2 sum |softmax(logits_t) - p_{t-1}|     total variation, 0 to 1, of each pixel
+        k_t = keep (1 - d_t)
+        p_t = k_t p_{t-1} + (1 - k_t) softmax(logits_t)
 
-    The logarithm of p takes the place of the logits: with `keep` 0 label maps and confidences are
-    those of single frames. A change of size begins anew.
+    What is doubtful is settled by the frames before; what has clearly become something else, as
+    where somebody has walked to, is so at once. The logarithm of p takes the place of the logits:
+    with `keep` 0 label maps and confidences are those of single frames. A change of size begins
+    anew. What it is worth: benchmarks/flicker.py.
     """
 
     def __init__(self, keep: float) -> None:
@@ -126,8 +130,24 @@ class Smoother:
         if self.mean is None or self.mean.shape != now.shape:
             self.mean = now
         else:
-            self.mean = torch.lerp(now, self.mean, self.keep)
+            change = (now - self.mean).abs_().sum(0).div_(2)
+            self.mean = torch.lerp(now, self.mean, self.keep * (1 - change).clamp_min(0))
         return self.mean.clamp_min(1e-12).log()
+
+
+SMOOTH, _SLOWEST = 0.7, 5
+"""What is kept where nobody says it, and the frames per second below which nothing is then."""
+
+
+def choose_smoothing(options: VideoOptions, lead: Stream) -> float:
+    """What is asked for; else `SMOOTH` of a film, and nothing of pictures that may be of anything.
+
+    A folder is a film where its frames per second are given.
+    """
+    if options.smooth is not None:
+        return options.smooth
+    film = not lead.pictures or options.rate is not None
+    return SMOOTH if film and lead.rate / options.every >= _SLOWEST else 0.0
 
 
 def predict_video(
@@ -215,7 +235,7 @@ def _label_video(
         meter = stack.enter_context(Meter("video", total, "frames"))
         samples = prepare_next(_read_samples(pairs, options, tally, levels, watch))
         stack.enter_context(contextlib.closing(samples))
-        _label(predictor, samples, film, meter, tally, options, lead.begin)
+        _label(predictor, samples, film, meter, tally, options, lead)
         tally.interrupted = False
     if not tally.frames:
         raise InputError(_explain_no_frames(unpaired, options))
@@ -312,11 +332,11 @@ def _label(
     meter: Meter,
     tally: _Tally,
     options: VideoOptions,
-    begin: float | None,
+    lead: Stream,
 ) -> None:
     """The loop: label, hand over to the writer, which works at the same time."""
     infer = partial(_infer, predictor, options.modality)
-    smoother = Smoother(options.smooth)
+    smoother = Smoother(choose_smoothing(options, lead))
     pixels = np.zeros(len(tally.classes), np.int64)
     how = options.objects
     scale = None if how is None else choose_scale(how.degrees, options.camera.radiometric)
@@ -324,9 +344,9 @@ def _label(
     def finish(sample: Sample, moment: float, rgb: Any, grey: Any, prediction: Prediction) -> None:
         rows = [] if how is None else list_objects(sample, prediction, how, scale)[1]
         tally.objects.update(row["class"] for row in rows)
-        if begin is not None:
+        if lead.begin is not None:
             for row in rows:
-                row["taken"] = _format_time(begin + moment)
+                row["taken"] = _format_time(lead.begin + moment)
         film.write(sample.name, moment, rgb, grey, prediction, rows)
 
     with write_behind(finish) as write:
@@ -392,7 +412,8 @@ def _summarise(
     whole = sum(tally.pixels.values())
     return {
         "model": model,
-        "settings": to_dict(options) | {"thermal_range": format_range(levels.how)},
+        "settings": to_dict(options) | {"thermal_range": format_range(levels.how),
+                                        "smooth": choose_smoothing(options, streams[0])},
         "inputs": {"rgb": rgb and hide_password(str(rgb)),
                    "thermal": thermal and hide_password(str(thermal))},
         "video": places.video.name,

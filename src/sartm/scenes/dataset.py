@@ -94,8 +94,10 @@ class Scene:
     condition: str
 
 
-def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
-    """Draw the scene that belongs to a seed (any integer from 0).
+def draw_scene(seed: int, options: SceneOptions = SceneOptions(), moment: float = 0.0) -> Scene:
+    """Draw the scene that belongs to a seed (any integer from 0), `moment` seconds after it began.
+
+    What walks and drives moves on with time, and noise is new; the rest of the scene is the same.
 
     The same seed and options give the same pixels, in any process. Size and misregistration do
     not change what is in the scene; a seed drawn `random` equals the condition it happened to get.
@@ -103,16 +105,18 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
     Raises:
         InputError: the seed is negative.
     """
-    if seed < 0:
-        raise InputError(f"a scene's seed is an integer from 0, found {seed}")
+    if seed < 0 or not 0 <= moment < 1e6:
+        raise InputError(f"seed and moment of a scene count from 0, found {seed} and {moment:g}")
     condition = options.condition
     if condition == "random":
         condition = str(np.random.default_rng([seed, 0]).choice(CONDITIONS, p=_SHARES))
     rng = np.random.default_rng([seed, 1 + CONDITIONS.index(condition)])
-    stage, lights, weather = compose(rng, condition, options.size)
+    stage, lights, weather = compose(rng, condition, options.size, moment)
     sensors = np.random.default_rng([seed, 100])
     rgb_camera = draw_rgb_camera(sensors, condition, stage.climate.light)
     thermal_camera = draw_thermal_camera(sensors)
+    if moment:
+        sensors = np.random.default_rng([seed, 102, round(1000 * moment)])
     fields = gather_fields(stage)
     smoke = smoke_opacity(stage, fields, weather) if weather.plumes else None
     exposed = expose(rgb_camera, light_scene(stage, fields, lights, weather))
