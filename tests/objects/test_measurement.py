@@ -44,10 +44,11 @@ def slowly(label, confidence, celsius, seen, accuracy):
             inner = celsius[ndimage.binary_erosion(mask, eight, border_value=1) & seen]
             outer = celsius[(mask & seen) | (near & (own < 1.5))]
             ring = celsius[near & (own > 2.1) & (own <= 5.9)]  # the library's distance is rounded
-            edge = [abs(mean - part.mean()) for part in (inner, outer) if part.size]
+            wider = abs(mean - outer.mean())
+            edge = wider + (abs(mean - inner.mean()) if inner.size else wider)
             rows, columns = np.nonzero(mask)
             order.append((id_, rows.min(), columns.min()))
-            found.append((mask, values, mean, ring, accuracy * max(1, abs(mean) / 100) + max(edge)))
+            found.append((mask, values, mean, ring, accuracy * max(1, abs(mean) / 100) + edge))
     return [found[place] for place in sorted(range(len(found)), key=order.__getitem__)]
 
 

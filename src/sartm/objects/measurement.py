@@ -5,7 +5,7 @@ Shapes: (H, W) of one picture, N objects. Work is done on whole pictures, never 
 
     ring      what lies 2 to 6 pixels from an object and is not of its class
     contrast  mean of the object - mean of its ring
-    edge      the larger change of the mean where the mask is a pixel smaller or larger
+    edge      how far the mean goes from the mask a pixel smaller to the mask a pixel larger
     error     accuracy of the camera + edge
 """
 
@@ -146,7 +146,8 @@ def _warmth(parts: Parts, celsius: Array, seen: Array, accuracy: float) -> dict[
     row, column = np.divmod(hottest, celsius.shape[1])
     mean = _means(owner, values, len(parts))
     inner, outer, around = _surroundings(parts, celsius, seen)
-    edge = np.fmax(np.nan_to_num(np.abs(mean - inner)), np.nan_to_num(np.abs(outer - mean)))
+    wider = np.nan_to_num(np.abs(outer - mean))
+    edge = np.where(np.isfinite(inner), np.abs(mean - inner), wider) + wider
     error = accuracy * np.maximum(1, np.abs(mean) / 100) + edge
     found: dict[str, Array] = {
         "celsius_min": at(0), "celsius_p5": at(0.05), "celsius_median": at(0.5),

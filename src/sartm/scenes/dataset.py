@@ -21,6 +21,7 @@ from sartm.scenes.composition import compose
 from sartm.scenes.conditions import draw_rgb_camera, draw_thermal_camera
 from sartm.scenes.light import add_dazzle, gather_fields, light_scene, smoke_opacity  # fmt: skip
 from sartm.scenes.sensors import (
+    SHADING,
     add_thermal_noise,
     expose,
     focus,
@@ -132,7 +133,7 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions(), moment: float 
     celsius = add_thermal_noise(sensors, celsius, thermal_camera)
     thermal = show_thermal(stage.climate, celsius, thermal_camera)
     label = stage.canvas.label_map(options.classes)
-    return Scene(rgb, thermal, celsius, exact, label, condition)
+    return Scene(rgb, thermal, celsius - np.float32(SHADING), exact, label, condition)
 
 
 def pair_seed(seed: int, index: int) -> int:

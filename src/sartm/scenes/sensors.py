@@ -203,8 +203,12 @@ def misalign(rng: np.random.Generator, celsius: Array, pixels: float) -> Array:
     return np.asarray(moved, np.float32)
 
 
+SHADING = 1.0
+"""Kelvin by which `add_thermal_noise` raises the whole picture, as it did when data were drawn."""
+
+
 def add_thermal_noise(rng: np.random.Generator, celsius: Array, camera: ThermalCamera) -> Array:
-    """Temporal noise, column noise and the slow shading of an uncooled sensor."""
+    """Temporal noise, column noise and the slow shading of an uncooled sensor: `SHADING` higher."""
     height, width = celsius.shape
     grain = noise_tiles()[0]
     offsets = [int(value) for value in rng.integers(0, TILE, 6)]
