@@ -26,7 +26,7 @@ objects.table
 io.streams
 io.tiff
 io.decode
-io.thermal io.labels io.holes io.opened
+io.thermal io.labels io.holes io.opened io.flir
 io.cameras io.places
 io.degrees objects.places
 registration.edge_fields
@@ -60,7 +60,7 @@ inference.ahead inference.devices inference.tiles inference.schedule inference.p
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
 inference.playback
 inference.trust inference.frames
-inference.bags inference.live
+inference.bags inference.live inference.sequences
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film inference.objects

@@ -19,12 +19,11 @@ from sartm.io.cameras import (
     border_bands,
     dead_pixels,
     enhance_display,
-    read_radiometric,
     read_raw,
     repair_thermal,
-    to_celsius,
 )
 from sartm.io.decode import read_rgb, read_thermal
+from sartm.io.flir import read_radiometric, to_celsius
 from sartm.io.holes import fill_holes
 
 

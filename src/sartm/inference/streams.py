@@ -14,6 +14,7 @@ from sartm.data.finding import Found, search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, read_pair
 from sartm.errors import InputError
+from sartm.inference import sequences
 from sartm.inference.bags import open_bag, split_bag
 from sartm.inference.frames import Frame, Stream
 from sartm.inference.live import camera_index, network_scheme, open_live
@@ -26,7 +27,7 @@ Array = npt.NDArray[Any]
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv",
-     ".flv", ".ogv", ".3gp", ".y4m", ".nut"}
+     ".flv", ".ogv", ".3gp", ".y4m", ".nut", *sequences.SUFFIXES}
 )  # fmt: skip
 
 
@@ -78,6 +79,8 @@ def open_stream(
         return open_live(str(source), role, camera, epoch)
     if split_bag(source) is not None:
         return open_bag(source, role, camera, max_pixels, begin)
+    if is_video(source) and Path(source).suffix.lower() in sequences.SUFFIXES:
+        return sequences.open_sequence(Path(source), role, camera, max_pixels, begin)
     if is_video(source):
         return _open_video(Path(source), role, camera, max_pixels)
     if role not in ("rgb", "thermal"):

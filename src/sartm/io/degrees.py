@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError
-from sartm.io.cameras import KELVIN, invert_thermal
+from sartm.io.cameras import invert_thermal
+from sartm.io.flir import KELVIN
 
 Array = npt.NDArray[Any]
 Scale = tuple[float, float]
