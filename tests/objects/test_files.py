@@ -143,6 +143,16 @@ def test_what_is_labelled_again_without_objects_is_in_no_table(drawn, tmp_path):
     assert not list((tmp_path / "objects").iterdir())
 
 
+def test_a_list_that_was_damaged_is_named(drawn, tmp_path, capsys):
+    assert predict(drawn, tmp_path, "--objects") == 0
+    (first, *_) = (tmp_path / "objects").iterdir()
+    first.write_text('{"half": ')
+    assert predict(drawn, tmp_path, "--objects") == 2
+    assert first.name in "".join(capsys.readouterr().err.split())
+    first.unlink()
+    assert predict(drawn, tmp_path, "--objects") == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

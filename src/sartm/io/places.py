@@ -5,13 +5,16 @@ Files are anybody's: what is missing or makes no sense is no place, never an err
 
 import math
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.files import require_plain
 from sartm.io import tiff
@@ -21,7 +24,11 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 _SCALE, _TIES, _MATRIX, _KEYS = GEO_TAGS[:4]
 _MODEL, _RASTER, _GEOGRAPHIC, _PROJECTED = 1024, 1025, 2048, 3072
 _USER_DEFINED = 32767
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+_PLUGINS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImageFile), (b"\x89PNG", PngImageFile), (b"RIFF", WebPImageFile),
+    (b"II*\0", TiffImageFile), (b"MM\0*", TiffImageFile), (b"II+\0", TiffImageFile),
+    (b"MM\0+", TiffImageFile),
+)  # fmt: skip
 _DIAGONAL = math.hypot(36, 24)
 """Millimetres of the film that equivalent focal lengths are for."""
 _UNITS = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
@@ -85,16 +92,20 @@ class Place:
 
 def read_place(path: Path) -> Place:
     """What the header of an image says; an empty place where it says nothing that can be read."""
+    place, plugin = Place(), None
     try:
         require_plain(path)
-        with warnings.catch_warnings(), Image.open(path, formats=_FORMATS) as image:
-            warnings.simplefilter("ignore")
-            exif = image.getexif()
-            place = _read_exif(exif, image, str(image.info.get("xmp", b"")[: 2**20], "latin-1"))
-            kind = image.format
+        with path.open("rb") as file:
+            start = file.read(4)
+            plugin = next((kind for magic, kind in _PLUGINS if start.startswith(magic)), None)
+            file.seek(0)
+            if plugin is not None:
+                image = plugin(file)
+                xmp = str(image.info.get("xmp", b"")[: 2**20], "latin-1")
+                place = _read_exif(image.getexif(), image, xmp)
     except Exception:  # decoders fail in many ways; reading the pixels will say what is wrong
-        place, kind = Place(), None
-    if kind == "TIFF" or path.suffix.lower() in (".tif", ".tiff"):
+        place = Place()
+    if plugin is TiffImageFile:
         grid, size = _read_grid(path)
         place = Place(grid, place.shot, place.taken, size or place.size, place.upright)
     return place

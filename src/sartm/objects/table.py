@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sartm.errors import InputError
 from sartm.files import temporary_beside
 from sartm.objects.measurement import COLUMNS, DEGREES, Row
 
@@ -37,7 +38,7 @@ def encode_csv(rows: Iterable[Row], head: Sequence[str] = HEAD, titles: bool = T
     writer = csv.writer(text, lineterminator="\n")
     if titles:
         writer.writerow(head)
-    writer.writerows([row[name] for name in head] for row in rows)
+    writer.writerows([row.get(name) for name in head] for row in rows)
     return text.getvalue().encode(errors="backslashreplace")
 
 
@@ -94,5 +95,11 @@ def table_files(stem: Path) -> list[Path]:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The rows of a file that `encode_lines` made."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    """The rows of a file that `encode_lines` made; InputError where it is none any more."""
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    except ValueError:
+        rows = [None]
+    if not all(isinstance(row, dict) and "class" in row for row in rows):
+        raise InputError(f"{path} is no list of objects any more; remove it and predict again")
+    return rows
