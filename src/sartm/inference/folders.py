@@ -5,7 +5,7 @@ import json
 import logging
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sartm.colours import describe_classes
@@ -18,12 +18,16 @@ from sartm.errors import InputError
 from sartm.files import hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
 from sartm.inference.alarm import PairCheck, count_alarms, word_alarms
+from sartm.inference.objects import ObjectFolder, count_objects, describe_place, find_place
 from sartm.inference.options import PredictOptions
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Workshop
 from sartm.inference.record import Record
+from sartm.io.labels import encode_geotiff
+from sartm.io.places import Place
+from sartm.objects.places import locate
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
 
@@ -40,6 +44,8 @@ class Outcome:
     """Message per input that could not be labelled, unpaired files included."""
     alarms: str = ""
     """What the images say about the cameras, in a line."""
+    objects: int = 0
+    """In the table of all pairs of the folder."""
 
 
 def label_folder(
@@ -84,11 +90,13 @@ def label_folder(
         todo = run.begin(found.pairs, overwrite)
 
         def read(pair: Pair) -> Sample:
+            run.places[pair.name] = find_place(pair, moved=options.align is not None)
             return workshop.read(images_of(pair))
 
         if not todo:
             with run:  # writes the summary
-                return Outcome(0, len(found.pairs), run.failures)
+                pass
+            return Outcome(0, len(found.pairs), run.failures, objects=run.objects.count)
         with run, Meter("predict", len(todo)) as meter, write_behind(run.write) as write:
             for pair, labelled in label_ahead(predictor, todo, read, workshop.label):
                 try:
@@ -102,7 +110,7 @@ def label_folder(
                     write(pair, sample, prediction, seconds)
                 meter.advance()
     alarms = word_alarms(count_alarms(check.alarms for check in run.checks), len(run.checks))
-    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms)
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms, run.objects.count)
 
 
 def _lies(path: Path) -> bool:
@@ -124,6 +132,10 @@ class _Run:
     def __init__(self, out: Path, workshop: Workshop) -> None:
         self.out, self.workshop = out, workshop
         self.maker, self.options = workshop.maker, workshop.options
+        camera = self.options.camera
+        self.objects = ObjectFolder(out, self.options.objects, camera.radiometric)
+        self.places: dict[str, tuple[Place, str]] = {}
+        """Of pairs that are not written yet."""
         self.failures: dict[str, str] = {}
         self.checks: list[PairCheck] = []
         self.done = 0
@@ -145,7 +157,7 @@ class _Run:
                 f"and capital letters as the same; rename one of them or run them apart"
             )
         targets = [self._label(name) for name in names] + [self._overlay(name) for name in names]
-        targets += [self.out / RECORD, self.out / SUMMARY]
+        targets += [self.out / RECORD, self.out / SUMMARY, *self.objects.targets(names)]
         images = [file for pair in pairs for file in (pair.rgb, pair.thermal, pair.four_channel)]
         check_targets(self.out, targets, images)
         if overwrite:
@@ -168,7 +180,8 @@ class _Run:
     def _compare(self, pair: Pair) -> str | None:
         """Of a pair's label map: "" where it is what this run would make, None where there is none.
 
-        Else why it is another one. An overlay that is missing or drawn otherwise counts as none.
+        Else why it is another one. An overlay or a list of objects that is missing or was made
+        otherwise counts as none.
         """
         label, made = self._label(pair.name), self.record.made.get(pair.name)
         if not _lies(label):
@@ -192,7 +205,9 @@ class _Run:
             other = [name for name in inputs if inputs[name] != made.inputs.get(name)]
             return f"was made of another image (--{' and --'.join(other)})"
         drawn = _lies(self._overlay(pair.name)) and made.overlay == self.workshop.drawn
-        return "" if drawn or not self.options.overlay else None
+        listed = _lies(self.objects.file(pair.name)) and made.objects == self.objects.made
+        complete = (drawn or not self.options.overlay) and (listed or not self.options.objects)
+        return "" if complete else None
 
     def _refuse_to_replace(self, reasons: dict[str, str]) -> None:
         if not reasons:
@@ -210,22 +225,38 @@ class _Run:
     def _overlay(self, name: str) -> Path:
         return self.out / "overlays" / f"{name}.jpg"
 
+    def _geotiff(self, name: str) -> Path:
+        """The label map once more, where its input lies on a grid of coordinates."""
+        return self.out / "geotiff" / f"{name}.tif"
+
     def _take_away(self, name: str) -> None:
         """So that a run that ends here leaves nothing old that would pass for new."""
-        for file in (self._label(name), self._overlay(name)):
-            if _lies(file):
+        for place in (self._label, self._overlay, self.objects.file, self._geotiff):
+            if _lies(file := place(name)):
                 file.unlink()
 
     def write(self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float) -> None:
         """Write the line and the files of one pair, in the order that `Record` says."""
         label, overlay = self._label(pair.name), self._overlay(pair.name)
+        place, odd = self.places.pop(pair.name)
+        located = locate(place, prediction.labels.shape, self.objects.height)
+        rows = self.objects.measure(pair.name, sample, prediction, place, located)
         product = self.workshop.make(images_of(pair), sample, prediction, seconds)
         self.checks.append(product.check)
+        entry = product.made.entry | describe_place(place, located, odd)
+        if rows is not None:
+            entry["objects"] = count_objects(rows)
+        made = replace(product.made, entry=entry, objects=self.objects.made)
         try:
             self._take_away(pair.name)
-            self.record.append(pair.name, product.made)
+            self.record.append(pair.name, made)
             if product.overlay is not None:
                 write_atomic(overlay, product.overlay)
+            self.objects.write(pair.name, rows)
+            if place.grid is not None and place.size == prediction.labels.shape:
+                palette = prediction.classes.palette
+                geotiff = encode_geotiff(prediction.labels, place.grid.tags, palette)
+                write_atomic(self._geotiff(pair.name), geotiff)
             write_atomic(label, product.label)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
@@ -256,6 +287,7 @@ class _Run:
             "alarms": count_alarms(entry.get("alarms", ()) for entry in entries.values()),
             "failures": self.failures,
         }
+        self.objects.write_tables(entries)
         write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())
 
     def __enter__(self) -> "_Run":

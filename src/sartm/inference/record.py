@@ -62,6 +62,8 @@ class Made:
     """Of a manifest's pair: 64 bits of where its images lay."""
     part: str = ""
     """The shard that holds the label map, where it is no file of its own."""
+    objects: dict[str, Any] | None = None
+    """How its objects are measured; None: they are not listed."""
 
 
 def encode_made(name: str, made: Made, before: Maker | None) -> bytes:
