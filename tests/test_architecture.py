@@ -23,7 +23,7 @@ language
 objects.parts
 objects.measurement
 objects.table
-io.streams
+io.streams io.remote
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
@@ -34,9 +34,10 @@ registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
 data.listing data.lists data.coverage data.names data.tables
+data.shards
 data.layouts
 data.matching
-data.pairs data.finding data.gaps
+data.pairs data.finding data.gaps data.manifest
 scenes.things
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.light
@@ -66,6 +67,7 @@ inference.predictor inference.streams inference.slow_levels
 inference.pipeline inference.film inference.objects
 inference.record inference.watch
 inference.options
+inference.products
 inference.folders inference.rig
 inference.video
 evaluation.metrics evaluation.reliability
@@ -80,6 +82,11 @@ evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness evaluation.calibration
+fleet.store fleet.ray_engine
+fleet.record fleet.labeller fleet.counting
+fleet.sink fleet.evaluating
+fleet.labelling
+fleet.merging
 training.settings training.losses training.runs training.mixture
 training.splits
 training.photometry training.criterion training.recipes training.journal
@@ -92,7 +99,7 @@ training.validation
 training.loop
 datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
-datatools.init datatools.shapes
+datatools.init datatools.shapes datatools.listing datatools.sharding
 datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing
@@ -102,7 +109,7 @@ benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
-app.schema app.guard app.annotation
+app.schema app.guard app.annotation app.metrics
 app.encoding
 app.routes
 app.values app.examples

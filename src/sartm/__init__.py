@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sartm.data.pairs import PairDataset, Sample
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
+    from sartm.fleet.labeller import PairLabeller
     from sartm.inference.prediction import Prediction
     from sartm.inference.predictor import Predictor
     from sartm.model.loading import load
@@ -25,6 +26,7 @@ _HOMES = {
     "ModelConfig": "sartm.config",
     "Pair": "sartm.data.pairs",
     "PairDataset": "sartm.data.pairs",
+    "PairLabeller": "sartm.fleet.labeller",
     "Prediction": "sartm.inference.prediction",
     "Predictor": "sartm.inference.predictor",
     "SARTM": "sartm.model.sartm",
@@ -42,6 +44,7 @@ __all__ = [
     "ModelConfig",
     "Pair",
     "PairDataset",
+    "PairLabeller",
     "Prediction",
     "Predictor",
     "Sample",
