@@ -50,6 +50,7 @@ model.sartm
 model.released
 model.sources model.exported
 model.filling model.card
+model.prompts
 model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
@@ -57,6 +58,7 @@ inference.stopping inference.overlays inference.confidence inference.frames infe
 inference.trust
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
+inference.clicks
 inference.pipeline inference.film
 inference.record inference.watch
 inference.options

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sartm.data.pairs import PairDataset, Sample
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
+    from sartm.inference.clicks import Promptable
     from sartm.inference.prediction import Prediction
     from sartm.inference.predictor import Predictor
     from sartm.model.loading import load
@@ -27,6 +28,7 @@ _HOMES = {
     "PairDataset": "sartm.data.pairs",
     "Prediction": "sartm.inference.prediction",
     "Predictor": "sartm.inference.predictor",
+    "Promptable": "sartm.inference.clicks",
     "SARTM": "sartm.model.sartm",
     "Sample": "sartm.data.pairs",
     "TrainConfig": "sartm.training.settings",
@@ -44,6 +46,7 @@ __all__ = [
     "PairDataset",
     "Prediction",
     "Predictor",
+    "Promptable",
     "Sample",
     "TrainConfig",
     "__version__",

@@ -173,19 +173,19 @@ class SARTM(nn.Module):
         images = self._standardise(rgb, thermal)
         levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
         if self.config.no_mem_embed == "fusion":
-            levels = self._without_memory(levels)
+            levels = self.without_memory(levels)
         if rgb is None or thermal is None:
             return levels, levels
         return Levels(*(x[:rows] for x in levels)), Levels(*(x[rows:] for x in levels))
 
-    def _without_memory(self, levels: Levels) -> Levels:
+    def without_memory(self, levels: Levels) -> Levels:
         """What SAM 2's decoder expects where there is no frame before this one."""
         return levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
 
     def decode(self, levels: Levels) -> Tensor:
         """(B, K, h/4, w/4) logits of the mask decoder."""
         if self.config.no_mem_embed == "decoder":
-            levels = self._without_memory(levels)
+            levels = self.without_memory(levels)
         prompts = self.sam_prompt_encoder
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
@@ -223,7 +223,7 @@ class SARTM(nn.Module):
 
     def _read(self, rgb_levels: Levels, thermal_levels: Levels, auxiliary: bool) -> Output:
         """What the heads say about the maps of both modalities."""
-        fused = self._fuse(rgb_levels, thermal_levels)
+        fused = self.fuse(rgb_levels, thermal_levels)
         if self.config.decode == "fused":
             logits = self.decode(fused)
         else:
@@ -235,7 +235,8 @@ class SARTM(nn.Module):
         logits: Tensor = self.auxiliary_head(fused, self.words)
         return logits
 
-    def _fuse(self, rgb: Levels, thermal: Levels) -> Levels:
+    def fuse(self, rgb: Levels, thermal: Levels) -> Levels:
+        """The maps of both modalities as `config.fusion.kind` says."""
         kind = self.config.fusion.kind
         if kind == "frm_ffm":
             fused: Levels = self.fusion(rgb, thermal)
@@ -296,7 +297,7 @@ class SARTM(nn.Module):
         """Logits at stride 4 of what the network sees."""
         wanted = self.config.output
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
-            return self._in_space(self._auxiliary(self._fuse(*self.encode(rgb, thermal))))
+            return self._in_space(self._auxiliary(self.fuse(*self.encode(rgb, thermal))))
         output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
         return self._in_space(_mix(output))
 
@@ -304,10 +305,10 @@ class SARTM(nn.Module):
         levels = self.encode(rgb, thermal)
         wanted = self.config.output
         if wanted == "auxiliary":
-            logits = self._auxiliary(self._fuse(*levels))
+            logits = self._auxiliary(self.fuse(*levels))
         else:
             logits = _mix(self._read(*levels, auxiliary=wanted == "blend"))
-        alone = (self._auxiliary(self._fuse(each, each)) for each in levels)
+        alone = (self._auxiliary(self.fuse(each, each)) for each in levels)
         return torch.cat([self._in_space(said) for said in (logits, *alone)], dim=1)
 
     def choose(self, classes: Classes, text_encoder: str = "") -> "SARTM":
