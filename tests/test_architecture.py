@@ -98,9 +98,8 @@ app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation
-app.encoding
-app.routes
-app.values app.examples
+app.service app.encoding
+app.routes app.values app.examples
 app.server
 cli.printing
 cli.options

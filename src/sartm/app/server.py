@@ -22,8 +22,9 @@ from sartm.app.decoding import Decoder
 from sartm.app.examples import router as examples_router
 from sartm.app.guard import Guard, Limits, check_token
 from sartm.app.problems import problem
-from sartm.app.routes import Service, router
+from sartm.app.routes import router
 from sartm.app.schema import Problem
+from sartm.app.service import Service
 from sartm.app.values import router as values_router
 from sartm.app.worker import Worker
 from sartm.classes import Classes
