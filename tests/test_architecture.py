@@ -29,7 +29,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
-data.listing data.lists data.coverage data.names data.tables
+data.listing data.lists data.coverage data.names data.tables data.objects
 data.layouts
 data.matching
 data.pairs data.finding data.gaps
@@ -45,12 +45,12 @@ model.hiera
 model.lite
 model.encoder model.facts
 model.decoder model.words
-model.fusion
+model.fusion model.clicks
 model.sartm
 model.released
 model.sources model.exported
 model.filling model.card
-model.prompts
+model.prompts model.looking
 model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
@@ -74,16 +74,17 @@ evaluation.report.page
 evaluation.report.files evaluation.report.run
 evaluation.views evaluation.conditions
 evaluation.scoring
-evaluation.robustness evaluation.calibration
+evaluation.robustness evaluation.calibration evaluation.clicks
 training.settings training.losses training.runs training.mixture
 training.splits
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
 training.workers training.budget
+training.clicking
 training.teaching training.batches training.processes training.recompute training.wording
 training.failures
 training.start
-training.validation
+training.validation training.clicks
 training.loop
 datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting

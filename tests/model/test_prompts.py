@@ -124,7 +124,8 @@ def compare(theirs: nn.Module, prompt: Promptable, size, side: int) -> None:
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (RGB_MEAN, RGB_STD))
     image = rgb.permute(2, 0, 1)[None].float() / 255
     square = F.interpolate(image, (side, side), mode="bilinear", antialias=True)
-    mask = torch.randn(1, 1, side // 4, side // 4, generator=generator)
+    mask = 5 * torch.randn(1, 1, 8, 8, generator=generator)
+    mask = F.interpolate(mask, (side // 4, side // 4), mode="bilinear")
     with torch.no_grad():
         embeddings = theirs.get_image_embeddings((square - mean) / std)
         scene = prompt.encode(rgb.numpy(), None)

@@ -3,6 +3,7 @@
 Pixels are (x, y) of the images as given, the first one's centre being (0, 0).
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,11 @@ from sartm.errors import InputError
 from sartm.inference.devices import Precision
 from sartm.inference.predictor import Predictor, Source, as_sample
 from sartm.io.thermal import ThermalRange
+from sartm.model.clicks import ClickDecoder, ClickMaps
 from sartm.model.encoder import Levels
 from sartm.model.exported import ExportedModel
-from sartm.model.hiera import ENCODERS
 from sartm.model.loading import load
+from sartm.model.looking import OUTSIDE, click_maps, look
 from sartm.model.prompts import (
     ADDS,
     BOTTOM_RIGHT,
@@ -43,8 +45,12 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """x and y of the upper left corner, then of the lower right one."""
 
+SAM2 = ("tiny", "small", "base_plus", "large", "test")
+"""Sizes whose prompt half SAM 2's own files hold."""
 MOST_POINTS = 256
 """Of one mask: more are no clicks of a person, and each costs time."""
+LARGEST = 1024
+"""Pixels of the longer side that windows are drawn from; larger pairs are shrunk."""
 _SURE = 8.0
 """Logit that a mask given as true and false stands for."""
 
@@ -128,14 +134,19 @@ class Promptable:
             )
         self.predictor = model
         self.network = _require_weights(model.model, "this model")
-        if self.network.config.size not in ENCODERS:
-            raise InputError("this model has no weights for clicks")
         if canvas < 32 or canvas % 32:
             raise InputError(f"canvas is {canvas}; give a multiple of 32, 1024 as SAM 2 has it")
         self.canvas = canvas
-        code = self.network.image_encoder.neck.convs[0].conv.weight
-        decoder: PromptDecoder = load_prompts(self.network, prompts)
-        self.decoder = decoder.to(code.device)
+        self.decoder: ClickDecoder | PromptDecoder
+        if self.network.clicks is not None:  # in float32, whatever the network computes in
+            self.decoder = copy.deepcopy(self.network.clicks).float().eval()
+        elif self.network.config.size in SAM2:
+            self.decoder = load_prompts(self.network, prompts).to(model.device)
+        else:
+            raise InputError(
+                "this model has no weights for clicks; sartm train clicks --init MODEL --data D "
+                "adds them, and changes no label"
+            )
 
     def encode(self, rgb: Source, thermal: Source) -> Scene:
         """Encode one aligned pair.
@@ -156,6 +167,17 @@ class Promptable:
         size = next(image.shape[:2] for image in images if image is not None)
         rgb, thermal = self.predictor.tensors([images])
         given: Modality = "thermal" if rgb is None else "rgb" if thermal is None else "both"
+        if isinstance(self.decoder, ClickDecoder):
+            size_seen = _fit(size)
+            if size_seen != size:
+                rgb, thermal = (
+                    None if x is None else F.interpolate(
+                        x, size_seen, mode="bilinear", antialias=True
+                    )
+                    for x in (rgb, thermal)
+                )  # fmt: skip
+            maps = click_maps(self.network, self.decoder, rgb, thermal)
+            return Scene(size, given, (maps.features, *maps.pixels))
         square = [
             None if x is None else F.interpolate(
                 x, (self.canvas, self.canvas), mode="bilinear", antialias=True
@@ -210,6 +232,8 @@ class Promptable:
 
     def _answer(self, scene: Scene, prompt: Prompt, several: bool) -> tuple[Tensor, Tensor]:
         """(M, h, w) logits and (M,) scores."""
+        if isinstance(self.decoder, ClickDecoder):
+            return self._look(self.decoder, scene, prompt, several)
         levels = Levels(*scene.maps)
         height, width = scene.size
         scale = np.array([self.canvas / width, self.canvas / height], np.float32)
@@ -225,9 +249,41 @@ class Promptable:
         answer = self.decoder(levels, points, labels, mask, several)
         return answer.logits[0], answer.scores[0]
 
+    def _look(
+        self, decoder: ClickDecoder, scene: Scene, prompt: Prompt, several: bool
+    ) -> tuple[Tensor, Tensor]:
+        features, *pixels = scene.maps
+        maps, seen = ClickMaps(features, tuple(pixels)), _fit(scene.size)
+        scale = np.array([seen[1] / scene.size[1], seen[0] / scene.size[0]])
+        points = (prompt.points + 0.5) * scale
+        box: Box | None = None
+        corners = prompt.labels >= TOP_LEFT
+        if corners.any():
+            x0, y0, x1, y1 = points[corners].reshape(-1).tolist()
+            box = x0, y0, x1, y1
+        before = None
+        if prompt.mask is not None:
+            mask = torch.from_numpy(prompt.mask)[None, None].to(features.device)
+            if mask.shape[2:] != seen:
+                mask = F.interpolate(mask, seen, mode="bilinear", antialias=True)
+            below, right = (p - s for p, s in zip(pixels[0].shape[2:], seen, strict=True))
+            before = F.pad(mask, (0, right, 0, below), value=OUTSIDE)[0, 0]
+        logits, scores = look(
+            decoder, maps, seen, points[~corners], prompt.labels[~corners], box, before, several
+        )
+        return logits[:, : seen[0], : seen[1]], scores
+
     def _finish(self, scene: Scene, logits: Tensor, score: float) -> Mask:
-        full = F.interpolate(logits[None, None], scene.size, mode="bilinear")[0, 0]
+        full = logits
+        if full.shape != scene.size:
+            full = F.interpolate(logits[None, None], scene.size, mode="bilinear")[0, 0]
         return Mask((full > 0).cpu().numpy(), score, logits.cpu().numpy())
+
+
+def _fit(size: tuple[int, int]) -> tuple[int, int]:
+    """The size that a pair is looked at in: its own, or the largest that is not too much."""
+    factor = min(1.0, LARGEST / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _require_weights(model: SARTM | ExportedModel, name: str) -> SARTM:
