@@ -98,9 +98,9 @@ benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
-app.schema app.guard app.annotation
+app.schema app.guard app.annotation app.scenes
 app.service app.encoding
-app.routes app.values app.examples
+app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options

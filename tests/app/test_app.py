@@ -21,7 +21,7 @@ import draw_flir
 import numpy as np
 import pytest
 from browser import serving
-from conftest import TINY, build
+from conftest import CLICKED, TINY, build
 
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
@@ -759,9 +759,8 @@ def test_the_api_keeps_to_its_own_description(predictor, folder):
     from hypothesis import HealthCheck, given, settings
     from schemathesis.checks import CHECKS
 
-    app = create_app(
-        {"tiny": predictor}, annotation=open_annotation(folder, None, predictor.classes)
-    )
+    models = {"tiny": Predictor(build(CLICKED), device="cpu", precision="fp32")}
+    app = create_app(models, annotation=open_annotation(folder, None, predictor.classes))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     # Which bytes are an image no schema can say, so that data which fits it may still be refused.
     left_out = [check for check in CHECKS.get_all() if check.__name__ == "positive_data_acceptance"]

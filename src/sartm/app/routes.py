@@ -28,6 +28,7 @@ from sartm.app.encoding import (
 )
 from sartm.app.fields import refuse_unknown_fields
 from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_uploads, read_view
+from sartm.app.scenes import answers_clicks
 from sartm.app.service import (
     ARRAY,
     JPEG,
@@ -79,6 +80,8 @@ async def models(service: ServiceDep) -> schema.Models:
             side=limits.side,
             waiting=limits.waiting,
             seconds=limits.seconds,
+            scenes=limits.scenes,
+            scene_bytes=limits.scene_bytes,
         ),
         annotation=service.annotation is not None,
     )
@@ -95,6 +98,7 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
         words=predictor.config.classes_from == "text",
+        clicks=answers_clicks(predictor),
     )
 
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request, UploadFile
 from sartm.app import schema
 from sartm.app.annotation import Annotation
 from sartm.app.guard import Limits
+from sartm.app.scenes import Scenes
 from sartm.app.worker import Worker
 from sartm.errors import InputError
 from sartm.inference.predictor import Predictor
@@ -26,6 +27,7 @@ class Service:
     limits: Limits
     worker: Worker
     annotation: Annotation | None
+    scenes: Scenes
 
     def name_of(self, model: str) -> str:
         """The name of the model that a request asks for, the default where it asks for none.
@@ -52,7 +54,7 @@ ServiceDep = Annotated[Service, Depends(_service)]
 def describe_answers(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
     """Documentation of a route's answers: the good one, and problems for `codes`."""
     reasons = {
-        400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
+        400: "The body cannot be read.", 401: "No or a wrong token.", 403: "From another web site.",
         404: "There is no such thing.", 408: "The body came too slowly.",
         412: "Somebody else saved it in between.", 413: "Too many bytes.",
         421: "A host name that is not served.",
