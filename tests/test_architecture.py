@@ -71,7 +71,7 @@ evaluation.report.tables
 evaluation.report.rendering
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
-evaluation.report.files evaluation.report.run
+evaluation.report.files evaluation.report.run evaluation.report.clicks
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness evaluation.calibration evaluation.clicks

@@ -246,9 +246,7 @@ def sample_pyramid(levels: tuple[Tensor, ...], windows: Tensor) -> Tensor:
     return found
 
 
-def sample_points(
-    maps: Tensor, points: Tensor, size: tuple[int, ...] | torch.Size
-) -> Tensor:
+def sample_points(maps: Tensor, points: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     """(B, N, C) of maps (1, C, h', w') at points (B, N, 2) of an image of `size`."""
     extent = points.new_tensor([size[1], size[0]]) if isinstance(size[0], int) else torch.stack(
         [torch.as_tensor(size[1]), torch.as_tensor(size[0])]

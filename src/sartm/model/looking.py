@@ -50,9 +50,7 @@ def click_maps(
     return ClickMaps(decoder.features(levels, drawn.float()), draw_pixels(model, rgb, thermal))
 
 
-def frozen_maps(
-    model: SARTM, rgb: Tensor | None, thermal: Tensor | None
-) -> tuple[Levels, Tensor]:
+def frozen_maps(model: SARTM, rgb: Tensor | None, thermal: Tensor | None) -> tuple[Levels, Tensor]:
     """The fused maps, and what the semantic decoder draws classes from."""
     levels = model.fuse(*model.encode(*model.shrink(rgb, thermal)))
     return levels, model.embed(levels)
@@ -125,9 +123,9 @@ def _clicked_parts(mask: Array, adding: Array) -> list[Array]:
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     places = np.floor(adding).astype(int)
     height, width = mask.shape
-    hit = {
-        int(parts[min(max(y, 0), height - 1), min(max(x, 0), width - 1)]) for x, y in places
-    } - {0}
+    hit = {int(parts[min(max(y, 0), height - 1), min(max(x, 0), width - 1)]) for x, y in places} - {
+        0
+    }
     boxes = []
     for index in hit or range(1, len(stats)):
         x, y, wide, high = stats[index, :4].tolist()
@@ -215,5 +213,8 @@ def similar(window: Window, other: Window) -> bool:
     side = max(window[2], other[2])
     if side > _SIMILAR * min(window[2], other[2]):
         return False
-    off = max(abs(a + window[2] / 2 - b - other[2] / 2) for a, b in zip(window[:2], other[:2], strict=True))
+    off = max(
+        abs(a + window[2] / 2 - b - other[2] / 2)
+        for a, b in zip(window[:2], other[:2], strict=True)
+    )
     return off < 0.2 * side

@@ -120,9 +120,7 @@ def prepare_lesson(
 
     label = turn(label, cv2.INTER_NEAREST)
     assert label is not None
-    objects = find_objects(
-        label, classes, settings.smallest, turn(instances, cv2.INTER_NEAREST)
-    )
+    objects = find_objects(label, classes, settings.smallest, turn(instances, cv2.INTER_NEAREST))
     if not objects:
         return None
     chance = draw.random()
@@ -288,6 +286,4 @@ def teach(
 
 def mean_terms(all_terms: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Each term's mean."""
-    return {
-        name: torch.stack([terms[name] for terms in all_terms]).mean() for name in all_terms[0]
-    }
+    return {name: torch.stack([terms[name] for terms in all_terms]).mean() for name in all_terms[0]}

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class ClickConfig:
     data_weights: tuple[float, ...] = ()
     """How much of the steps is of each; empty: as much of each."""
     seed: int = 0
-    clicks: ClickSettings = ClickSettings()
+    clicks: ClickSettings = field(default_factory=ClickSettings)
 
     def __post_init__(self) -> None:
         if self.recipe != RECIPE:
@@ -209,13 +209,14 @@ class _Run:
                     self.seconds = before + time.monotonic() - begun
                     self.journal.write({"step": self.step, **terms}, self.seconds)
                     meter.advance(note=f"loss {terms['total']:.3f}  IoU {100 * terms['iou']:.0f} %")
-                    if self.step % settings.validate_every == 0 or self.step == end:
+                    if self.step % settings.validate_every == 0 or self.step == settings.steps:
                         self._validate()
-                    if self.step % settings.checkpoint_every == 0 or self.step == end:
+                    if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
                         self._save()
-                if self.step < end:
-                    self._validate()
-                    self._save()
+            if self.step < settings.steps:
+                self._save()
+                if not self.best["step"]:  # something to look at; where it stops leaves no trace
+                    self._write(with_clicks(self.model, self.average.module), [])
         except KeyboardInterrupt:
             interrupted = True
             log.warning("interrupted; the checkpoint before is kept")
@@ -243,10 +244,11 @@ class _Run:
                 "`sartm data check` counts them"
             )
         terms = mean_terms(found)
-        if not math.isfinite(float(terms["total"].detach())):
+        loss = float(terms["total"].detach())
+        if not math.isfinite(loss):
             raise InputError(
-                f"the loss is {float(terms['total'].detach())} at step {self.step + 1}; lower --set "
-                f"clicks.lr, the last checkpoint is kept"
+                f"the loss is {loss} at step {self.step + 1}; lower --set clicks.lr, the last "
+                f"checkpoint is kept"
             )
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()  # type: ignore[no-untyped-call]
@@ -262,11 +264,7 @@ class _Run:
         for attempt in range(20):
             place = number + attempt * 7919  # far from what comes soon
             _, index = self.order.keys(place // self.epoch)[place % self.epoch]
-            part = self.sets[0]
-            for part in self.sets:  # noqa: B007 - the set that the index falls into
-                if index < len(part):
-                    break
-                index -= len(part)
+            part, index = self._find(index)
             draw = np.random.default_rng((self.config.seed, number, attempt))
             rule = self.model.config.thermal
             lesson = prepare_lesson(part[index], part.classes, rule, settings, draw)
@@ -281,6 +279,14 @@ class _Run:
             maps = ClickMaps(self.decoder.features(levels, drawn), pixels)
             return teach(self.decoder, maps, lesson, settings, draw)
         return []
+
+    def _find(self, index: int) -> tuple[PairDataset, int]:
+        """The data set of a pair, and its place in it, from its place among all."""
+        for part in self.sets[:-1]:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        return self.sets[-1], index
 
     def _validate(self) -> None:
         """Click through objects of the validation splits; a new best is written as a model."""
@@ -297,8 +303,12 @@ class _Run:
             self._keep(model, means)
 
     def _keep(self, model: SARTM, means: list[float]) -> None:
-        self.best = {"step": self.step, "score": float(np.mean(means)) if means else 0.0,
-                     "iou": means}  # fmt: skip
+        self.best = {
+            "step": self.step, "score": float(np.mean(means)) if means else 0.0, "iou": means
+        }  # fmt: skip
+        self._write(model, means)
+
+    def _write(self, model: SARTM, means: list[float]) -> None:
         facts = model.facts or ModelFacts()
         names = [part.name for part in self.sets]
         results = facts.results | {"clicks": {"iou": means, "step": self.step, "data": names}}
