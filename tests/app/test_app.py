@@ -241,6 +241,7 @@ def test_thermal_values_come_as_they_are_stored(client, dtype):
     assert answer.headers["x-thermal-unit"] == "raw"
 
 
+@pytest.mark.slow
 def test_thumbnails_show_the_scenes_that_are_drawn():
     """The examples are drawn, never photographed; their thumbnails are drawn from the same."""
     command = [sys.executable, STATIC.parents[3] / "scripts" / "make_thumbnails.py", "--check"]
@@ -754,6 +755,7 @@ def test_a_label_stays_in_the_folder_that_was_named(folder, tmp_path):
 # --- the description -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_api_keeps_to_its_own_description(predictor, folder):
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, given, settings

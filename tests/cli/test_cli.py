@@ -220,6 +220,7 @@ def test_evaluate_and_score_agree(
     _exits_2(args, capsys, "scene1N")
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     data, run = str(write_data(tmp_path / "data")), tmp_path / "run"
     small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64"]

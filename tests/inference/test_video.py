@@ -488,6 +488,7 @@ def test_the_last_frame_of_a_camera_is_labelled(predictor, tmp_path, monkeypatch
     assert outcome.video.name == "camera-0.webm"
 
 
+@pytest.mark.slow
 def test_the_commands_label_videos_and_report_what_is_missing(videos, tmp_path, capsys):
     save(build(TINY), tmp_path / "model", ModelFacts("drawn"))
     both = ["--rgb", str(videos[0]), "--thermal", str(videos[1])]
