@@ -133,6 +133,13 @@ class Browser:
         actions += [{"type": "keyUp", "value": key} for key in reversed(keys)]
         self._act([{"type": "key", "id": "keys", "actions": actions}])
 
+    @contextmanager
+    def holding(self, key: str) -> Iterator[None]:
+        """With a key held down."""
+        self._act([{"type": "key", "id": "keys", "actions": [{"type": "keyDown", "value": key}]}])
+        yield
+        self._act([{"type": "key", "id": "keys", "actions": [{"type": "keyUp", "value": key}]}])
+
     def drag(self, *points: tuple[float, float], button: bool = True) -> None:
         """Move the mouse from point to point, pressed or not."""
         moves = [
