@@ -36,7 +36,7 @@ export class Preview {
     const picture = context.createImageData(canvas.width, canvas.height);
     const words = new Uint32Array(picture.data.buffer);
     const [red, green, blue] = colour;
-    const [inner, border] = [150, 255].map((alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0);
+    const [inner, border] = [190, 255].map((alpha) => ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0);
     for (let y = top, out = 0; y < bottom; y++) {
       for (let x = left, i = y * size[1] + left; x < right; x++, i++, out++) {
         if (labels[i]) words[out] = isBorder(labels, size, x, y, i) ? border : inner;
