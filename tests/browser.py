@@ -122,6 +122,8 @@ class Browser:
         return str(found[ELEMENT])
 
     def click(self, css: str) -> None:
+        """Click on an element, of which the driver would be content to see an edge."""
+        self.js("document.querySelector(arguments[0])?.scrollIntoView({block: 'nearest'})", css)
         self._do("POST", f"/element/{self.find(css)}/click", {})
 
     def type(self, css: str, keys: str) -> None:
