@@ -490,7 +490,7 @@ class Slow:
     """A predictor that begins when told to."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+        self.predictor, self.model = predictor, predictor.model
         self.config, self.classes, self.facts = (
             predictor.config, predictor.classes, predictor.facts,
         )  # fmt: skip
