@@ -25,6 +25,8 @@ MODULES = {
     "sartm.io.thermal": "Raw thermal to [0, 1]",
     "sartm.io.labels": "Label maps in files",
     "sartm.io.cameras": "Thermal cameras",
+    "sartm.io.flir": "FLIR files",
+    "sartm.objects.measurement": "Objects",
     "sartm.io.holes": "Pixels without a measurement",
     "sartm.datatools.check": "What is wrong with a data set",
     "sartm.datatools.convert": "Layouts to layouts",

@@ -26,7 +26,6 @@ from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
 from sartm.model.exported import Format
 from sartm.model.facts import ModelFacts
-from sartm.scenes.dataset import SceneOptions
 
 RNG = np.random.default_rng(3)
 
@@ -321,7 +320,6 @@ def test_a_shell_completes_commands_and_options() -> None:
         ("export", "format", Format),
         ("bench", "runtime", Runtime),
         ("data convert", "to", Literal[(*get_args(Target), "coco", "yolo")]),
-        ("data synth", "thermal", get_type_hints(SceneOptions)["thermal"]),
     ],
 )
 def test_a_choice_has_the_values_of_the_library(command: str, option: str, kind: Any) -> None:

@@ -283,9 +283,9 @@ def synth(
         str, typer.Option(help="day, dusk, night, fog, smoke, glare or random.")
     ] = "random",
     misregistration: Annotated[float, typer.Option(min=0, help="Largest shift, pixels.")] = 0.0,
-    thermal: Annotated[
-        Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
-    ] = "display",
+    celsius: Annotated[
+        bool, typer.Option("--celsius", help="Thermal in degrees; exact ones in celsius/.")
+    ] = False,
     classes: Annotated[
         Literal["mfnet", "full"], typer.Option(help="Labels: MFNet's, or road, building, ... too.")
     ] = "mfnet",
@@ -297,7 +297,7 @@ def synth(
         condition=condition,
         size=read_size(size, "--size"),
         misregistration=misregistration,
-        thermal=thermal,
+        thermal="celsius" if celsius else "display",
         classes=classes,
     )
     write_dataset(out, pairs, seed, scenes)

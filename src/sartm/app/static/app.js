@@ -14,6 +14,7 @@ import { wireLegend } from "./legend.js";
 import { wireList } from "./list.js";
 import { wireModels } from "./models.js";
 import { attempt } from "./notices.js";
+import { wireObjects } from "./objects.js";
 import { wirePair } from "./pair.js";
 import { Pen } from "./pen.js";
 import { wireReadout } from "./readout.js";
@@ -36,6 +37,7 @@ function wire(state) {
   wireFolder(state);
   wireDownloads(state);
   wireReadout(state, stage);
+  wireObjects(state, stage);
   wireKeyboard(state, stage, pen);
   onClick("theme", switchTheme);
   window.addEventListener("beforeunload", (event) => {

@@ -17,9 +17,10 @@ export async function inputFields(state, { rgb, thermal }, resize) {
 
 /** What the service makes of the files of one pair; `mode` is what the model may see. */
 export async function segment(state, files, mode, resize) {
+  const sent = await inputFields(state, files, resize);
   const fields = {
-    ...(await inputFields(state, files, resize)), modality: mode, output: "json", maps: "true",
-    classes: state.pair ? null : state.words.join(", ") || null,
+    ...sent, modality: mode, output: "json", maps: "true", classes: state.pair ? null : state.words.join(", ") || null,
+    objects: "true", degrees: state.degrees && files.thermal && !sent.radiometric ? state.degrees : null,
   };
   return unpack(await (await requestPatiently("/v1/segment", form(fields))).json());
 }

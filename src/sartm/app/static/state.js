@@ -33,6 +33,7 @@ export class State {
   map = "grey"; // colours of the thermal picture
   window = null; // thermal values that are shown, [low, high]; null: the range of the picture
   range = ""; // thermal values that the model sees, LOW:HIGH; empty: as the service does it
+  degrees = ""; // what raw thermal values are: celsius, kelvin, tlinear; empty: as the file says
   windowing = false; // a drag on the picture changes the window
   brightness = 1; // of the RGB picture
   fourChannel = "auto";
