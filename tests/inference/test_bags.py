@@ -115,7 +115,17 @@ def street(path: Path, kind: str) -> Path:
 def test_two_topics_are_a_film_of_pairs_by_the_times_of_their_headers(kind, model, tmp_path):
     path = street(tmp_path / ("street.bag" if kind == "bag" else "street"), kind)
     command = ["video", "--rgb", f"{path}:/camera/image", "--thermal", f"{path}:/thermal/image"]
-    command += ["--tolerance", "0.06", "--labels", "--objects", "--min-area", "4", "--model"]
+    command += [
+        "--tolerance",
+        "0.06",
+        "--smooth",
+        "0",
+        "--labels",
+        "--objects",
+        "--min-area",
+        "4",
+        "--model",
+    ]
     command += [str(model), "--device", "cpu", "--precision", "fp32", "--out"]
     assert main([*command, f"{tmp_path}/out"]) == 3  # frames without a partner are told
     name = "street-camera-image"

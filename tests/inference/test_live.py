@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from conftest import TINY, build
+from test_video import rgb_frame, write_video
 
 from sartm.cli.main import main
 from sartm.errors import InputError
@@ -149,10 +150,15 @@ def test_a_clock_that_is_set_anew_is_followed():
 # --- streams of the network ----------------------------------------------------------------------
 
 
-class Camera(ThreadingHTTPServer):
-    """A network camera: pictures one after another, a bar that moves; may be cut and come back."""
-
+class Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request, address):
+        pass  # whoever listened has gone
+
+
+class Camera(Server):
+    """A network camera: pictures one after another, a bar that moves; may be cut and come back."""
 
     def __init__(self, grey, cut_after=None, gone=0.0, rate=20, forever=True):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -162,9 +168,6 @@ class Camera(ThreadingHTTPServer):
     @property
     def address(self):
         return f"http://127.0.0.1:{self.server_address[1]}/stream"
-
-    def handle_error(self, request, address):
-        pass  # whoever listened has gone
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -285,6 +288,29 @@ def test_what_is_no_stream_is_said(tmp_path):
         open_stream("http://127.0.0.1:9/none", "rgb")
 
 
+def test_a_film_that_is_served_is_no_stream(tmp_path):
+    data = write_video(tmp_path / "a.mkv", [rgb_frame(index) for index in range(30)]).read_bytes()
+
+    class Film(BaseHTTPRequestHandler):
+        def log_message(self, *words):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    server = Server(("127.0.0.1", 0), Film)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(InputError, match="download it"):
+            open_stream(f"http://127.0.0.1:{server.server_address[1]}/a.mkv", "rgb")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_a_play_list_cannot_name_files_of_this_computer(tmp_path):
     (tmp_path / "secret.ts").write_bytes(b"")
 
@@ -300,7 +326,7 @@ def test_a_play_list_cannot_name_files_of_this_computer(tmp_path):
                 f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/secret.ts\n".encode()
             )
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), List)
+    server = Server(("127.0.0.1", 0), List)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         with pytest.raises(InputError, match="cannot be opened"):

@@ -348,8 +348,8 @@ def test_what_is_doubtful_stays_and_what_has_changed_for_sure_changes_at_once():
 @pytest.mark.parametrize(
     ("asked", "source", "every", "found"),
     [
-        ({}, "film", 1, 0.7), ({"smooth": 0.2}, "film", 1, 0.2), ({}, "film", 10, 0.0),
-        ({}, "folder", 1, 0.0), ({"rate": 10}, "folder", 1, 0.7),
+        ({}, "film", 1, 0.5), ({"smooth": 0.2}, "film", 1, 0.2), ({}, "film", 10, 0.0),
+        ({}, "folder", 1, 0.0), ({"rate": 10}, "folder", 1, 0.5),
         ({"smooth": 0.5}, "folder", 1, 0.5),
     ],
 )  # fmt: skip

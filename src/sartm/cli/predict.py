@@ -270,7 +270,7 @@ def video(
     smooth: Annotated[
         float | None,
         typer.Option(
-            help="Share kept from before, 0 to below 1: 0.7 of films.",
+            help="Share kept from before, 0 to below 1: 0.5 of films.",
             rich_help_panel=OUTPUT,
             show_default=False,
         ),

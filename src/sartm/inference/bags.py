@@ -14,14 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.pairs import RawImages
+from sartm.data.pairs import RawImages, read_images
 from sartm.errors import InputError
 from sartm.inference.clocks import Clock
 from sartm.inference.frames import Frame, Stream
 from sartm.inference.pictures import Role, convert_camera_picture
-from sartm.io.cameras import Camera, prepare_thermal, read_raw
-from sartm.io.decode import Upload, as_rgb, check_limits, read_rgb
-from sartm.io.holes import find_holes
+from sartm.io.cameras import Camera
+from sartm.io.decode import Upload, as_rgb, check_limits
 
 Array = npt.NDArray[Any]
 
@@ -158,15 +157,14 @@ def _frames(
 
 def _read_rgb(message: Any, camera: Camera, max_pixels: int, name: str) -> RawImages:
     if hasattr(message, "format"):
-        return RawImages(read_rgb(Upload(name, bytes(message.data)), max_pixels), None)
+        return read_images(Upload(name, bytes(message.data)), None, max_pixels=max_pixels)
     return RawImages(as_rgb(_pixels(message, max_pixels, name), name), None)
 
 
 def _read_thermal(message: Any, camera: Camera, max_pixels: int, name: str) -> RawImages:
     if hasattr(message, "format"):
-        raw = read_raw(Upload(name, bytes(message.data)), camera, max_pixels)
-        thermal, unseen = prepare_thermal(raw, camera), find_holes(raw, camera.holes)
-        return RawImages(None, thermal, unseen, black_hot=camera.black_hot)
+        image = Upload(name, bytes(message.data))
+        return read_images(None, image, camera=camera, max_pixels=max_pixels)
     return convert_camera_picture(_pixels(message, max_pixels, name), "thermal", camera, name)
 
 

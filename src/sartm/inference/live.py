@@ -135,6 +135,11 @@ def _open_network(source: str, role: Role, camera: Camera, epoch: float) -> Stre
     assert scheme is not None
     stream = Stream(hide_password(source), iter(()), RATE, live=True)
     container = _connect(source, scheme)  # the first time it must succeed
+    if container.duration is not None:
+        container.close()
+        raise InputError(
+            f"{stream.name} is a film with an end, not a live stream; download it and give the file"
+        )
     video = container.streams.video[0]
     stream.rate = Fraction(video.average_rate or video.guessed_rate or RATE)
     if not 1 <= stream.rate <= 240:
@@ -178,19 +183,16 @@ def _reconnect(
     epoch: float,
     ended: threading.Event,
 ) -> Produced:
-    """Frames over all connections; ends after `PATIENCE` without any, or at the end of a file."""
+    """Frames over all connections; ends after `PATIENCE` without any."""
     seen, wait = time.monotonic(), 0.1
     while not ended.is_set():
         if container is not None:
-            finite = container.duration is not None
             for moment, picture in _pictures(stream, container, ended):
                 lost = moment - seen
                 if lost > STALL or wait > 0.1:
                     stream.lose(seen - epoch, lost)
                 seen, wait = moment, 0.1
                 yield moment - epoch, picture
-            if finite:
-                return
         if time.monotonic() - seen > PATIENCE:
             stream.lose(seen - epoch, time.monotonic() - seen)
             return

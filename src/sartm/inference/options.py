@@ -81,7 +81,7 @@ class VideoOptions:
     """Seconds to add to thermal times."""
     smooth: float | None = None
     """Share of the class probabilities that is kept from the frames before, in [0, 1), where they
-    agree; None: 0.7 of films, 0 of folders and of fewer than 5 frames per second."""
+    agree; None: 0.5 of films, 0 of folders and of fewer than 5 frames per second."""
     one_file: Arrangement | None = None
     """How one video holds both RGB and thermal."""
     rate: float | None = None

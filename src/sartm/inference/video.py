@@ -135,7 +135,7 @@ class Smoother:
         return self.mean.clamp_min(1e-12).log()
 
 
-SMOOTH, _SLOWEST = 0.7, 5
+SMOOTH, _SLOWEST = 0.5, 5
 """What is kept where nobody says it, and the frames per second below which nothing is then."""
 
 

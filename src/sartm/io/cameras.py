@@ -162,6 +162,6 @@ def _refuse_dji(path: Source) -> None:
         raise InputError(
             f"{file}: a DJI R-JPEG, whose temperatures only the maker's tool reads: DJI Thermal "
             f"SDK, dji_irp -a measure --measurefmt float32 -s IMAGE.JPG -o IMAGE.raw; then save "
-            f"the floats as NumPy file and pass --degrees celsius (docs/camera-to-table.md). For "
-            f"its grey picture alone save it again as PNG"
+            f"the floats as NumPy file, which predict --degrees celsius reads "
+            f"(docs/camera-to-table.md). For its grey picture alone save it again as PNG"
         )

@@ -6,7 +6,7 @@ import { $ } from "./dom.js";
 import { label, segment, takeResult } from "./labelling.js";
 import { attempt, confirmLoss, say } from "./notices.js";
 import { showFiles, showQuickly } from "./pictures.js";
-import { readResult, Result } from "./result.js";
+import { objectsCsv, readResult, Result } from "./result.js";
 import { readHeat } from "./thermal.js";
 import { zip } from "./zip.js";
 
@@ -202,7 +202,7 @@ async function keepCorrections(state) {
   state.changed("list");
 }
 
-/** Label maps, overlays and a summary of all that is labelled, as `sartm predict` names them. */
+/** Label maps, overlays, objects and a summary of all that is labelled, as `sartm predict` names them. */
 export async function zipBatch(state) {
   await keepCorrections(state);
   const { batch } = state;
@@ -213,6 +213,8 @@ export async function zipBatch(state) {
     const png = item.labels ? await encodeCorrected(state, item) : item.answer.png;
     files.push([`labels/${name}.png`, png], [`overlays/${name}.jpg`, item.overlay]);
   }
+  const listed = done.filter((item) => !item.labels).map((item) => [item.name, item.answer.json.objects ?? []]); // of corrected maps nobody knows them
+  files.push(["objects.csv", new TextEncoder().encode(objectsCsv(listed))]);
   const summary = { model: state.model, pairs: batch.items.map((item) => describe(state, item)) };
   files.push(["summary.json", new TextEncoder().encode(JSON.stringify(summary, null, 1))]);
   batch.unsaved = false;

@@ -3,15 +3,10 @@
 import { $, make, makeSwatch, onClick } from "./dom.js";
 import { download, stem } from "./downloads.js";
 import { labelAgain } from "./list.js";
-import { percent, readable } from "./result.js";
+import { objectsCsv, percent, readable } from "./result.js";
 
 const MOST = 200; // rows on the page; the CSV has all
 const TITLES = { class: "Class", area: "Pixels", confidence: "Sure", celsius_mean: "Mean °C", celsius_max: "Max °C" };
-const COLUMNS = [
-  "id", "class", "area", "left", "top", "width", "height", "x", "y", "confidence", "lowest_confidence", "celsius_min", "celsius_p5",
-  "celsius_median", "celsius_mean", "celsius_p95", "celsius_max", "hottest_x", "hottest_y", "contrast", "celsius_error",
-];
-
 export function wireObjects(state, stage) {
   const order = { by: "area", down: true };
   state.on("results edits", () => drawTable(state, stage, order));
@@ -84,8 +79,4 @@ function tableRow(state, stage, columns, row) {
   return make("tr", {}, ...cells);
 }
 
-function csvBlob(state) {
-  const quote = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
-  const lines = objectsOf(state).map((row) => [stem(state), ...COLUMNS.map((name) => row[name] ?? "")].map(quote).join(","));
-  return new Blob([[["pair", ...COLUMNS].join(","), ...lines, ""].join("\n")], { type: "text/csv" });
-}
+const csvBlob = (state) => new Blob([objectsCsv([[stem(state), objectsOf(state)]])], { type: "text/csv" });

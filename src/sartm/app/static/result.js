@@ -119,6 +119,18 @@ export async function readResult(state, { json, png, sure, parts }) {
   return Object.assign(result, { png: result.renamed ? null : png, bitmap, confidence, numbers });
 }
 
+const COLUMNS = [
+  "id", "class", "area", "left", "top", "width", "height", "x", "y", "confidence", "lowest_confidence", "celsius_min", "celsius_p5",
+  "celsius_median", "celsius_mean", "celsius_p95", "celsius_max", "hottest_x", "hottest_y", "contrast", "celsius_error",
+];
+
+/** The objects of pairs, [name, objects] each, in the columns of `sartm predict --objects`. */
+export function objectsCsv(pairs) {
+  const quote = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const lines = pairs.flatMap(([name, objects]) => objects.map((row) => [name, ...COLUMNS.map((column) => row[column] ?? "")].map(quote).join(",")));
+  return [["pair", ...COLUMNS].join(","), ...lines, ""].join("\n");
+}
+
 export const readable = (name) => name.replaceAll("_", " ");
 
 export function percent(value) {
