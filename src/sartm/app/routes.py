@@ -191,8 +191,6 @@ async def segment(
     return await service.worker.run(request, job)
 
 
-
-
 def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:
     if output == "label":
         label = encode_label(prediction.labels, palette=prediction.classes.palette)
