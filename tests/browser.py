@@ -122,6 +122,8 @@ class Browser:
         return str(found[ELEMENT])
 
     def click(self, css: str) -> None:
+        """Click on an element, of which the driver would be content to see an edge."""
+        self.js("document.querySelector(arguments[0])?.scrollIntoView({block: 'nearest'})", css)
         self._do("POST", f"/element/{self.find(css)}/click", {})
 
     def type(self, css: str, keys: str) -> None:
@@ -132,6 +134,13 @@ class Browser:
         actions = [{"type": "keyDown", "value": key} for key in keys]
         actions += [{"type": "keyUp", "value": key} for key in reversed(keys)]
         self._act([{"type": "key", "id": "keys", "actions": actions}])
+
+    @contextmanager
+    def holding(self, key: str) -> Iterator[None]:
+        """With a key held down."""
+        self._act([{"type": "key", "id": "keys", "actions": [{"type": "keyDown", "value": key}]}])
+        yield
+        self._act([{"type": "key", "id": "keys", "actions": [{"type": "keyUp", "value": key}]}])
 
     def drag(self, *points: tuple[float, float], button: bool = True) -> None:
         """Move the mouse from point to point, pressed or not."""

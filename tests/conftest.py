@@ -1,5 +1,6 @@
 """What several test files share: a small model, drawn inputs, where real data may lie."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ TINY = ModelConfig(
     decoder=DecoderConfig(heads=4, mlp_dim=64),
     fusion=FusionConfig(crop=(64, 96)),
 )
+
+CLICKED = replace(TINY, clicks=True)
+"""With a decoder for clicks."""
 
 
 def build(config: ModelConfig, seed: int = 0) -> SARTM:

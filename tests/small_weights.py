@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sartm.classes import Classes
 from sartm.config import DecoderConfig, FusionConfig, ModelConfig
+from sartm.model.prompts import PromptDecoder
 from sartm.model.sartm import SARTM
 from sartm.model.sources import is_sam2
 
@@ -60,6 +61,23 @@ def meta_weights(config: ModelConfig = SMALL, version: str = "2.1") -> dict[str,
     shapes = {key: tuple(value.shape) for key, value in state.items() if is_sam2(key)}
     shapes |= EXTRAS | (NEWER if version == "2.1" else {})
     return {key: values(key, shape) for key, shape in shapes.items()}
+
+
+def prompt_weights(config: ModelConfig = SMALL) -> dict[str, Tensor]:
+    """All of SAM 2 that answers prompts, under Meta's names."""
+    tensors = meta_weights(config)
+    state = PromptDecoder(config.width, config.decoder).state_dict()
+    for key, value in state.items():
+        home, _, stack = key.rpartition("output_hypernetworks_mlps.")
+        if not home:
+            tensors[key] = values(key, tuple(value.shape), 0.3)
+            continue
+        part, layer = stack[:-1], stack[-1]  # weight0 holds that of all four
+        for index, row in enumerate(value):
+            name = f"{home}output_hypernetworks_mlps.{index}.layers.{layer}.{part}"
+            shape = tuple(row.shape) if part == "weight" else (row.shape[-1],)
+            tensors[name] = values(name, shape, 0.3)
+    return tensors
 
 
 RENAMES = (

@@ -33,7 +33,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
-data.listing data.lists data.coverage data.names data.tables
+data.listing data.lists data.coverage data.names data.tables data.objects
 data.shards
 data.layouts
 data.matching
@@ -50,11 +50,12 @@ model.hiera
 model.lite
 model.encoder model.facts
 model.decoder model.words
-model.fusion
+model.fusion model.clicks
 model.sartm
 model.released
 model.sources model.exported
 model.filling model.card
+model.prompts model.looking
 model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
@@ -64,6 +65,7 @@ inference.trust inference.frames
 inference.bags inference.live inference.sequences
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
+inference.clicks
 inference.pipeline inference.film inference.objects
 inference.record inference.watch
 inference.options
@@ -78,10 +80,10 @@ evaluation.report.tables
 evaluation.report.rendering
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
-evaluation.report.files evaluation.report.run
+evaluation.report.files evaluation.report.run evaluation.report.clicks
 evaluation.views evaluation.conditions
 evaluation.scoring
-evaluation.robustness evaluation.calibration
+evaluation.robustness evaluation.calibration evaluation.clicks
 fleet.store fleet.ray_engine
 fleet.record fleet.labeller fleet.counting
 fleet.sink fleet.evaluating
@@ -92,10 +94,11 @@ training.splits
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer
 training.workers training.budget
+training.clicking
 training.teaching training.batches training.processes training.recompute training.wording
 training.failures
 training.start
-training.validation
+training.validation training.clicks
 training.loop
 datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
@@ -109,10 +112,9 @@ benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
-app.schema app.guard app.annotation app.metrics
-app.encoding
-app.routes
-app.values app.examples
+app.schema app.guard app.annotation app.metrics app.scenes
+app.service app.encoding
+app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
     from sartm.fleet.labeller import PairLabeller
+    from sartm.inference.clicks import Promptable
     from sartm.inference.prediction import Prediction
     from sartm.inference.predictor import Predictor
     from sartm.model.loading import load
@@ -29,6 +30,7 @@ _HOMES = {
     "PairLabeller": "sartm.fleet.labeller",
     "Prediction": "sartm.inference.prediction",
     "Predictor": "sartm.inference.predictor",
+    "Promptable": "sartm.inference.clicks",
     "SARTM": "sartm.model.sartm",
     "Sample": "sartm.data.pairs",
     "TrainConfig": "sartm.training.settings",
@@ -47,6 +49,7 @@ __all__ = [
     "PairLabeller",
     "Prediction",
     "Predictor",
+    "Promptable",
     "Sample",
     "TrainConfig",
     "__version__",

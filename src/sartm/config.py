@@ -333,6 +333,8 @@ class ModelConfig:
     shrunk before it and logits enlarged after it; label maps keep the images' size."""
     calibration: Calibrations = Calibrations()
     """Of the confidence; changes no label."""
+    clicks: bool = False
+    """Whether a decoder for clicks lies beside the heads for classes (docs/clicks.md)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)

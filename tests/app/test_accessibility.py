@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import MISSING, Browser, serving
+from conftest import CLICKED, build
 from page import LABELLED, READY, choose, open_page
 
 pytest.importorskip("fastapi")
@@ -16,6 +17,7 @@ if MISSING:
 
 from sartm.app.annotation import open_annotation
 from sartm.app.server import create_app
+from sartm.inference.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = Path(os.environ.get("AXE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
@@ -91,6 +93,22 @@ def test_several_pairs_with_one_that_failed(window, address, work, tmp_path):
     window.wait("return document.querySelector('#items [data-status=failed]')")
     assert in_each_theme_and_size(window, lambda: None) == []
     window.complaints()
+
+
+def test_clicking_on_a_thing(window, work):
+    models = {"clicked": Predictor(build(CLICKED, seed=2), device="cpu", precision="fp32")}
+    with serving(create_app(models)) as address:
+        window.go("about:blank")
+        open_page(window, address)
+        choose(window, work / "rgb.jpg", work / "thermal.jpg")
+        window.wait(LABELLED)
+        window.click("#edit")
+        window.click("input[name=tool][value=click]")
+        assert violations(window) == []
+        window.js("document.querySelector('.pane canvas').focus()")
+        window.press(" ")
+        window.wait("return !document.getElementById('accept').disabled")
+        assert in_each_theme_and_size(window, lambda: None) == []
 
 
 def test_annotating_a_folder(window, predictors, work, tmp_path):

@@ -21,7 +21,7 @@ import draw_flir
 import numpy as np
 import pytest
 from browser import serving
-from conftest import TINY, build
+from conftest import CLICKED, TINY, build
 
 pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
@@ -519,7 +519,7 @@ class Slow:
     """A predictor that begins when told to."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+        self.predictor, self.model = predictor, predictor.model
         self.config, self.classes, self.facts = (
             predictor.config, predictor.classes, predictor.facts,
         )  # fmt: skip
@@ -790,9 +790,8 @@ def test_the_api_keeps_to_its_own_description(predictor, folder):
     from hypothesis import HealthCheck, given, settings
     from schemathesis.checks import CHECKS
 
-    app = create_app(
-        {"tiny": predictor}, annotation=open_annotation(folder, None, predictor.classes)
-    )
+    models = {"tiny": Predictor(build(CLICKED), device="cpu", precision="fp32")}
+    app = create_app(models, annotation=open_annotation(folder, None, predictor.classes))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     # Which bytes are an image no schema can say, so that data which fits it may still be refused.
     left_out = [check for check in CHECKS.get_all() if check.__name__ == "positive_data_acceptance"]

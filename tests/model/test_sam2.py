@@ -93,14 +93,7 @@ def our_encoder(config: EncoderConfig, meta: dict[str, Tensor]) -> tuple[ImageEn
 def our_decoder(meta: dict[str, Tensor]) -> MaskDecoder:
     decoder = MaskDecoder(CLASSES, WIDTH, DECODER)
     ours = decoder.state_dict().keys()
-    theirs = dict(meta)
-    for key in meta:  # the hub's names for the three layers of a hypernetwork
-        for name, layer in (("proj_in", 0), ("layers.0", 1), ("proj_out", 2)):
-            if "hypernetworks" in key and f".{name}." in key:
-                theirs[key.replace(name, f"layers.{layer}")] = meta[key]
-                if name != "layers.0":
-                    del theirs[key]
-    joined = under(join_hypernetworks(theirs, "transformers"), "sam_mask_decoder.")
+    joined = under(join_hypernetworks(meta, "transformers"), "sam_mask_decoder.")
     decoder.load_state_dict({key: joined[key] for key in ours})
     return decoder
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from sartm.app import schema
 from sartm.app.encoding import encode_png
 from sartm.app.fields import refuse_unknown_fields
-from sartm.app.routes import PNG, ServiceDep, binary, describe_answers
+from sartm.app.service import PNG, ServiceDep, binary, describe_answers
 from sartm.scenes.dataset import Scene, SceneOptions, draw_scene
 
 EXAMPLES = {"day": "Day", "night": "Night", "glare": "Glare", "fog": "Fog"}

@@ -29,6 +29,9 @@ SECURITY = {
 OPEN_PATHS = frozenset({"/v1/models"})
 """Below /v1 and yet without a place in the queue: they answer at once and read nothing."""
 
+CLICK_BYTES = 2**20
+"""Of the body that asks for a mask."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -44,6 +47,10 @@ class Limits:
     """From a request's first byte to its answer."""
     side: int = 16_384
     """Longer side of an image in pixels."""
+    scenes: int = 64
+    """Encoded pairs that are kept for clicks."""
+    scene_bytes: int = 2**29
+    """Memory of all of them."""
 
     @property
     def extent(self) -> Extent:
@@ -90,6 +97,8 @@ class Guard:
             body = await taken.receive(receive, scope[DEADLINE])
             if body is None:  # the client went away
                 return
+            if isinstance(body, bytes) and len(body) > self._limit(scope["path"]):
+                body = too_large(self._limit(scope["path"]))
             if isinstance(body, Response):
                 await body(scope, receive, send)
                 return
@@ -132,10 +141,15 @@ class Guard:
                 "a token is needed: Authorization: Bearer TOKEN",
                 {"www-authenticate": "Bearer"},
             )
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.upload:
-            return too_large(self.limits.upload)
+        length, limit = headers.get("content-length", "0"), self._limit(scope["path"])
+        if not length.isdecimal() or len(length) > 15 or int(length) > limit:
+            return too_large(limit)
         return None
+
+    def _limit(self, path: str) -> int:
+        """Bytes of a body: clicks are no images, and take much more memory than they are long."""
+        clicks = path.startswith("/v1/scenes/")
+        return min(self.limits.upload, CLICK_BYTES) if clicks else self.limits.upload
 
     def _is_authorized(self, headers: Headers) -> bool:
         if not self.token:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sartm.errors import InputError
+
 Array = npt.NDArray[Any]
 
 
@@ -29,6 +31,48 @@ def encode_masks(labels: Array) -> dict[int, str]:
         int(index): _digits(_runs(starts[group], ends[group], column.size))
         for index, group in zip(found, groups, strict=True)
     }
+
+
+def encode_mask(mask: npt.NDArray[np.bool_]) -> str:
+    """The `counts` of one mask (H, W) that is not without pixels, as `encode_masks` writes them."""
+    column = mask.T.ravel()
+    edges = np.flatnonzero(column[1:] != column[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], edges, [column.size]])).astype(np.int64)
+    return _digits(np.concatenate([[0], runs]) if column[0] else runs)
+
+
+def decode_mask(counts: str, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """(H, W) of compressed `counts`.
+
+    Raises:
+        InputError: they are none, or those of a mask of another size.
+    """
+    height, width = size
+    runs = _numbers(counts.encode("ascii") if counts.isascii() else b"")
+    for first in (1, 2):  # the first of either kind is itself, the others are differences
+        runs[first::2] = np.cumsum(runs[first::2])
+    if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
+        raise InputError(
+            f"counts is no run-length code of a mask of {height}x{width} (height x width); send "
+            f"COCO's compressed one, as answers have it"
+        )
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T
+
+
+def _numbers(text: bytes) -> npt.NDArray[np.int64]:
+    """What the digits of a code stand for; negative ones where it is none."""
+    digits = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero((digits & 32) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if not len(ends) or ends[-1] != len(digits) - 1 or (digits < 0).any() or (digits > 63).any():
+        return np.full(1, -1)
+    if lengths.max() > 7:  # of five bits each: more pixels than there can be
+        return np.full(1, -1)
+    places = np.arange(len(digits)) - np.repeat(starts, lengths)
+    values = np.add.reduceat((digits & 31) << (5 * places), starts)
+    return values - np.where(digits[ends] & 16, 1 << (5 * lengths), 0)
 
 
 def _runs(starts: Array, ends: Array, size: int) -> npt.NDArray[np.int64]:

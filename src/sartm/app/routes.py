@@ -1,7 +1,7 @@
 """The REST API: what each address takes, does and answers."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,11 +28,20 @@ from sartm.app.encoding import (
     stretch,
 )
 from sartm.app.fields import refuse_unknown_fields
-from sartm.app.guard import Limits
 from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_uploads, read_view
-from sartm.app.worker import Worker
+from sartm.app.scenes import answers_clicks
+from sartm.app.service import (
+    ARRAY,
+    JPEG,
+    JSON,
+    PNG,
+    Service,
+    ServiceDep,
+    binary,
+    describe_answers,
+    read_upload,
+)
 from sartm.config import Modality
-from sartm.errors import InputError
 from sartm.inference.alarm import WORDS, check_pair
 from sartm.inference.objects import list_objects
 from sartm.inference.prediction import Prediction
@@ -49,54 +58,7 @@ from sartm.vocabulary import words as vocabulary
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
-
-PNG, JPEG = "image/png", "image/jpeg"
-JSON, ARRAY = "application/json", "application/octet-stream"
-
-
-@dataclass(frozen=True)
-class Service:
-    """What the routes work with."""
-
-    predictors: dict[str, Predictor]
-    """By the names that requests use; the first is the default."""
-    limits: Limits
-    worker: Worker
-    annotation: Annotation | None
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-ServiceDep = Annotated[Service, Depends(_service)]
 PairIndex = Annotated[int, PathParameter(ge=0, le=10**9)]
-
-
-def describe_answers(*codes: int, **success: Any) -> dict[int | str, dict[str, Any]]:
-    """Documentation of a route's answers: the good one, and problems for `codes`."""
-    reasons = {
-        400: "The body is no form.", 401: "No or a wrong token.", 403: "From another web site.",
-        404: "There is no such thing.", 408: "The body came too slowly.",
-        412: "Somebody else saved it in between.", 413: "Too many bytes.",
-        421: "A host name that is not served.",
-        422: "The input cannot be used; the detail says why and what to do.",
-        428: "There is a label; If-Match is missing.", 429: "Too many requests wait.",
-        503: "Not done in time.",
-    }  # fmt: skip
-    everywhere = (401, 403, 408, 413, 421, 422, 429, 503)
-    problems: dict[int | str, dict[str, Any]] = {
-        code: {"description": reasons[code], "content": schema.PROBLEM}
-        for code in sorted({*everywhere, *codes})
-    }
-    return {**problems, 200: success} if success else problems
-
-
-def binary(*kinds: str) -> dict[str, Any]:
-    """Documentation of an answer that is a file of one of these content types."""
-    return {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
-
 
 TAG = {"ETag": {"schema": {"type": "string"}, "description": "Of the label, for If-Match."}}
 """Documentation of the header that tells one version of a label from another."""
@@ -122,6 +84,8 @@ async def models(service: ServiceDep) -> schema.Models:
             side=limits.side,
             waiting=limits.waiting,
             seconds=limits.seconds,
+            scenes=limits.scenes,
+            scene_bytes=limits.scene_bytes,
         ),
         annotation=service.annotation is not None,
     )
@@ -138,6 +102,7 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
         thermal_range=format_range(predictor.thermal_range),
         trained_on=[Path(data).name for data in facts.data] if facts else [],
         words=predictor.config.classes_from == "text",
+        clicks=answers_clicks(predictor),
     )
 
 
@@ -185,12 +150,13 @@ async def segment(
     accuracy: Annotated[float, Form(ge=0, le=1000, description="Degrees, of the camera.")] = 2.0,
 ) -> Response:
     """Label one pair, or one image of either kind."""
-    predictor = _find_predictor(service, model)
+    model = service.name_of(model)
+    predictor = service.predictors[model]
     if classes:
         predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
     measuring, scale = Measuring(min_area, accuracy, degrees), choose_scale(degrees, radiometric)
-    sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
+    sources = (await read_upload("rgb", rgb), await read_upload("thermal", thermal))
     begun = time.perf_counter()
     sample = await service.worker.read(
         request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
@@ -207,8 +173,7 @@ async def segment(
                 if image is not None and modality in ("both", kind)
             ]
             answer = describe_prediction(prediction, maps)
-            answer.model = model or next(iter(service.predictors))
-            answer.modalities, answer.note = seen, sample.note
+            answer.model, answer.modalities, answer.note = model, seen, sample.note
             if objects:
                 parts, rows = list_objects(sample, prediction, measuring, scale)
                 answer.objects = [schema.Object(**row) for row in rows]
@@ -224,20 +189,6 @@ async def segment(
         return _as_image(prediction, output, opacity)
 
     return await service.worker.run(request, job)
-
-
-def _find_predictor(service: Service, name: str) -> Predictor:
-    if not name:
-        return next(iter(service.predictors.values()))
-    if name not in service.predictors:
-        known = ", ".join(service.predictors)
-        raise InputError(f"no model {name[:50]!r}; there are: {known}")
-    return service.predictors[name]
-
-
-async def _read_upload(name: str, upload: UploadFile | None) -> Upload | None:
-    """The bytes; what the sender called the file is not used."""
-    return None if upload is None else Upload(name, await upload.read())
 
 
 def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:

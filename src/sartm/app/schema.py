@@ -1,11 +1,12 @@
 """What the REST API answers, as types: the OpenAPI description is made from them."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from sartm import colours
 from sartm.classes import Classes
+from sartm.inference.clicks import MOST_POINTS
 
 
 class Problem(BaseModel):
@@ -46,6 +47,7 @@ class ModelInfo(BaseModel):
     thermal_range: str = Field(description="Of requests that say none: auto, LOW:HIGH or model.")
     trained_on: list[str]
     words: bool = Field(description="Whether `classes` may name any word of the vocabulary.")
+    clicks: bool = Field(description="Whether it answers clicks, by /v1/scenes.")
 
 
 class Words(BaseModel):
@@ -62,6 +64,8 @@ class Limits(BaseModel):
     side: int = Field(description="The longer of height and width.")
     waiting: int
     seconds: float
+    scenes: int = Field(description="Encoded pairs that are kept for clicks.")
+    scene_bytes: int = Field(description="Memory of all of them.")
 
 
 class Models(BaseModel):
@@ -175,6 +179,55 @@ class Example(BaseModel):
 
     name: str
     title: str
+
+
+class Scene(BaseModel):
+    """An encoded pair, to be clicked on."""
+
+    id: str = Field(description="For /v1/scenes/{id}/mask, until it is dropped.")
+    model: str
+    modality: str = Field(description="What the model saw: rgb, thermal or both.")
+    size: tuple[int, int] = Field(description="Height, width.")
+    note: str = Field(description="How the input was understood, where that is not plain.")
+    seconds: float
+
+
+Pixel = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A coordinate: 0 is the middle of the first pixel."""
+
+
+class Prompt(BaseModel):
+    """What somebody points at, in pixels of the images as sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    points: list[tuple[Pixel, Pixel]] = Field(
+        default=[], max_length=MOST_POINTS, description="x and y of every click so far."
+    )
+    labels: list[Annotated[int, Field(strict=True, ge=-1, le=1)]] | None = Field(
+        default=None,
+        max_length=MOST_POINTS,
+        description="Of each point: 1 adds, 0 takes away, -1 does not count. All add without it.",
+    )
+    box: tuple[Pixel, Pixel, Pixel, Pixel] | None = Field(
+        default=None, description="x0, y0, x1, y1 around the object."
+    )
+    mask: Mask | None = Field(default=None, description="One to go on from, of the scene's size.")
+    after: Annotated[int, Field(strict=True, ge=1, le=2**53)] | None = Field(
+        default=None,
+        description="In the place of `mask`: the `answer` that the newest click is to improve. "
+        "The last 8 of a scene are kept.",
+    )
+
+
+class FoundMask(BaseModel):
+    """The mask of an object."""
+
+    answer: int = Field(description="Its number, for `after` of the next click.")
+    score: float = Field(description="IoU with what is meant, as the model expects it: 0-1.")
+    pixels: int
+    segmentation: Mask
+    seconds: float
 
 
 class AnnotationPair(BaseModel):

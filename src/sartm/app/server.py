@@ -19,13 +19,16 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sartm import __version__
 from sartm.app.annotation import Annotation
+from sartm.app.clicks import router as clicks_router
 from sartm.app.decoding import Decoder
 from sartm.app.examples import router as examples_router
 from sartm.app.guard import Guard, Limits, check_token
 from sartm.app.metrics import add_metrics
 from sartm.app.problems import problem
-from sartm.app.routes import Service, router
+from sartm.app.routes import router
+from sartm.app.scenes import Scenes
 from sartm.app.schema import Problem
+from sartm.app.service import Service
 from sartm.app.values import router as values_router
 from sartm.app.worker import Worker
 from sartm.classes import Classes
@@ -119,6 +122,7 @@ def create_app(
     token = check_token(token) if token else ""
     decoder = Decoder(DECODE_BYTES + DECODE_BYTES_PER_PIXEL * limits.pixels)
     worker = Worker(limits.waiting, limits.seconds, decoder)
+    scenes = Scenes(limits.scenes, limits.scene_bytes)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -135,8 +139,8 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.service = Service(predictors, limits, worker, annotation)
-    for part in (router, values_router, examples_router):
+    app.state.service = Service(predictors, limits, worker, annotation, scenes)
+    for part in (router, values_router, clicks_router, examples_router):
         app.include_router(part)
     _add_pages(app)
     app.add_exception_handler(InputError, _input_error)

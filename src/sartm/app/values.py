@@ -10,7 +10,7 @@ from starlette.responses import Response
 from sartm.app.encoding import encode_array
 from sartm.app.fields import refuse_unknown_fields
 from sartm.app.reading import read_values
-from sartm.app.routes import ARRAY, ServiceDep, binary, describe_answers
+from sartm.app.service import ARRAY, ServiceDep, binary, describe_answers
 from sartm.io.decode import Upload
 
 UNIT = {

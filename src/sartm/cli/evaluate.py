@@ -48,6 +48,9 @@ def evaluate(
     robustness: Annotated[bool, typer.Option("--robustness", help="Bad conditions too.")] = False,
     conditions: Annotated[str, typer.Option(help="Only these of them: a,b,c")] = "",
     compare: Annotated[bool, typer.Option(help="Show published figures beside it.")] = False,
+    clicks: Annotated[
+        int, typer.Option(min=0, max=20, help="Score masks after 1 ... N simulated clicks instead.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of what is random in the conditions.")] = 0,
     thermal_range: options.ThermalRange = "model",
     device: options.Device = "auto",
@@ -71,6 +74,13 @@ def evaluate(
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or more")
     check_json(json_file, [data, model, encoder, classes, manifest], out)
+    if clicks:
+        if manifest:
+            raise InputError("--clicks needs a data set, not --manifest: give --data")
+        return _evaluate_clicks(
+            data, model, encoder, split, modality, out, limit, clicks, thermal_range, device,
+            precision, json_file,
+        )  # fmt: skip
     views = _views(window, stride, scales, flip)
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality) if robustness or names else []
@@ -111,6 +121,47 @@ def evaluate(
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
+    return 0
+
+
+def _evaluate_clicks(
+    data: str,
+    model: str,
+    encoder: str,
+    split: str,
+    modality: Modality,
+    out: Path,
+    limit: int | None,
+    clicks: int,
+    thermal_range: str,
+    device: str,
+    precision: options.NumberFormat,
+    json_file: str,
+) -> int:
+    """`evaluate --clicks`."""
+    from dataclasses import asdict
+
+    from sartm.data.pairs import PairDataset
+    from sartm.evaluation.clicks import measure_clicks
+    from sartm.evaluation.report.clicks import curve_table, parts_of, write_click_report
+    from sartm.inference.clicks import Promptable
+    from sartm.model.loading import load
+
+    dataset = PairDataset.open(data, split, limit)
+    loaded = load(model, encoder=encoder or None)
+    prompt = Promptable(
+        loaded, device=device, precision=precision, thermal_range=thermal_range
+    )  # fmt: skip
+    with shared_folder(out):
+        report = measure_clicks(
+            prompt, dataset, clicks=clicks, modality=modality, model=model, command=command_line()
+        )
+        write_click_report(report, out)
+    print_json(json_file, asdict(report))
+    if json_file != "-":
+        table = curve_table(report, parts_of(report))
+        print_table(table.head, table.rows, whole=True)
+        say(f"report: {out / 'report.html'}")
     return 0
 
 

@@ -35,6 +35,9 @@ def serve_app(
     max_pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of an image.")] = 16,
     max_waiting: Annotated[int, typer.Option(min=0, help="Further requests get 429.")] = 32,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Of one request.")] = 60,
+    scene_memory: Annotated[
+        float, typer.Option(min=1, help="MiB of encoded pairs that are kept for clicks.")
+    ] = 512,
     classes: options.ClassNames = "",
     text_encoder: options.TextEncoder = "",
     thermal_range: options.ThermalRange = "auto",
@@ -56,7 +59,10 @@ def serve_app(
     if token is None:  # set but empty is a secret that was not found, no wish to serve without
         token = os.environ.get("SARTM_TOKEN")
     secret = "" if token is None else check_token(token)
-    limits = Limits(round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds)
+    limits = Limits(
+        round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds,
+        scene_bytes=round(scene_memory * 2**20),
+    )  # fmt: skip
     predictors = load_predictors(
         models or [], device=device, precision=precision, thermal_range=thermal_range,
         classes=options.read_classes(classes), text_encoder=text_encoder,

@@ -15,12 +15,16 @@ from sartm.outputs import check_json
 if TYPE_CHECKING:
     from sartm.training.settings import TrainConfig
 
+CLICKS = "clicks"
+"""The recipe that teaches a model clicks instead of classes."""
 RISING = 1.0
 """Points that the last third of a run has to add for more of it to be worth while."""
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="mini, mfnet, pst900, fmb or a run's config.json")],
+    recipe: Annotated[
+        str, typer.Argument(help="mini, mfnet, pst900, fmb, clicks or a run's config.json")
+    ],
     data: Annotated[
         list[str] | None,
         typer.Option(help="Data set, or several, each with its weight in batches: D or D:0.5."),
@@ -64,6 +68,13 @@ def train(
         raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
     if seed is not None and not 0 <= seed < 2**32:
         raise InputError(f"--seed is {seed}; give 0 to {2**32 - 1}")
+    if recipe == CLICKS:
+        unused = {"--teacher": teacher, "--unlabelled": unlabelled, "--precision": precision,
+                  "--text-encoder": text_encoder, "--workers": workers}  # fmt: skip
+        return _train_clicks(
+            data or [], out, init, settings or [], batch_size, seed, resume, max_steps, max_time,
+            device, json_file, unused,
+        )  # fmt: skip
     config = load_recipe(recipe)
     if resume and (out / "config.json").exists():
         named, config = config.recipe, load_recipe(str(out))
@@ -88,6 +99,65 @@ def train(
     print_json(json_file, result)
     if json_file != "-":
         _print_result(result, config, out, max_time, device)
+    return 130 if result["interrupted"] else 0
+
+
+def _train_clicks(
+    data: list[str],
+    out: Path,
+    init: str,
+    settings: list[str],
+    batch_size: int | None,
+    seed: int | None,
+    resume: bool,
+    max_steps: int | None,
+    max_time: float | None,
+    device: str,
+    json_file: str,
+    unused: dict[str, object],
+) -> int:
+    """`train clicks`: a decoder for clicks beside the heads of a model, which stay as they are."""
+    from dataclasses import replace
+
+    from sartm.config import override
+    from sartm.training.clicks import ClickConfig, read_click_run, train_clicks
+
+    for option, value in unused.items():
+        if value not in ("", None, []):
+            raise InputError(f"sartm train clicks has no {option}; leave it out")
+    if batch_size is not None:
+        settings = [*settings, f"clicks.images={batch_size}"]
+    config = ClickConfig()
+    if resume and (out / "config.json").exists():
+        config = read_click_run(out)
+    if data:
+        named = [_split_weight(source) for source in data]
+        weights = tuple(weight for _, weight in named)
+        alike = len(set(weights)) == 1
+        config = replace(
+            config,
+            data=tuple(name for name, _ in named),
+            data_weights=() if alike else weights,
+        )
+    config = replace(
+        config, init=init or config.init, seed=config.seed if seed is None else seed
+    )  # fmt: skip
+    config = override(config, settings)
+    result = train_clicks(
+        config, out, resume=resume, max_steps=max_steps,
+        max_seconds=None if max_time is None else 60 * max_time, device=device,
+        command=command_line(),
+    )  # fmt: skip
+    print_json(json_file, result)
+    if json_file != "-":
+        run = quote(str(out))
+        say(_describe_length(result, f"sartm train clicks --out {run} --resume"))
+        best = result["best"]
+        if best is not None and best["iou"]:
+            ious = ", ".join(f"{value:.1f}" for value in best["iou"])
+            say(f"best on validation: IoU {ious} % after 1, 2, ... clicks at step {best['step']}")
+        if best is not None:
+            say(f"model: {out / 'best'}")
     return 130 if result["interrupted"] else 0
 
 

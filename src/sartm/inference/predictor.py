@@ -142,7 +142,7 @@ class Predictor:
             InputError: neither is given, a file cannot be read, an array is none of pixels or
                 holds NaN, or the sizes differ.
         """
-        return self.predict(_as_sample(rgb, thermal), trust=trust)
+        return self.predict(as_sample(rgb, thermal), trust=trust)
 
     def predict(
         self, sample: Sample, modality: Modality = "both", trust: bool = False
@@ -362,15 +362,18 @@ class Predictor:
             if isinstance(self.model, ExportedModel):
                 logits = torch.from_numpy(self.model.batch_logits(batch))
             else:
-                rgb, thermal = (self._stack(images) for images in zip(*batch, strict=True))
-                x = None if rgb is None else rgb.permute(0, 3, 1, 2).float() / 255
-                y = None if thermal is None else thermal[:, None]
                 try:
-                    logits = (network or self.network)(x, y).float().cpu()
+                    logits = (network or self.network)(*self.tensors(batch)).float().cpu()
                 except torch.OutOfMemoryError:
                     raise self._out_of_memory(batch) from None
             found.update(zip(indices, logits, strict=True))
         return [found[index] for index in range(len(pairs))]
+
+    def tensors(self, pairs: Sequence[Images]) -> tuple[Tensor | None, Tensor | None]:
+        """RGB (B, 3, H, W) and thermal (B, 1, H, W) in [0, 1], of one size, on the device."""
+        rgb, thermal = (self._stack(images) for images in zip(*pairs, strict=True))
+        x = None if rgb is None else rgb.permute(0, 3, 1, 2).float() / 255
+        return x, None if thermal is None else thermal[:, None]
 
     def _out_of_memory(self, batch: Sequence[Images]) -> InputError:
         image = next(image for image in batch[0] if image is not None)
@@ -431,7 +434,8 @@ def _largest(rows: Iterable[Tensor], size: tuple[int, int], classes: int) -> Arr
     return out
 
 
-def _as_sample(rgb: Source, thermal: Source) -> Sample:
+def as_sample(rgb: Source, thermal: Source) -> Sample:
+    """A pair as somebody hands it over, read and checked."""
     if rgb is None and thermal is None:
         raise InputError("no input: give rgb, thermal or both")
     rgb_file = Path(rgb) if isinstance(rgb, str | Path) else None

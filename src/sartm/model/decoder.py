@@ -216,12 +216,17 @@ class MaskDecoder(nn.Module):
     def draw(self, class_tokens: Tensor, image: Tensor, levels: Levels) -> Tensor:
         """(B, K, H/4, W/4) from class tokens (B, K, D) and the attended image (B, h w, D)."""
         filters = self.output_hypernetworks_mlps(class_tokens)
+        x = self.upscale(image, levels)
+        logits: Tensor = filters @ x.flatten(2)
+        return logits.view(x.shape[0], -1, *x.shape[2:])
+
+    def upscale(self, image: Tensor, levels: Levels) -> Tensor:
+        """(B, D/8, H/4, W/4), what the filters of classes read, from the attended image."""
         first, norm, activation, second, _ = self.output_upscaling
         x = image.transpose(1, 2).unflatten(2, levels.sfm.shape[2:])
         x = activation(norm(first(x) + levels.ifp))
-        x = activation(second(x) + levels.ffp)
-        logits: Tensor = filters @ x.flatten(2)
-        return logits.view(x.shape[0], -1, *x.shape[2:])
+        drawn: Tensor = activation(second(x) + levels.ffp)
+        return drawn
 
 
 class PositionCode(nn.Module):

@@ -14,7 +14,7 @@ docs/decisions.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sartm.classes import Classes
 from sartm.config import RGB_MEAN, RGB_STD, ModelConfig
 from sartm.errors import InputError
+from sartm.model.clicks import ClickDecoder
 from sartm.model.decoder import MaskDecoder, PromptCodes
 from sartm.model.encoder import ImageEncoder, Levels
 from sartm.model.fusion import Fusion
@@ -108,6 +109,7 @@ class SARTM(nn.Module):
             if textual
             else None
         )
+        self.clicks = ClickDecoder(config.width) if config.clicks else None
         for name, values in (("rgb_mean", RGB_MEAN), ("rgb_std", RGB_STD)):
             # on the CPU by name: in no file, so a model built on the meta device has them too
             constant = torch.tensor(values, device="cpu").view(1, 3, 1, 1)
@@ -173,29 +175,40 @@ class SARTM(nn.Module):
         images = self._standardise(rgb, thermal)
         levels = self.image_encoder(images, rows, decoder.conv_s0, decoder.conv_s1)
         if self.config.no_mem_embed == "fusion":
-            levels = self._without_memory(levels)
+            levels = self.without_memory(levels)
         if rgb is None or thermal is None:
             return levels, levels
         return Levels(*(x[:rows] for x in levels)), Levels(*(x[rows:] for x in levels))
 
-    def _without_memory(self, levels: Levels) -> Levels:
+    def without_memory(self, levels: Levels) -> Levels:
         """What SAM 2's decoder expects where there is no frame before this one."""
         return levels._replace(sfm=levels.sfm + self.no_mem_embed.view(1, -1, 1, 1))
 
     def decode(self, levels: Levels) -> Tensor:
         """(B, K, h/4, w/4) logits of the mask decoder."""
         if self.config.no_mem_embed == "decoder":
-            levels = self._without_memory(levels)
-        prompts = self.sam_prompt_encoder
+            levels = self.without_memory(levels)
+        dense, code, *words = self._decoding(levels)
+        logits: Tensor = self.sam_mask_decoder(levels, dense, code, *words)
+        return logits
+
+    def _decoding(self, levels: Levels) -> tuple[Any, ...]:
+        """What the mask decoder takes beside the maps."""
+        prompts, words = self.sam_prompt_encoder, self.words
         dense = prompts.dense()
         code = prompts.pe_layer(*levels.sfm.shape[2:], dense.dtype)
-        words = self.words
-        logits: Tensor = (
-            self.sam_mask_decoder(levels, dense, code)
-            if words is None
-            else self.sam_mask_decoder(levels, dense, code, words.tokens(), len(words.guests))
-        )
-        return logits
+        return (dense, code) + (() if words is None else (words.tokens(), len(words.guests)))
+
+    def embed(self, levels: Levels) -> Tensor:
+        """(B, D/8, h/4, w/4): what the mask decoder's class filters read."""
+        if self.config.no_mem_embed == "decoder":
+            levels = self.without_memory(levels)
+        dense, code, *words = self._decoding(levels)
+        decoder = self.sam_mask_decoder
+        tokens = decoder.tokens(*words[:1])
+        _, image = decoder.attend(tokens, levels.sfm + dense, code, *words[1:])
+        drawn: Tensor = decoder.upscale(image, levels)
+        return drawn
 
     def forward(
         self,
@@ -223,7 +236,7 @@ class SARTM(nn.Module):
 
     def _read(self, rgb_levels: Levels, thermal_levels: Levels, auxiliary: bool) -> Output:
         """What the heads say about the maps of both modalities."""
-        fused = self._fuse(rgb_levels, thermal_levels)
+        fused = self.fuse(rgb_levels, thermal_levels)
         if self.config.decode == "fused":
             logits = self.decode(fused)
         else:
@@ -235,7 +248,8 @@ class SARTM(nn.Module):
         logits: Tensor = self.auxiliary_head(fused, self.words)
         return logits
 
-    def _fuse(self, rgb: Levels, thermal: Levels) -> Levels:
+    def fuse(self, rgb: Levels, thermal: Levels) -> Levels:
+        """The maps of both modalities as `config.fusion.kind` says."""
         kind = self.config.fusion.kind
         if kind == "frm_ffm":
             fused: Levels = self.fusion(rgb, thermal)
@@ -279,8 +293,18 @@ class SARTM(nn.Module):
             return predict(rgb, thermal)
         image = rgb if rgb is not None else thermal
         assert image is not None
+        logits = predict(*self.shrink(rgb, thermal))
+        return F.interpolate(logits, [_padded(x) // 4 for x in image.shape[2:]], mode="bilinear")
+
+    def shrink(
+        self, rgb: Tensor | None, thermal: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Padded images at the size the network works at; as they are where that is their own."""
+        image = rgb if rgb is not None else thermal
+        if self.config.scale == 1 or image is None:
+            return rgb, thermal
         # in whole numbers, which a traced graph keeps as arithmetic on the input's size
-        padded = [side + -side % 32 for side in image.shape[2:]]
+        padded = [_padded(side) for side in image.shape[2:]]
         share = round(1000 * self.config.scale)
         size = [(side * share + 16_000) // 32_000 * 32 for side in padded]
         below, right = padded[0] - image.shape[2], padded[1] - image.shape[3]
@@ -289,14 +313,13 @@ class SARTM(nn.Module):
             None if x is None else _shrink(x, mean, (right, below), size)
             for x, mean in zip((rgb, thermal), means, strict=True)
         ]
-        logits = predict(*small)
-        return F.interpolate(logits, [side // 4 for side in padded], mode="bilinear")
+        return small[0], small[1]
 
     def _predict(self, rgb: Tensor | None, thermal: Tensor | None) -> Tensor:
         """Logits at stride 4 of what the network sees."""
         wanted = self.config.output
         if wanted == "auxiliary":  # nothing of the mask decoder is computed
-            return self._in_space(self._auxiliary(self._fuse(*self.encode(rgb, thermal))))
+            return self._in_space(self._auxiliary(self.fuse(*self.encode(rgb, thermal))))
         output: Output = self(rgb, thermal, auxiliary=wanted == "blend")
         return self._in_space(_mix(output))
 
@@ -304,10 +327,10 @@ class SARTM(nn.Module):
         levels = self.encode(rgb, thermal)
         wanted = self.config.output
         if wanted == "auxiliary":
-            logits = self._auxiliary(self._fuse(*levels))
+            logits = self._auxiliary(self.fuse(*levels))
         else:
             logits = _mix(self._read(*levels, auxiliary=wanted == "blend"))
-        alone = (self._auxiliary(self._fuse(each, each)) for each in levels)
+        alone = (self._auxiliary(self.fuse(each, each)) for each in levels)
         return torch.cat([self._in_space(said) for said in (logits, *alone)], dim=1)
 
     def choose(self, classes: Classes, text_encoder: str = "") -> "SARTM":
@@ -406,6 +429,10 @@ def _views(thermal: Tensor, grey: Tensor) -> Tensor:
         mean, spread = (F.interpolate(y, size, mode="bilinear") for y in (mean, spread))
         views.append(((x - mean) / spread).clamp(-4, 4).to(grey.dtype))
     return torch.cat(views, 1)
+
+
+def _padded(side: int) -> int:
+    return side + -side % 32
 
 
 def _mix(output: Output) -> Tensor:

@@ -103,6 +103,8 @@ def recognise_size(tensors: Mapping[str, Tensor], where: str) -> str:
 
 HUB_TRUNK, HUB_TWO_WAY = r"vision_encoder\.backbone\.", r"mask_decoder\.transformer\."
 TWO_WAY = "sam_mask_decoder.transformer."
+HUB_HEADS = r"(output_hypernetworks_mlps\.\d+|iou_prediction_head|pred_obj_score_head)"
+DOWNSCALING = "sam_prompt_encoder.mask_downscaling."
 HUB_NAMES = (
     (rf"{HUB_TRUNK}(pos_embed|pos_embed_window)", rf"{TRUNK}\1"),
     (rf"{HUB_TRUNK}patch_embed\.projection\.(.*)", rf"{TRUNK}patch_embed.proj.\1"),
@@ -127,15 +129,17 @@ HUB_NAMES = (
     (r"mask_decoder\.upscale_layer_norm\.(.*)", r"sam_mask_decoder.output_upscaling.1.\1"),
     (r"mask_decoder\.upscale_conv2\.(.*)", r"sam_mask_decoder.output_upscaling.3.\1"),
     (r"mask_decoder\.((?:iou_token|obj_score_token|conv_s0|conv_s1)\..*)", r"sam_mask_decoder.\1"),
-    # what this model does not build keeps a name of Meta's too, so that one list leaves it out
-    (
-        r"mask_decoder\.((?:mask_tokens|output_hypernetworks_mlps|iou_prediction_head"
-        r"|pred_obj_score_head)\..*)",
-        r"sam_mask_decoder.\1",
-    ),
+    (r"mask_decoder\.(mask_tokens\..*)", r"sam_mask_decoder.\1"),
+    (rf"mask_decoder\.{HUB_HEADS}\.proj_in\.(.*)", r"sam_mask_decoder.\1.layers.0.\2"),
+    (rf"mask_decoder\.{HUB_HEADS}\.layers\.0\.(.*)", r"sam_mask_decoder.\1.layers.1.\2"),
+    (rf"mask_decoder\.{HUB_HEADS}\.proj_out\.(.*)", r"sam_mask_decoder.\1.layers.2.\2"),
     (r"prompt_encoder\.point_embed\.(.*)", r"sam_prompt_encoder.point_embeddings.\1"),
     (r"prompt_encoder\.(not_a_point_embed\..*)", r"sam_prompt_encoder.\1"),
-    (r"prompt_encoder\.mask_embed\.(.*)", r"sam_prompt_encoder.mask_downscaling.\1"),
+    (r"prompt_encoder\.mask_embed\.conv1\.(.*)", rf"{DOWNSCALING}0.\1"),
+    (r"prompt_encoder\.mask_embed\.layer_norm1\.(.*)", rf"{DOWNSCALING}1.\1"),
+    (r"prompt_encoder\.mask_embed\.conv2\.(.*)", rf"{DOWNSCALING}3.\1"),
+    (r"prompt_encoder\.mask_embed\.layer_norm2\.(.*)", rf"{DOWNSCALING}4.\1"),
+    (r"prompt_encoder\.mask_embed\.conv3\.(.*)", rf"{DOWNSCALING}6.\1"),
     (r"occlusion_spatial_embedding_parameter", r"no_obj_embed_spatial"),
     (r"memory_temporal_positional_encoding", r"maskmem_tpos_enc"),
     (r"no_memory_positional_encoding", r"no_mem_pos_enc"),

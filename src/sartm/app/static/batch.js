@@ -189,6 +189,7 @@ async function showItem(state, item) {
 
 /** Keep what was corrected on the pair that is shown: it is saved with the others. */
 async function keepCorrections(state) {
+  await state.finish();
   const { batch, item } = state;
   const result = state.results.get("both");
   if (!item || !result?.edited) return;

@@ -1,14 +1,23 @@
 // The bar for correcting: whether, with which tool, which class, and how large.
 
+import { whyNoClicks } from "./clicks.js";
 import { $, checkRadio, onClick, onRadio } from "./dom.js";
-import { readable } from "./result.js";
+import { say } from "./notices.js";
+import { percent, readable } from "./result.js";
 
 export function wireCorrection(state, stage, pen) {
   state.on("results", () => drawEditing(state));
-  state.on("results edits", () => drawHistory(state.current?.history));
+  state.on("results edits preview", () => drawHistory(state));
+  state.on("list results preview", () => drawClicking(state));
   onClick("edit", () => toggleEditing(state));
   onClick("undo", () => pen.undo());
   onClick("redo", () => pen.redo());
+  onClick("accept", () => pen.clicks.accept());
+  onClick("drop-found", () => pen.clicks.drop());
+  onClick("takes", () => {
+    state.takesAway = !state.takesAway;
+    drawClicking(state);
+  });
   onRadio("tool", (tool) => setTool(state, tool));
   $("size").addEventListener("input", () => setSize(stage, $("size").value));
   $("paint").addEventListener("change", () => setPaint(state, Number($("paint").value)));
@@ -69,8 +78,28 @@ export function paintNumber(state, number) {
 }
 
 export function setTool(state, tool) {
+  const refused = tool === "click" && state.editing ? whyNoClicks(state) : "";
+  if (refused) return say(refused);
   state.tool = tool;
   checkRadio("tool", tool);
+  drawClicking(state);
+  state.changed("choice");
+}
+
+/** What belongs to clicks alone; its place is kept, so that the picture does not move between two clicks. */
+function drawClicking(state) {
+  const { current, paint, preview, takesAway, tool } = state;
+  const refused = Boolean(whyNoClicks(state));
+  if (refused && tool === "click") return setTool(state, "brush");
+  $("click-tool").hidden = refused;
+  $("clicking").hidden = tool !== "click";
+  $("size-row").hidden = tool === "click";
+  $("accept").disabled = $("drop-found").disabled = $("takes").disabled = !preview?.answer;
+  $("takes").setAttribute("aria-pressed", String(takesAway));
+  const touch = matchMedia("(pointer: coarse)").matches;
+  const hint = touch ? "Tap a thing; press long to take away; drag a box" : "Click a thing; Alt-click takes away; drag a box";
+  const { answer } = preview ?? {};
+  $("found").textContent = !answer ? hint : !answer.pixels ? "Nothing found there" : `${readable(current.classOf(paint).name)}: ${answer.pixels} pixels, ${percent(answer.score)} sure`;
 }
 
 /** Diameter of brush and eraser in pixels of the picture. */
@@ -80,7 +109,7 @@ export function setSize(stage, value) {
   stage.hover(stage.state.pointer);
 }
 
-function drawHistory(history) {
-  $("undo").disabled = !history?.done.length;
-  $("redo").disabled = !history?.undone.length;
+function drawHistory({ current, preview }) {
+  $("undo").disabled = !current?.history.done.length && !preview;
+  $("redo").disabled = !current?.history.undone.length || Boolean(preview);
 }

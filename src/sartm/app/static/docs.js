@@ -29,7 +29,7 @@ function table(rows) {
 function fieldsOf(schema, parts) {
   const found = schema?.$ref ? parts[typeOf(schema)] : schema;
   return Object.entries(found?.properties ?? {}).map(([name, field]) => {
-    const standard = [undefined, null, ""].includes(field.default) ? "" : `default ${field.default}`;
+    const standard = ["", "null", "undefined"].includes(String(field.default)) ? "" : `default ${field.default}`;
     const required = found.required?.includes(name) ? "needed" : standard;
     return [name, typeOf(field, parts), [required, field.description].filter(Boolean).join(". ")];
   });

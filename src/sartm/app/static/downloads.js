@@ -7,7 +7,7 @@ export function wireDownloads(state) {
   state.on("results", () => ($("saves").hidden = !state.current));
   onClick("get-labels", async () => download(await labelBlob(state), `${stem(state)}_labels.png`));
   onClick("get-overlay", async () => download(await overlayBlob(state), `${stem(state)}_overlay.png`));
-  onClick("get-json", () => download(jsonBlob(state.current), `${stem(state)}_segments.json`));
+  onClick("get-json", async () => download(await jsonBlob(state), `${stem(state)}_segments.json`));
 }
 
 export function stem({ inputs }) {
@@ -21,13 +21,16 @@ export function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-async function labelBlob({ current, pair }) {
+async function labelBlob(state) {
+  await state.finish();
+  const { current, pair } = state;
   current.unsaved &&= Boolean(pair); // a folder's labels belong into the folder
   if (current.png && !current.edited) return new Blob([current.png], { type: "image/png" });
   return encodePng(current.map.labels, current.map.size, current.palette);
 }
 
 async function overlayBlob(state) {
+  await state.finish();
   const { current } = state;
   const [height, width] = current.map.size;
   const canvas = new OffscreenCanvas(width, height);
@@ -37,7 +40,9 @@ async function overlayBlob(state) {
   return canvas.convertToBlob({ type: "image/png" });
 }
 
-function jsonBlob(result) {
+async function jsonBlob(state) {
+  await state.finish();
+  const result = state.current;
   const { json, map } = result;
   const segments = [...encodeMasks(map.labels, map.size)].map(([id, { counts, pixels }]) => {
     const { name, stored: colour, colour: display } = result.classOf(id);

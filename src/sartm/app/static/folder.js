@@ -61,6 +61,7 @@ async function savedResult(state, index) {
 }
 
 export async function save(state) {
+  await state.finish();
   const { current, labelTag, pair, pairIndex } = state;
   if (!pair || !current) return;
   const outcome = await attempt(state, async () => {

@@ -10,12 +10,12 @@ const BASES = ["rgb", "thermal", "confidence"];
 const ARROWS = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
 
 export function wireKeyboard(state, stage, pen) {
-  const actions = keyActions(state, stage);
+  const actions = keyActions(state, stage, pen);
   document.addEventListener("keydown", (event) => onKey(event, actions, state, stage, pen));
   onClick("help", actions["?"]);
 }
 
-function keyActions(state, stage) {
+function keyActions(state, stage, pen) {
   return {
     ...Object.fromEntries([1, 2, 3, 4, 5, 6, 7, 8, 9].map((number) => [number, () => onNumber(state, number)])),
     v: () => nextBase(state),
@@ -34,6 +34,8 @@ function keyActions(state, stage) {
     b: () => setTool(state, "brush"),
     e: () => setTool(state, "eraser"),
     f: () => setTool(state, "fill"),
+    a: () => setTool(state, "click"),
+    Escape: () => pen.clicks.drop(),
     q: () => nextPaint(state),
     p: () => stepBack(state),
     n: () => stepOn(state),
@@ -70,10 +72,18 @@ function onKey(event, actions, state, stage, pen) {
     stage.view.pan(...ARROWS[key]);
   } else if (onCanvas && key === " ") {
     event.preventDefault();
-    if (state.editing && stage.middle) pen.dab(stage.middle);
+    if (state.editing && stage.middle) pen.dab(stage.middle, event.shiftKey);
+  } else if (key === "Enter" && pen.clicks.open && !isActed(document.activeElement)) {
+    event.preventDefault();
+    pen.clicks.accept();
   } else if (actions[key] && !event.altKey && !isWriting(document.activeElement)) {
     actions[key]();
   }
+}
+
+/** Where Enter belongs to the element that has the focus. */
+function isActed(element) {
+  return ["A", "BUTTON", "SELECT", "SUMMARY"].includes(element?.tagName) || isWriting(element);
 }
 
 /** Where letters and digits belong to the element that has the focus. */

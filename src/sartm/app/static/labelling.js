@@ -6,14 +6,21 @@ import { attempt } from "./notices.js";
 import { isRadiometric, showFile } from "./pictures.js";
 import { readResult, unpack } from "./result.js";
 
-/** What the service makes of the files of one pair; `mode` is what the model may see. */
-export async function segment(state, { rgb, thermal }, mode, resize) {
-  const fields = {
-    rgb, thermal, model: state.model, modality: mode, output: "json", maps: "true", resize_thermal: resize,
+/** How the files of one pair are sent and read, as the user has chosen. */
+export async function inputFields(state, { rgb, thermal }, resize) {
+  return {
+    rgb, thermal, model: state.model, resize_thermal: resize,
     radiometric: thermal && (await isRadiometric(thermal)) ? "true" : null,
-    four_channel: state.fourChannel === "auto" ? null : state.fourChannel,
-    thermal_range: state.range || null, classes: state.pair ? null : state.words.join(", ") || null,
-    objects: "true", degrees: state.degrees && thermal && !(await isRadiometric(thermal)) ? state.degrees : null,
+    four_channel: state.fourChannel === "auto" ? null : state.fourChannel, thermal_range: state.range || null,
+  };
+}
+
+/** What the service makes of the files of one pair; `mode` is what the model may see. */
+export async function segment(state, files, mode, resize) {
+  const sent = await inputFields(state, files, resize);
+  const fields = {
+    ...sent, modality: mode, output: "json", maps: "true", classes: state.pair ? null : state.words.join(", ") || null,
+    objects: "true", degrees: state.degrees && files.thermal && !sent.radiometric ? state.degrees : null,
   };
   return unpack(await (await requestPatiently("/v1/segment", form(fields))).json());
 }

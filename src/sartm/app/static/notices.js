@@ -29,5 +29,6 @@ export async function attempt(state, work) {
 
 /** Whether corrections that are not saved may be given up. */
 export function confirmLoss(state) {
+  state.finish();
   return !state.unsaved || window.confirm("What you corrected is not saved. Go on without it?");
 }

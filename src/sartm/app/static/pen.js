@@ -1,5 +1,6 @@
-// What changes a label map: strokes of the chosen tool, undo and redo.
+// What changes a label map: strokes of the chosen tool, what clicks have found, undo and redo.
 
+import { Clicks } from "./clicks.js";
 import { $ } from "./dom.js";
 import { fill, join, stroke } from "./editor.js";
 
@@ -8,24 +9,28 @@ export class Pen {
 
   constructor(state) {
     this.state = state;
+    this.clicks = new Clicks(state, (...found) => this.#stamp(...found));
   }
 
-  begin(point) {
+  begin(point, event) {
     const { current, tool } = this.state;
     if (!current) return;
+    if (tool === "click") return this.clicks.begin(point, event);
     this.#stroke = { result: current, before: current.map.labels.slice(), last: point, changed: null };
     if (tool === "fill") this.#touch(fill(current.map, point, this.#ink));
     else this.draw(point);
   }
 
-  draw(point) {
-    if (!this.#stroke || this.state.tool === "fill") return;
+  draw(point, event) {
+    if (!this.#stroke) return this.clicks.draw(point, event);
+    if (this.state.tool === "fill") return undefined;
     const { result, last } = this.#stroke;
     this.#touch(stroke(result.map, last, point, $("size").value / 2, this.#ink));
     this.#stroke.last = point;
   }
 
-  end() {
+  end(event) {
+    if (!this.#stroke) return this.clicks.end(event);
     const { result, before, changed } = this.#stroke ?? {};
     if (changed) {
       result.history.add(result.map, before, changed);
@@ -35,6 +40,7 @@ export class Pen {
   }
 
   cancel() {
+    if (!this.#stroke) return this.clicks.cancel();
     const { result, before, changed } = this.#stroke ?? {};
     if (changed) {
       result.map.labels.set(before);
@@ -44,17 +50,29 @@ export class Pen {
   }
 
   /** Use the tool at one point: correcting without a mouse. */
-  dab(point) {
+  dab(point, takes = false) {
+    if (this.state.tool === "click") return this.clicks.click(point, takes);
     this.begin(point);
     this.end();
   }
 
+  /** Take the last click of an open preview back, else the last change. */
   undo() {
-    this.#travel("undo");
+    if (this.clicks.open) this.clicks.undo();
+    else this.#travel("undo");
   }
 
   redo() {
-    this.#travel("redo");
+    if (!this.clicks.open) this.#travel("redo");
+  }
+
+  /** Give what lies in a mask another class, as one change. */
+  #stamp(result, mask, where, ink) {
+    const before = result.map.labels.slice();
+    mask.labels.forEach((inside, index) => inside && (result.map.labels[index] = ink));
+    result.history.add(result.map, before, where);
+    this.#repaint(result, where);
+    this.#noteEdit(result);
   }
 
   #travel(direction) {

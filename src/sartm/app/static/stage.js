@@ -12,12 +12,13 @@ export class Stage {
   panes = [];
   #opacityBefore = 60; // what the classes come back with
 
-  /** `tool` is told what a pointer that paints does: begin(point), draw(point), end(), cancel(). */
+  /** `tool` is told what a pointer that paints does: begin(point, event), draw(point, event), end(event), cancel(). */
   constructor(state, tool) {
     this.state = state;
     this.tool = tool;
     state.on("results", () => this.#draw());
     state.on("colours", () => this.panes.forEach((pane) => pane.draw()));
+    state.on("preview", () => this.panes.forEach((pane) => this.#drawPreview(pane)));
     state.on("choice", () => state.editing || this.panes.forEach((pane) => (pane.ring = null)));
     this.view.addEventListener("change", () => this.#drawScale());
     this.#wire();
@@ -67,6 +68,11 @@ export class Stage {
     pane.caption.hidden = !state.comparing;
     const title = mode === PLAIN ? "Picture" : `Picture and classes, ${MODES[mode]}`;
     pane.canvas.setAttribute("aria-label", `${title}. Arrow keys move it.`);
+    this.#drawPreview(pane);
+  }
+
+  #drawPreview(pane) {
+    pane.preview = this.state.preview;
     pane.draw();
   }
 
@@ -82,9 +88,9 @@ export class Stage {
       drag: (dx, dy) => state.windowing && (dragWindow(state, dx, dy), true),
       hover: (point) => this.hover(point),
       leave: () => this.hover(null),
-      begin: (point) => tool.begin(point),
-      draw: (point) => tool.draw(point),
-      end: () => tool.end(),
+      begin: (point, event) => tool.begin(point, event),
+      draw: (point, event) => tool.draw(point, event),
+      end: (event) => tool.end(event),
       cancel: () => tool.cancel(),
     });
     return Object.assign(pane, { figure, caption });
@@ -100,7 +106,7 @@ export class Stage {
   hover(point) {
     const { state } = this;
     state.pointer = point;
-    const ring = state.editing && point && state.tool !== "fill" ? { ...point, radius: $("size").value / 2 } : null;
+    const ring = state.editing && point && ["brush", "eraser"].includes(state.tool) ? { ...point, radius: $("size").value / 2 } : null;
     for (const pane of this.panes) {
       pane.ring = ring;
       if (ring) pane.draw();

@@ -12,6 +12,7 @@ export const MODES = { both: "Both", rgb: "RGB alone", thermal: "Thermal alone" 
  *   choice   a class or a tool
  *   pointer  the point that the readout is about
  *   list     the pairs, their states, or which of them is shown
+ *   preview  what clicks have found
  *   light    range, colours or brightness of what is shown
  */
 export class State {
@@ -44,6 +45,9 @@ export class State {
   editing = false;
   tool = "brush";
   paint = 1; // class id
+  preview = null; // what clicks have found and nobody has painted yet (preview.js)
+  takesAway = false; // clicks take away, without a key held
+  finish = async () => undefined; // paints what is open; set by clicks.js
   run = 0; // number of the newest choice; answers to older ones are dropped
   busy = 0;
   #listeners = {};

@@ -146,6 +146,7 @@ export class Pane {
     this.opacity = 0.55;
     this.brightness = 1;
     this.lit = new Lit();
+    this.preview = null; // drawn over the classes: drawOn(context, scale)
     this.ring = null; // brush outline: {x, y, radius} in picture coordinates
     this.fingers = new Map();
     this.drawing = false;
@@ -198,6 +199,7 @@ export class Pane {
     context.imageSmoothingQuality = "high";
     if (this.base) context.drawImage(this.lit.of(this.base, this.brightness), 0, 0, width, height);
     if (this.colours && this.opacity > 0) this.colours.drawOn(context, this.opacity);
+    this.preview?.drawOn(context, scale);
     if (this.ring) {
       context.lineWidth = 1.5 / scale;
       for (const [style, grow] of [["#000a", 1 / scale], ["#fff", 0]]) {
@@ -239,10 +241,10 @@ export class Pane {
     if (!this.size) return;
     this.fingers.set(event.pointerId, { x: event.offsetX, y: event.offsetY });
     this.canvas.setPointerCapture(event.pointerId);
-    const moves = event.button !== 0 || event.altKey || event.shiftKey;
+    const moves = event.button !== 0 || event.shiftKey;
     if (this.fingers.size === 1 && this.hooks.paints() && !moves) {
       this.drawing = true;
-      this.hooks.begin(this.view.at(event.offsetX, event.offsetY));
+      this.hooks.begin(this.view.at(event.offsetX, event.offsetY), event);
     } else if (this.fingers.size === 2 && this.drawing) {
       this.drawing = false;
       this.hooks.cancel(); // a second finger: it was meant to zoom
@@ -256,8 +258,8 @@ export class Pane {
     if (before && this.drawing) {
       const passed = event.getCoalescedEvents?.() ?? [];
       const frame = this.canvas.getBoundingClientRect();
-      for (const { clientX, clientY } of passed.length ? passed : [event]) {
-        this.hooks.draw(this.view.at(clientX - frame.left, clientY - frame.top));
+      for (const part of passed.length ? passed : [event]) {
+        this.hooks.draw(this.view.at(part.clientX - frame.left, part.clientY - frame.top), part);
       }
     } else if (before && this.fingers.size === 1) {
       const [dx, dy] = [event.offsetX - before.x, event.offsetY - before.y];
@@ -283,7 +285,7 @@ export class Pane {
     this.fingers.delete(event.pointerId);
     if (this.drawing && !this.fingers.size) {
       this.drawing = false;
-      this.hooks.end();
+      this.hooks.end(event);
     }
   }
 }

@@ -1,0 +1,126 @@
+"""Clicks: a pair is encoded once, then every request for a mask is an object of it."""
+
+import time
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import Path as PathParameter
+
+from sartm.app import schema
+from sartm.app.fields import refuse_unknown_fields
+from sartm.app.masks import decode_mask, encode_mask
+from sartm.app.reading import read_uploads
+from sartm.app.scenes import Kept
+from sartm.app.service import ServiceDep, describe_answers, read_upload
+from sartm.config import Modality
+from sartm.errors import InputError
+from sartm.io.cameras import Camera
+from sartm.io.decode import FourChannel
+from sartm.io.thermal import read_range
+from sartm.model.prompts import NO_POINT
+
+SceneId = Annotated[str, PathParameter(max_length=100)]
+
+router = APIRouter(dependencies=[Depends(refuse_unknown_fields)])
+
+
+@router.post(
+    "/v1/scenes",
+    responses=describe_answers(400, description="It is encoded; masks are asked for by its id."),
+    tags=["clicks"],
+)
+async def encode(
+    request: Request,
+    service: ServiceDep,
+    rgb: Annotated[UploadFile | None, File(description="RGB, or RGB + thermal in one.")] = None,
+    thermal: Annotated[UploadFile | None, File(description="8 or 16 bits, or float.")] = None,
+    model: Annotated[str, Form(max_length=200, description="Empty: the default.")] = "",
+    modality: Annotated[Modality, Form(description="What the model may see.")] = "both",
+    resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
+    four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
+    radiometric: Annotated[bool, Form(description="Thermal is FLIR's JPEG: degrees.")] = False,
+    thermal_range: Annotated[
+        str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
+    ] = "",
+) -> schema.Scene:
+    """Encode one pair, or one image of either kind, to click on: fields as of /v1/segment.
+
+    Scenes that were used longest ago are dropped, where there are too many or they take too much
+    memory; send the images again then.
+    """
+    name = service.name_of(model)
+    predictor = service.predictors[name]
+    how = read_range(thermal_range) if thermal_range else predictor.thermal_range
+    sources = (await read_upload("rgb", rgb), await read_upload("thermal", thermal))
+    begun = time.perf_counter()
+    sample = await service.worker.read(
+        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
+        Camera(radiometric=radiometric),
+    )  # fmt: skip
+
+    def job() -> schema.Scene:
+        prompt = service.scenes.prompt_of(name, predictor)
+        fixed = predictor.fix_levels(sample, modality, how)
+        scene = prompt.encode_sample(fixed, modality)
+        return schema.Scene(
+            id=service.scenes.add(prompt, scene),
+            model=name,
+            modality=scene.modality,
+            size=scene.size,
+            note=sample.note,
+            seconds=round(time.perf_counter() - begun, 3),
+        )
+
+    return await service.worker.run(request, job)
+
+
+@router.post(
+    "/v1/scenes/{scene}/mask",
+    responses=describe_answers(404, description="The mask that is meant, as far as it is known."),
+    tags=["clicks"],
+)
+async def mask(
+    request: Request, service: ServiceDep, scene: SceneId, prompt: schema.Prompt
+) -> schema.FoundMask:
+    """The object that points, a box or a mask stand for."""
+    begun = time.perf_counter()
+
+    def job() -> schema.FoundMask:
+        kept = service.scenes.find(scene)
+        start = _start(prompt, kept)
+        found = kept.prompt.mask(kept.scene, *_points(prompt, kept), prompt.box, start)
+        return schema.FoundMask(
+            answer=service.scenes.keep(kept, found),
+            score=round(found.score, 4),
+            pixels=int(np.count_nonzero(found.mask)),
+            segmentation=schema.Mask(size=kept.scene.size, counts=encode_mask(found.mask)),
+            seconds=round(time.perf_counter() - begun, 3),
+        )
+
+    return await service.worker.run(request, job)
+
+
+def _points(
+    prompt: schema.Prompt, kept: Kept
+) -> tuple[list[tuple[float, float]], list[int] | None]:
+    """Points and labels; to a decoder for clicks a box or a mask alone comes with one that does not
+    count, as it looks at the nearest of them."""
+    if prompt.points or prompt.labels or kept.prompt.network.clicks is None:
+        return prompt.points, prompt.labels
+    return [(0.0, 0.0)], [NO_POINT]
+
+
+def _start(prompt: schema.Prompt, kept: Kept) -> npt.NDArray[Any] | None:
+    """The mask that a prompt is to improve: logits, or true and false; None: there is none."""
+    if prompt.after is not None and prompt.mask is not None:
+        raise InputError("both after and mask; send the one or the other to go on from")
+    if prompt.after is not None:
+        return kept.before(prompt.after)
+    if prompt.mask is None:
+        return None
+    if prompt.mask.size != kept.scene.size:
+        height, width = kept.scene.size
+        raise InputError(f"the mask is {prompt.mask.size}, but the scene is {(height, width)}")
+    return decode_mask(prompt.mask.counts, kept.scene.size)

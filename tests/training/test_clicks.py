@@ -1,0 +1,129 @@
+"""Clicks are learned beside the classes: labels stay, runs resume, small objects are found."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from draw_training import draw_dataset
+from safetensors.torch import load_file
+from small_weights import SMALL, small_model
+
+import sartm
+from sartm.cli.main import main
+from sartm.config import ModelConfig
+from sartm.data.pairs import PairDataset
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
+from sartm.training.clicking import ClickSettings, click_loss
+from sartm.training.clicks import ClickConfig, train_clicks
+
+FEW = ClickSettings(
+    steps=4, images=1, objects=2, rounds=3, smallest=30, validate_every=4, checkpoint_every=2
+)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A small model and a drawn data set."""
+    root = tmp_path_factory.mktemp("clicks")
+    save(small_model(replace(SMALL, frozen_encoder=False)), root / "model", ModelFacts())
+    draw_dataset(root / "data", 4, 2)
+    return root
+
+
+def config(places, **changes) -> ClickConfig:
+    settings = replace(FEW, **changes)
+    return ClickConfig(init=str(places / "model"), data=(str(places / "data"),), clicks=settings)
+
+
+@pytest.fixture(scope="module")
+def whole(places):
+    """A run from its beginning to its end, and what it said."""
+    return places / "run", train_clicks(config(places), places / "run", device="cpu")
+
+
+def test_labels_stay_what_they_were_and_clicks_are_answered(places, whole):
+    run, result = whole
+    assert result["finished"]
+    assert result["best"]["step"] == 4
+    assert len(result["best"]["iou"]) == 3
+    before = load_file(places / "model" / "model.safetensors")
+    after = load_file(run / "best" / "model.safetensors")
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+    added = [name for name in after if name not in before]
+    assert added
+    assert all(name.startswith("clicks.") for name in added)
+    sample = PairDataset.open(places / "data")[0]
+    old, new = (
+        sartm.Predictor(sartm.load(folder), device="cpu", precision="fp32").predict(sample)
+        for folder in (places / "model", run / "best")
+    )
+    assert np.array_equal(old.labels, new.labels)
+    prompt = sartm.Promptable(run / "best", device="cpu")
+    scene = prompt.encode(sample.rgb, sample.thermal)
+    found = prompt.mask(scene, [(20, 8)])
+    assert found.mask.shape == sample.size
+    again = prompt.mask(scene, [(20, 8), (90, 60)], [1, 0], mask_input=found.logits)
+    assert again.logits.shape == sample.size
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, whole, tmp_path):
+    run, result = whole
+    train_clicks(config(places), tmp_path / "parts", max_steps=2, device="cpu")
+    rest = train_clicks(config(places), tmp_path / "parts", resume=True, device="cpu")
+    assert result["best"] == rest["best"]
+    first, second = (
+        load_file(folder / "best" / "model.safetensors") for folder in (run, tmp_path / "parts")
+    )
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_other_settings_or_a_folder_with_a_run_are_refused(places, whole, tmp_path):
+    with pytest.raises(sartm.InputError, match="--resume"):
+        train_clicks(config(places), whole[0], device="cpu")
+    with pytest.raises(sartm.InputError, match="other settings"):
+        train_clicks(config(places, lr=0.1), whole[0], resume=True, device="cpu")
+    with pytest.raises(sartm.InputError, match="--data"):
+        train_clicks(ClickConfig(), tmp_path / "other", device="cpu")
+
+
+def test_the_command_trains_and_says_what_came_of_it(places, tmp_path, capsys):
+    call = ["train", "clicks", "--init", str(places / "model"), "--data", str(places / "data"),
+            "--out", str(tmp_path / "run"), "--device", "cpu", "--json", str(tmp_path / "j.json"),
+            "--batch-size", "1", "--set", "clicks.steps=2", "--set", "clicks.rounds=2"]  # fmt: skip
+    assert main(call) == 0
+    assert "IoU" in capsys.readouterr().out
+    assert json.loads((tmp_path / "j.json").read_text())["finished"]
+    assert main([*call, "--workers", "2"]) == 2
+    assert "no --workers" in capsys.readouterr().err
+
+
+def test_a_model_without_clicks_says_how_it_gets_them():
+    model = small_model(ModelConfig(size="lite", width=32, scale=0.5))
+    with pytest.raises(sartm.InputError, match="sartm train clicks --init"):
+        sartm.Promptable(model, device="cpu")
+
+
+def test_the_loss_is_zero_for_the_right_mask_and_the_best_of_three_counts():
+    from sartm.model.clicks import Looks
+
+    wanted = torch.zeros(1, 1, 8, 8)
+    wanted[..., :4] = 1
+    right, wrong = 60 * wanted - 30, 30 - 60 * wanted
+    counts = torch.ones(1, 1, 8, 8)
+    logits = torch.cat([right, wrong, right, wrong], 1)
+    scores = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    one = torch.tensor([True])
+    terms = click_loss(Looks(logits, scores), wanted, counts, one, ClickSettings())
+    assert float(terms["total"]) == pytest.approx(0, abs=1e-3)
+    assert float(terms["iou"]) == 1
+    swapped = Looks(logits.flip(1), scores.flip(1))
+    clear = torch.tensor([False])
+    assert float(click_loss(swapped, wanted, counts, clear, ClickSettings())["total"]) > 5
+    unknown = torch.zeros_like(counts)
+    ignored = click_loss(swapped, wanted, unknown, clear, ClickSettings())
+    assert float(ignored["shape"]) == pytest.approx(0, abs=1e-3)
