@@ -88,6 +88,9 @@ class Scene:
     label: npt.NDArray[np.uint8]
     """(H, W): ids of the options' `classes`, by default of MFNet, aligned with `rgb`."""
     condition: str
+    instances: npt.NDArray[np.uint16]
+    """(H, W): a number for each car, person, ...; 0 for what is unlabelled, flat or goes on, as
+    guardrails and kerbs do."""
 
 
 def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
@@ -122,7 +125,9 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
         celsius = misalign(np.random.default_rng([seed, 101]), celsius, options.misregistration)
     celsius = add_thermal_noise(sensors, celsius, thermal_camera)
     thermal = show_thermal(stage.climate, celsius, thermal_camera)
-    return Scene(rgb, thermal, celsius, stage.canvas.label_map(options.classes), condition)
+    label = stage.canvas.label_map(options.classes)
+    instances = np.where(label == 0, np.uint16(0), stage.canvas.instance_map())
+    return Scene(rgb, thermal, celsius, label, condition, instances)
 
 
 def pair_seed(seed: int, index: int) -> int:
@@ -184,6 +189,8 @@ def _write_scene(
         root / "thermal" / f"{name}.{suffix}", cv2.imencode(f".{suffix}", field)[1].tobytes()
     )
     write_atomic(root / "labels" / f"{name}.png", encode_label(scene.label, name))
+    numbers = cv2.imencode(".png", scene.instances)[1]
+    write_atomic(root / "instances" / f"{name}.png", numbers.tobytes())
 
 
 def _describe(name: str, options: SceneOptions, rgb_format: str) -> str:
@@ -206,6 +213,7 @@ prompts = [{words(classes.prompts)}]
 rgb = "rgb/{{name}}.{rgb_format}"
 thermal = "thermal/{{name}}.{suffix}"
 label = "labels/{{name}}.png"
+instances = "instances/{{name}}.png"
 
 [splits]
 train = "train.txt"
