@@ -3,9 +3,10 @@
 import struct
 
 import cv2
+import imagecodecs
 import numpy as np
 
-from sartm.io.cameras import Radiometry
+from sartm.io.flir import Radiometry
 
 CALIBRATION = Radiometry(
     r1=16528.2, r2=0.0122586, b=1427.5, f=1.0, o=-1307, emissivity=0.95, reflected=293.15,
@@ -50,6 +51,9 @@ def raw_record(counts, kind, order):
         body = cv2.imencode(".png", counts.byteswap())[1].tobytes()
     elif kind == "png big":
         body = cv2.imencode(".png", counts)[1].tobytes()
+    elif kind == "jpeg-ls":
+        body = imagecodecs.jpegls_encode(counts)
+        body = body[:2] + body[body.index(b"\xff\xf7") :]  # cameras write no SPIFF header
     elif kind == "tiff":
         body = cv2.imencode(".tiff", counts)[1].tobytes()
     else:
@@ -58,15 +62,24 @@ def raw_record(counts, kind, order):
     return head.ljust(32, b"\0") + body
 
 
-def write_flir(path, counts, kind="png little", calibration=CALIBRATION, order="<", chunk=3000):
-    """A radiometric JPEG: a small false-colour picture, and the FLIR file in several segments."""
-    records = [(1, raw_record(counts, kind, order)), (0x20, camera_record(calibration, order))]
+def file_of_records(counts, kind="plain", calibration=CALIBRATION, order="<", moment=None):
+    """A file `FFF`: what a radiometric JPEG carries, and a frame of SEQ and CSQ."""
+    camera = bytearray(camera_record(calibration, order))
+    if moment is not None:
+        whole = int(moment)
+        struct.pack_into(f"{order}IIh", camera, 900, whole, round(1000 * (moment - whole)), -60)
+    records = [(1, raw_record(counts, kind, order)), (0x20, bytes(camera))]
     directory, place, bodies = b"", 64 + 32 * len(records), b""
     for number, body in records:
         directory += struct.pack(">HHIIII", number, 1, 100, 1, place, len(body)).ljust(32, b"\0")
         bodies, place = bodies + body, place + len(body)
     head = b"FFF\0" + b"TEST".ljust(16, b"\0") + struct.pack(">III", 100, 64, len(records))
-    flir = head.ljust(64, b"\0") + directory + bodies
+    return head.ljust(64, b"\0") + directory + bodies
+
+
+def write_flir(path, counts, kind="png little", calibration=CALIBRATION, order="<", chunk=3000):
+    """A radiometric JPEG: a small false-colour picture, and the FLIR file in several segments."""
+    flir = file_of_records(counts, kind, calibration, order)
     parts = [flir[start : start + chunk] for start in range(0, len(flir), chunk)]
     segments = b""
     for index, part in enumerate(parts):

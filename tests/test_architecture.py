@@ -20,11 +20,15 @@ colours
 outputs spaces
 config
 language
+objects.parts
+objects.measurement
+objects.table
 io.streams
 io.tiff
 io.decode
-io.thermal io.labels io.holes io.opened
-io.cameras
+io.thermal io.labels io.holes io.opened io.flir
+io.cameras io.places
+io.degrees objects.places
 registration.edge_fields
 registration.calibration
 registration.search
@@ -54,15 +58,18 @@ model.prompts model.looking
 model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
-inference.stopping inference.overlays inference.confidence inference.frames inference.alarm
-inference.trust
+inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
+inference.playback
+inference.trust inference.frames
+inference.bags inference.live inference.sequences
 inference.prediction
 inference.predictor inference.streams inference.slow_levels
 inference.clicks
-inference.pipeline inference.film
+inference.pipeline inference.film inference.objects
 inference.record inference.watch
 inference.options
-inference.folders inference.video
+inference.folders inference.rig
+inference.video
 evaluation.metrics evaluation.reliability
 evaluation.modalities
 evaluation.report.scores
@@ -115,8 +122,8 @@ FLOOR = {
     for name in line.split()
 }
 LIGHT = {"sartm", "sartm.errors", "sartm.config", "sartm.classes", "sartm.io",
-         "sartm.registration", "sartm.data", "sartm.scenes", "sartm.datatools", "sartm.language",
-         "sartm.evaluation.metrics", "sartm.cli"}  # fmt: skip
+         "sartm.registration", "sartm.objects", "sartm.data", "sartm.scenes", "sartm.datatools",
+         "sartm.language", "sartm.evaluation.metrics", "sartm.cli"}  # fmt: skip
 COMMAND_LINE = ("sartm.cli", "sartm.__main__")
 FORBIDDEN = {"torchvision", "timm"}
 

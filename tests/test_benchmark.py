@@ -34,6 +34,7 @@ def test_a_row_holds_speed_memory_and_arithmetic():
     assert json.loads(json.dumps(result)) == result
 
 
+@pytest.mark.slow
 def test_arithmetic_is_counted_per_pair_and_grows_with_the_image():
     model = build(TINY).eval()
     batch = bench(
@@ -139,6 +140,7 @@ def test_the_command_ends_with_one_json_object(tmp_path, capsys):
 
 
 @golden.needed
+@pytest.mark.slow
 def test_the_denominator_of_speed_claims_computes_what_the_authors_do():
     path = Path(__file__).parents[1] / "benchmarks" / "released_model.py"
     spec = importlib.util.spec_from_file_location("released_model", path)

@@ -48,7 +48,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/own-data.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/quickstart.md", "docs/own-data.md", "docs/camera-to-table.md"]
+)
 def test_every_command_runs(desk: Path, page: str) -> None:
     todo = commands(page)
     assert len(todo) >= 3
@@ -58,7 +60,7 @@ def test_every_command_runs(desk: Path, page: str) -> None:
         assert main(words) == 0, words
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/camera-to-table.md"])
 def test_the_python_runs(desk: Path, page: str) -> None:
     write_dataset(desk / "scenes", 2, options=SceneOptions(size=(96, 128)), validation=0.5)
     (code,) = blocks(page, "python")

@@ -193,6 +193,35 @@ def test_json_says_which_camera_labels_rest_on_where_it_is_asked(client, predict
     assert "trust" not in alone.json()
 
 
+def test_json_lists_the_objects_and_which_pixel_is_of_which(client, files, predictor, images):
+    def post(**data):
+        return client.post("/v1/segment", files=files, data=data)
+
+    fields = {"output": "json", "objects": "true", "min_area": "5", "maps": "true"}
+    answer = post(**fields).json()
+    numbers = cv2.imdecode(
+        np.frombuffer(base64.b64decode(answer["objects_png"]), np.uint8), cv2.IMREAD_COLOR_RGB
+    ).astype(int)
+    owner = numbers[..., 0] + 256 * numbers[..., 1] + 65536 * numbers[..., 2]
+    labels = predictor(images["rgb"], images["thermal"]).labels
+    assert len(answer["objects"]) == owner.max() > 0
+    for row in answer["objects"]:
+        mask = owner == row["id"]
+        assert mask.sum() == row["area"] >= 5
+        assert predictor.classes.names[labels[mask][0]] == row["class"]
+        assert "celsius_mean" not in row  # nobody said what the values are
+    warm = post(**fields, degrees="0.1:0").json()["objects"]
+    thermal = images["thermal"] * 0.1
+    for row in warm:
+        values = thermal[owner == row["id"]]
+        assert row["celsius_mean"] == pytest.approx(values.mean(), abs=0.01)
+        assert row["celsius_max"] == pytest.approx(values.max(), abs=0.01)
+    assert "objects" not in post(output="json").json()
+    refused = post(degrees="hot", objects="true")
+    assert refused.status_code == 422
+    assert "GAIN:OFFSET" in refused.json()["detail"]
+
+
 def test_one_image_alone_and_one_modality_of_two_are_the_same(client, files):
     for kind in ("rgb", "thermal"):
         alone = client.post("/v1/segment", files={kind: files[kind]})
@@ -241,6 +270,7 @@ def test_thermal_values_come_as_they_are_stored(client, dtype):
     assert answer.headers["x-thermal-unit"] == "raw"
 
 
+@pytest.mark.slow
 def test_thumbnails_show_the_scenes_that_are_drawn():
     """The examples are drawn, never photographed; their thumbnails are drawn from the same."""
     command = [sys.executable, STATIC.parents[3] / "scripts" / "make_thumbnails.py", "--check"]
@@ -754,6 +784,7 @@ def test_a_label_stays_in_the_folder_that_was_named(folder, tmp_path):
 # --- the description -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_api_keeps_to_its_own_description(predictor, folder):
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, given, settings

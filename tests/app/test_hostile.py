@@ -264,6 +264,7 @@ def test_a_long_strip_is_refused(server, size):
     assert server.peak() - before < 300e6
 
 
+@pytest.mark.slow
 def test_pixels_count_as_the_network_pads_them(model, files):
     with started("--model", str(model), "--max-pixels", "0.02") as server:
         assert server.post(files)[0] == 200  # 61 x 90
@@ -312,6 +313,7 @@ def test_without_a_token_only_addresses_and_named_hosts_are_served(server):
         assert b"--allow-host" in rebound[1]
 
 
+@pytest.mark.slow
 def test_a_token_with_a_blank_at_its_end_is_that_without(model):
     options = ("--model", str(model), "--host", "0.0.0.0", "--allow-host", "service.lan")
     with started(*options, SARTM_TOKEN="secret \n") as server:
@@ -333,6 +335,7 @@ for options, token in (((), ""), ((), "  "), (("--token", ""), None), ((), "two\
 """
 
 
+@pytest.mark.slow
 def test_a_token_that_protects_nothing_is_no_way_to_start(model):
     done = subprocess.run(  # TimeoutExpired: it serves
         [sys.executable, "-c", START, str(model)], capture_output=True, text=True, timeout=60
@@ -367,6 +370,7 @@ def test_what_nobody_reads_in_a_query_or_another_form_is_named(server, files):
     assert server.ask("GET", "/healthz?now=1")[0] == 200
 
 
+@pytest.mark.slow
 def test_of_two_editors_the_second_is_told(server):
     label = png(np.full((61, 90), 1, np.uint8))
     path = "/v1/annotation/0/label"

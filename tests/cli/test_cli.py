@@ -26,7 +26,6 @@ from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
 from sartm.model.exported import Format
 from sartm.model.facts import ModelFacts
-from sartm.scenes.dataset import SceneOptions
 
 RNG = np.random.default_rng(3)
 
@@ -220,6 +219,7 @@ def test_evaluate_and_score_agree(
     _exits_2(args, capsys, "scene1N")
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
     data, run = str(write_data(tmp_path / "data")), tmp_path / "run"
     small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64"]
@@ -320,7 +320,6 @@ def test_a_shell_completes_commands_and_options() -> None:
         ("export", "format", Format),
         ("bench", "runtime", Runtime),
         ("data convert", "to", Literal[(*get_args(Target), "coco", "yolo")]),
-        ("data synth", "thermal", get_type_hints(SceneOptions)["thermal"]),
     ],
 )
 def test_a_choice_has_the_values_of_the_library(command: str, option: str, kind: Any) -> None:

@@ -100,6 +100,7 @@ def test_a_word_that_no_vocabulary_has_comes_from_the_text_encoder(model, scenes
     assert predict(scenes, tmp_path / "out", *options, "--text-encoder", SENTENCE_ENCODER) == 0
 
 
+@pytest.mark.slow
 def test_clip_is_a_text_encoder_of_words(clip, scenes, tmp_path, capsys):  # noqa: F811
     """A random one: its interface, from training to further words."""
     config = short(scenes, text_encoder=str(clip), loss=LossConfig(language=0.0), validate_every=0)
@@ -138,6 +139,7 @@ def test_evaluate_scores_in_the_classes_that_are_asked_for(model, scenes, tmp_pa
     assert "no class 'walrus'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_export_has_its_label_space_and_computes_what_pytorch_does(model, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra `export`")
     out = tmp_path / "exported"
@@ -188,6 +190,7 @@ def test_the_service_takes_words_with_a_request(model, scenes):
         assert "name a text encoder" in ask("car, flurb")[1]["detail"]
 
 
+@pytest.mark.slow
 def test_words_and_fixed_classes_start_from_one_another(model, scenes, tmp_path):
     config = short(scenes, init=str(model), loss=LossConfig(language=0.0), validate_every=0)
     one = replace(config.optim, epochs=1, lr=1e-12, ema=0.0)

@@ -147,6 +147,7 @@ def test_a_bar_on_a_terminal_shows_names_too(place):
 
 
 @pytest.mark.parametrize("columns", ["20", "40", "80"])
+@pytest.mark.slow
 def test_names_of_weights_can_be_copied_from_any_terminal(columns):
     said = on_terminal(["weights", "list"], COLUMNS=columns).decode()
     names = [row.name for row in list_weights()]

@@ -11,7 +11,7 @@ from calls import DEFINITIONS, Place, body_of, reach
 from sartm.cli.main import app
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
-OTHERS = {("pip", "--no-deps")}
+OTHERS = {("pip", "--no-deps"), ("dji_irp", "--measurefmt")}
 """Options of other programs, which a message names before them."""
 
 
@@ -56,7 +56,8 @@ ONLY_WHEN_GIVEN = {
     ("sartm.inference.pictures._split_channels", "--one-file"): "predict has no arrangement",
     ("sartm.inference.pictures.convert_camera_picture", "--one-file"): "likewise",
     ("sartm.inference.streams.open_stream", "--one-file"): "likewise",
-    ("sartm.inference.video._open_sources", "--one-file"): "likewise",
+    ("sartm.inference.rig.open_rig", "--one-file"): "likewise",
+    ("sartm.inference.bags.open_bag", "--one-file"): "likewise",
     **{
         ("sartm.inference.options.VideoOptions.__post_init__", option): "predict keeps the default"
         for option in ("--smooth", "--every", "--limit", "--tolerance", "--fps", "--width")

@@ -1,5 +1,6 @@
 """Every circulating layout opens to the same pairs; what is wrong with a folder is said."""
 
+import os
 from pathlib import Path
 
 import draw_layouts
@@ -196,6 +197,15 @@ def test_a_listed_pair_that_is_not_there_is_named_with_its_list(tmp_path):
     (tmp_path / "images" / "00003D.png").unlink()
     with pytest.raises(InputError, match=r"val\.txt.*00003D"):
         open_layout(tmp_path)
+
+
+def test_a_label_that_is_no_file_is_not_taken_for_a_pair_without_one(tmp_path):
+    path = draw_layouts.toml(tmp_path / "own", TOML)
+    for label in (tmp_path / "own" / "labels").iterdir():
+        label.unlink()
+    os.mkfifo(tmp_path / "own" / "labels" / "00001D.png")
+    with pytest.raises(InputError, match=r"labels/00001D\.png is no file"):
+        open_layout(path)
 
 
 @pytest.mark.parametrize("part", ["ir", "Segmentation_labels"])

@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_read_is_named_and_no_pair_lost_in_silence(drawn
     with unreadable_folder(drawn / "rgb"):
         assert main(commands[command]) == 2
     said = capsys.readouterr().err
-    assert "cannot be read: File name too long; the pairs in it would be missing" in said
+    assert "cannot be read: File name too long; what it holds would be missing" in said
     assert not Path("out").exists()
 
 

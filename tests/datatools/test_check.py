@@ -1,6 +1,7 @@
 """What users rely on before training: every fault of a data set is named, a clean one passes."""
 
 import json
+import shutil
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -363,9 +364,25 @@ def test_stats_command_prints_shares_and_exits_3_for_what_it_left_out(tmp_path, 
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no folder shared beside the checkout")
+@pytest.mark.slow
 def test_the_real_street_scenes_pass_in_seconds():
     begun = time.process_time()
     check = check_dataset(SHARED / "data" / "msrs268")
     assert time.process_time() - begun < 10  # of both cores together
     assert check.findings == ()
     assert [count.pairs for count in check.splits] == [220, 48]
+
+
+def test_what_one_set_trains_on_and_another_validates_on_is_a_leak(tmp_path, capsys):
+    one, other = street(tmp_path / "one"), street(tmp_path / "other", ("a5D", "b6N"))
+    assert main(["data", "check", str(one), str(other)]) == 0
+    for kind in ("rgb", "thermal"):  # of validation here, of training there, under another name
+        shutil.copy(one / kind / "b3D.png", other / kind / "a5D.png")
+    capsys.readouterr()
+    assert main(["data", "check", str(one), str(other), "--json", str(tmp_path / "x.json")]) == 3
+    said = capsys.readouterr()
+    assert f"same pair: b3D ({one}, val), a5D ({other}, train)" in said.out
+    assert "another one validates" in said.err
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert [finding["kind"] for finding in found["findings"]] == ["leak"]
+    assert all(one["usable"] for one in found["sets"])

@@ -289,6 +289,7 @@ def off_by(root: Path, index: int) -> float:
     return float(np.abs(read_thermal(root / "thermal" / f"{index}.png")[inner] - drawn).mean())
 
 
+@pytest.mark.slow
 def test_align_finds_the_rig_and_keeps_everything_else(tmp_path, capsys):
     misaligned(tmp_path / "in")
     out = tmp_path / "out"

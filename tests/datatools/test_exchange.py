@@ -19,11 +19,12 @@ from sartm.data.pairs import PairDataset
 from sartm.datatools.check import check_dataset
 from sartm.datatools.importing import import_annotations
 from sartm.datatools.init import init_dataset
-from sartm.datatools.shapes import decode_coco, encode_coco, fill_polygons, find_parts, trace
+from sartm.datatools.shapes import decode_coco, encode_coco, fill_polygons, trace
 from sartm.errors import InputError
 from sartm.io.labels import read_label
 from sartm.model.checkpoint import save as save_model
 from sartm.model.facts import ModelFacts
+from sartm.objects.parts import find_parts
 
 SIZE = (48, 64)
 CLASSES = Classes(("background", "road", "person"))
@@ -98,18 +99,6 @@ def test_polygons_come_back_to_within_a_pixel_with_their_holes() -> None:
     cv2.circle(ring, (30, 24), 15, 1, 5)
     (outline,) = trace(ring == 1)
     assert not fill_polygons([outline], SIZE)[20:28, 26:34].any()
-
-
-def test_parts_are_what_hangs_together() -> None:
-    label = np.zeros((10, 10), np.uint8)
-    label[1:3, 1:3] = label[5:9, 5:9] = 2
-    label[3, 3] = 2  # at a corner
-    label[9, 0] = 1
-    parts = find_parts(label, (1, 2))
-    assert [(part.id, part.area, part.box) for part in parts] == [
-        (1, 1, (0, 9, 1, 1)), (2, 5, (1, 1, 3, 3)), (2, 16, (5, 5, 4, 4)),
-    ]  # fmt: skip
-    assert [part.area for part in find_parts(label, (1, 2), min_area=5)] == [5, 16]
 
 
 # --- out and back --------------------------------------------------------------------------------
@@ -191,9 +180,8 @@ def test_predict_writes_what_it_labelled_as_objects(kind: str, yard: Path, tmp_p
         if one["image_id"] == 1:
             drawn[decode_coco(one["segmentation"], SIZE)] = one["category_id"]
     large = np.zeros(SIZE, np.uint8)
-    for part in find_parts(label, range(1, len(content["categories"])), 4):
-        left, top, width, height = part.box
-        large[top : top + height, left : left + width][part.mask] = part.id
+    parts = find_parts(label, range(1, len(content["categories"])), 4)
+    large[parts.where > 0] = parts.ids[parts.where[parts.where > 0] - 1]
     np.testing.assert_array_equal(drawn, large)
 
 
@@ -330,6 +318,18 @@ def test_what_a_tool_exports_becomes_labels(
     assert not labels["p2"].any()  # seen, and nothing was there
     kinds = {finding.kind for finding in check_dataset(out).findings}
     assert kinds == {"unlabelled", "labels"}  # one of the two labelled pairs is blank
+
+
+def test_annotations_behind_a_link_are_found_and_hidden_ones_are_not(
+    yard: Path, tmp_path: Path
+) -> None:
+    for name in ("made", "given", "given/.old"):
+        (tmp_path / name).mkdir()
+    labelme(tmp_path / "made")
+    (tmp_path / "given" / "linked").symlink_to(tmp_path / "made")
+    (tmp_path / "given" / ".old" / "p3.json").write_text("no JSON")
+    import_annotations(yard, "labelme", tmp_path / "given", tmp_path / "out")
+    assert set(labels_of(tmp_path / "out")) == {"p1", "p2"}
 
 
 def test_of_areas_that_overlap_the_upper_one_counts(yard: Path, tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def test_several_workers_count_the_same_and_leave_torch_as_it_was(
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_options_reach_the_model_from_the_command_line(
     mfnet: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

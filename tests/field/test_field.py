@@ -12,8 +12,8 @@ from draw_files import FILES, image_files
 from sartm.cli.main import main
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
-from sartm.io.cameras import read_radiometric
 from sartm.io.decode import read_four_channel, read_rgb, read_thermal
+from sartm.io.flir import read_radiometric
 from sartm.io.labels import read_label
 
 CASES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text("utf-8"))["case"]

@@ -121,6 +121,7 @@ def test_a_second_run_is_refused(place, predictor):
 
 @pytest.mark.parametrize("suffix", [".webm", ".mp4"])
 @pytest.mark.parametrize("size", [0, 1, 100, 500, 1000, 2000, 4000, 6000, 10000])
+@pytest.mark.slow
 def test_on_a_full_disk_there_is_a_message_and_nothing_half_written(place, capsys, suffix, size):
     save(build(TINY), place / "model", ModelFacts("m"))
     before = {path: path.stat().st_size for path in place.rglob("*")}

@@ -74,6 +74,7 @@ def results(out: Path) -> dict[str, object]:
     return content | {"summary": summary}
 
 
+@pytest.mark.slow
 def test_what_changes_no_label_map_is_no_reason_to_refuse(place, models, monkeypatch):
     assert main(command(models)) == 0
     before = snapshot(place / "out")
@@ -135,6 +136,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_what_would_be_replaced_is_named_with_what_differs(place, models, capsys):
     assert main(command(models, "--precision", "fp32")) == 0
     say = capsys
@@ -166,6 +168,7 @@ def test_what_would_be_replaced_is_named_with_what_differs(place, models, capsys
     assert (place / "out/labels/d.png").read_bytes() != whole
 
 
+@pytest.mark.slow
 def test_an_old_label_map_is_not_passed_off_as_new(place, models, monkeypatch):
     """One broken input, then an interrupt: both leave maps of the new model, or none."""
     assert main(command(models)) == 0
@@ -199,6 +202,7 @@ def test_an_old_label_map_is_not_passed_off_as_new(place, models, monkeypatch):
     assert results(place / "out") == results(place / "fresh")
 
 
+@pytest.mark.slow
 def test_half_a_line_of_the_record_counts_for_nothing(place, models):
     assert main(command(models)) == 0
     record, whole = place / "out/record.jsonl", results(place / "out")
@@ -338,6 +342,7 @@ def files_up_to(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 50, 200, 400, 700, 1000, 1500, 2500, 4000, 6000])
+@pytest.mark.slow
 def test_on_a_full_disk_what_was_finished_is_kept(place, models, capsys, size):
     assert main(command(models, "--out", "fresh")) == 0
     whole = results(place / "fresh")

@@ -128,6 +128,7 @@ def overlay(out: str = "out") -> np.ndarray:
     return cv2.imread(f"{out}/overlays/a.jpg")
 
 
+@pytest.mark.slow
 def test_files_are_named_in_order_or_by_options(place, capsys):
     assert predict("rgb/a.png", "thermal/a.png", "--out", "two") == 0
     assert predict("--rgb", "rgb", "--thermal", "thermal", "--out", "options") == 0

@@ -74,6 +74,7 @@ def test_counts_and_degrees_are_labelled_and_their_range_is_told_once(place, cap
     assert (used["unit"], used["by"]) == ("values", "image")
 
 
+@pytest.mark.slow
 def test_the_same_scene_in_the_same_range_has_the_same_labels(place):
     ways = [
         ("grey.png", []), ("grey.png", ["--thermal-range", "model"]),

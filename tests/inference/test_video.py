@@ -98,7 +98,7 @@ def test_label_maps_are_those_of_the_single_pairs_and_the_video_shows_both_input
     suffix, predictor, videos, tmp_path
 ):
     out = tmp_path / f"out{suffix}"
-    options = VideoOptions(labels=True)
+    options = VideoOptions(labels=True, smooth=0)
     outcome = predict_video(predictor, *videos, out, model="tiny", options=options)
     assert outcome.frames == 12
     assert not outcome.unpaired
@@ -232,7 +232,7 @@ def test_16_bit_video_keeps_its_counts_to_the_label(tmp_path):
     assert np.array_equal(images_of(path, "thermal")[2][1], counts[2])
     rule = ThermalRule("range", 30000.0, 32000.0)
     fine = Predictor(build(replace(TINY, thermal=rule)), device="cpu", precision="fp32")
-    options = VideoOptions(labels=True)
+    options = VideoOptions(labels=True, smooth=0)
     predict_video(fine, None, path, tmp_path / "a.webm", model="m", options=options)
     found = label_of(tmp_path / "a-labels" / "000002.png")
     assert np.array_equal(found, fine(None, counts[2]).labels)
@@ -305,7 +305,7 @@ def test_folders_of_frames_are_paired_by_name(predictor, tmp_path):
             cv2.imwrite(str(tmp_path / kind / f"f{index}.png"), image[..., ::-1] if image.ndim > 2
                         else image)  # fmt: skip
     (tmp_path / "thermal" / "f10.png").unlink()
-    options = VideoOptions(labels=True, rate=5)
+    options = VideoOptions(labels=True, rate=5, smooth=0)
     outcome = predict_video(
         predictor, tmp_path / "rgb", tmp_path / "thermal", tmp_path / "a.webm", model="m",
         options=options,
@@ -319,16 +319,51 @@ def test_folders_of_frames_are_paired_by_name(predictor, tmp_path):
     assert np.array_equal(label_of(tmp_path / "a-labels" / "f9.png"), expected)
 
 
-def test_smoothing_is_an_exponential_mean_of_probabilities():
+def test_smoothing_keeps_of_before_as_far_as_it_agrees_with_now():
     draw = torch.Generator().manual_seed(0)
     frames = [torch.randn(4, 3, 5, generator=draw) for _ in range(5)]
     smoother, mean = Smoother(0.7), None
     for logits in frames:
         now = logits.softmax(0)
-        mean = now if mean is None else 0.7 * mean + 0.3 * now
+        if mean is None:
+            mean = now
+        else:
+            keep = 0.7 * (1 - (now - mean).abs().sum(0) / 2)
+            mean = keep * mean + (1 - keep) * now
         torch.testing.assert_close(smoother(logits).softmax(0), mean)
     assert Smoother(0.0)(frames[0]) is frames[0]
     assert smoother(torch.zeros(4, 2, 2)).shape == (4, 2, 2)
+
+
+def test_what_is_doubtful_stays_and_what_has_changed_for_sure_changes_at_once():
+    smoother = Smoother(0.7)
+    sure = torch.tensor([4.0, 0.0]).view(2, 1, 1)
+    doubtful = torch.tensor([0.0, 0.2]).view(2, 1, 1)
+    smoother(sure)
+    assert smoother(doubtful).argmax(0).item() == 0
+    assert smoother(sure).argmax(0).item() == 0
+    assert smoother(sure.flip(0)).argmax(0).item() == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "source", "every", "found"),
+    [
+        ({}, "film", 1, 0.5), ({"smooth": 0.2}, "film", 1, 0.2), ({}, "film", 10, 0.0),
+        ({}, "folder", 1, 0.0), ({"rate": 10}, "folder", 1, 0.5),
+        ({"smooth": 0.5}, "folder", 1, 0.5),
+    ],
+)  # fmt: skip
+def test_films_are_smoothed_and_pictures_that_may_be_of_anything_are_not(
+    asked, source, every, found, predictor, videos, tmp_path
+):
+    if source == "folder":
+        for kind, image in (("rgb", rgb_frame(0)), ("thermal", thermal_frame(0))):
+            (tmp_path / kind).mkdir()
+            cv2.imwrite(str(tmp_path / kind / "a.png"), image)
+        videos = tmp_path / "rgb", tmp_path / "thermal"
+    options = VideoOptions(every=every, limit=1, **asked)
+    outcome = predict_video(predictor, *videos, tmp_path / "a.webm", model="m", options=options)
+    assert json.loads(outcome.summary.read_text())["settings"]["smooth"] == found
 
 
 def test_an_interrupted_run_leaves_a_video_that_plays(predictor, videos, tmp_path, monkeypatch):
@@ -488,6 +523,7 @@ def test_the_last_frame_of_a_camera_is_labelled(predictor, tmp_path, monkeypatch
     assert outcome.video.name == "camera-0.webm"
 
 
+@pytest.mark.slow
 def test_the_commands_label_videos_and_report_what_is_missing(videos, tmp_path, capsys):
     save(build(TINY), tmp_path / "model", ModelFacts("drawn"))
     both = ["--rgb", str(videos[0]), "--thermal", str(videos[1])]

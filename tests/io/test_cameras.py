@@ -1,5 +1,6 @@
 """Thermal cameras: radiometric JPEG, borders, dead pixels, and one field in three number types."""
 
+import struct
 from dataclasses import replace
 
 import cv2
@@ -18,11 +19,11 @@ from sartm.io.cameras import (
     border_bands,
     dead_pixels,
     enhance_display,
-    read_radiometric,
+    read_raw,
     repair_thermal,
-    to_celsius,
 )
-from sartm.io.decode import read_thermal
+from sartm.io.decode import read_rgb, read_thermal
+from sartm.io.flir import read_radiometric, to_celsius
 from sartm.io.holes import fill_holes
 
 
@@ -183,3 +184,35 @@ def test_one_field_as_counts_degrees_and_8_bit_gives_the_same_labels():
         for ours, theirs in zip(found, labels["celsius"], strict=True):
             assert (ours != theirs).mean() <= 0.01
     assert len(np.unique(labels["celsius"][1])) > 1
+
+
+# --- DJI R-JPEG ----------------------------------------------------------------------------------
+
+
+def r_jpeg(make: bytes = b"DJI\0", raw: int = 40_000) -> bytes:
+    """A grey JPEG with EXIF that names the maker, and the maker's data in APP3 segments."""
+    grey = np.tile(np.arange(64, dtype=np.uint8), (48, 1))
+    picture = cv2.imencode(".jpg", cv2.merge([grey] * 3))[1].tobytes()
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+    tags = struct.pack("<HHHI4sI", 1, 0x010F, 2, 4, make, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + tags
+    parts = [segment(0xE1, exif), segment(0xE3, bytes(raw)), segment(0xE3, bytes(raw))]
+    return picture[:2] + b"".join(parts) + picture[2:]
+
+
+@pytest.mark.parametrize("radiometric", [False, True])
+def test_a_dji_r_jpeg_is_never_taken_for_grey_and_says_how_to_convert_it(radiometric, tmp_path):
+    (tmp_path / "DJI_0001_T.JPG").write_bytes(r_jpeg())
+    with pytest.raises(InputError, match="dji_irp") as raised:
+        read_raw(tmp_path / "DJI_0001_T.JPG", Camera(radiometric=radiometric))
+    assert "camera-to-table" in str(raised.value)
+    assert read_rgb(tmp_path / "DJI_0001_T.JPG").shape == (48, 64, 3)  # as a picture it is one
+
+
+@pytest.mark.parametrize(("make", "raw"), [(b"CAM\0", 40_000), (b"DJI\0", 10)])
+def test_other_cameras_and_plain_pictures_of_dji_are_read(make, raw, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(r_jpeg(make, raw))
+    assert read_raw(tmp_path / "a.jpg", Camera()).shape == (48, 64)

@@ -70,6 +70,7 @@ def m_output(logits):
 
 @golden.needed
 @torch.no_grad()
+@pytest.mark.slow
 def test_every_stage_agrees_with_the_authors_code(golden_model):
     levels = encode(golden_model, torch.cat(golden.inputs()))
     logits, iou, score = decode(golden_model, levels)
@@ -108,6 +109,7 @@ def test_without_lora_it_is_sam2(golden_weights):
 
 
 @golden.needed
+@pytest.mark.slow
 def test_gradients_agree_with_the_authors_code(golden_weights):
     model = build(golden_weights, 256)
     for parameter in model.parameters():
@@ -392,6 +394,7 @@ def scenes(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_take_the_authors_file_with_names_and_canvas(
     file, scenes, tmp_path, capsys
 ):

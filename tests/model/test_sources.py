@@ -93,6 +93,7 @@ def test_what_all_names_begin_with_is_no_part_of_them(prefix, names, tmp_path):
 
 
 @pytest.mark.parametrize("prefix", PREFIXES[4:6])
+@pytest.mark.slow
 def test_released_weights_and_folders_of_ours_are_read_under_any_such_name(prefix, tmp_path):
     released = small_released()
     torch.save({f"{prefix}{key}": v for key, v in released.items()}, tmp_path / "wrapped.pth")
@@ -212,6 +213,7 @@ def golden_sam2():
 
 @golden.needed
 @pytest.mark.parametrize("version", ["2.0", "2.1"])
+@pytest.mark.slow
 def test_metas_names_with_the_golden_weights_give_the_golden_features(
     version, golden_sam2, tmp_path
 ):

@@ -62,6 +62,7 @@ def test_reversed_contrast_floats_and_dead_pixels_change_little() -> None:
 
 
 @pytest.mark.parametrize("shape", [(120, 160), (200, 320)], ids=["half size", "other shape"])
+@pytest.mark.slow
 def test_a_thermal_image_of_another_size_is_placed(shape: tuple[int, int]) -> None:
     rgb, thermal = draw_pair(3)
     cut = (
@@ -113,6 +114,7 @@ def test_an_image_too_narrow_to_align_is_refused() -> None:
     assert "400 x 4" in found.reason
 
 
+@pytest.mark.slow
 def test_many_weak_pairs_of_one_rig_make_one_good_alignment() -> None:
     moved = shift_and_scale(6, -4, 1.02)
     random = np.random.default_rng(1)
@@ -243,6 +245,7 @@ def test_a_pair_that_cannot_be_aligned_is_named_with_the_reason_and_a_remedy() -
 
 
 @pytest.mark.skipif(not (SHARED / "data/msrs268").is_dir(), reason="needs shared/data/msrs268")
+@pytest.mark.slow
 def test_a_real_pair_follows_a_known_warp_and_refuses_another_scene() -> None:
     folder = SHARED / "data/msrs268"
     rgb = cv2.imread(str(folder / "rgb/00103D.jpg"))[..., ::-1]

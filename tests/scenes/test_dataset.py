@@ -330,3 +330,45 @@ def test_a_data_set_of_the_full_vocabulary_says_so(tmp_path):
     assert dataset.classes == FULL
     assert all(word_vectors((word,)).values.any() for word in FULL.prompts if word)
     assert max(sample.label.max() for sample in dataset) >= len(MFNET)
+
+
+def test_a_moment_later_people_and_cars_have_moved_and_the_street_has_not():
+    options = SceneOptions(size=(120, 160), condition="day")
+    moved = still = 0
+    for seed in range(8):
+        now, later = draw_scene(seed, options), draw_scene(seed, options, 0.5)
+        again = draw_scene(seed, options, 0.5)
+        assert np.array_equal(later.label, again.label)
+        assert np.array_equal(later.rgb, again.rgb)
+        movers = np.isin(now.label, (1, 2, 3)) | np.isin(later.label, (1, 2, 3))
+        # What stands is where it was, but where something that moved hid it or hides it now.
+        assert np.array_equal(now.label[~movers], later.label[~movers])
+        moved += int((now.label != later.label).sum())
+        still += int((now.label == later.label).sum())
+        assert not np.array_equal(now.rgb, later.rgb)  # noise at least
+    assert 0 < moved < 0.2 * still
+
+
+def test_a_moment_before_the_beginning_is_refused():
+    with pytest.raises(InputError, match="moment"):
+        draw_scene(0, moment=-1)
+
+
+def test_things_have_numbers_and_what_is_unlabelled_or_goes_on_has_none(scenes):
+    cars = {MFNET.names.index(name) for name in ("car", "person", "bike", "color_cone")}
+    for scene in scenes:
+        assert not scene.instances[scene.label == 0].any()
+        alone = np.isin(scene.label, list(cars))
+        assert (scene.instances[alone] > 0).all()
+        assert not scene.instances[scene.label == MFNET.names.index("guardrail")].any()
+
+
+def test_a_written_data_set_gives_back_its_instances(tmp_path):
+    write_dataset(tmp_path / "set", 2, 5, SMALL)
+    dataset = PairDataset.open(tmp_path / "set")
+    drawn = draw_scene(pair_seed(5, 0), SMALL)
+    found = dataset.instances(0)
+    assert found is not None
+    assert np.array_equal(found, drawn.instances)
+    dataset.pairs[0].instances.unlink()
+    assert dataset.instances(0) is None

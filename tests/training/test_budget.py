@@ -152,6 +152,7 @@ def test_epochs_that_were_asked_for_end_on_no_plateau():
     assert not any(found.take_down(step, 40.0) for step in range(1, 600) if found.is_due(step))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_by_its_plan_bit_for_bit(six, tmp_path):
     config = open_run(six, steps=20)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -161,6 +162,7 @@ def test_a_run_that_is_killed_goes_on_by_its_plan_bit_for_bit(six, tmp_path):
     assert_same_run(whole, cut)
 
 
+@pytest.mark.slow
 def test_a_run_planned_by_time_is_repeated_from_its_checkpoint(six, tmp_path):
     """The plan is in the checkpoint: two that go on from it, in whatever time, are the same."""
     config, out = open_run(six, checkpoint_every=1000), tmp_path / "run"
@@ -179,6 +181,7 @@ def test_a_run_planned_by_time_is_repeated_from_its_checkpoint(six, tmp_path):
     assert_same_run(out, other)
 
 
+@pytest.mark.slow
 def test_the_time_of_epochs_that_were_asked_for_only_ends_the_session(six, tmp_path, undisturbed):
     out = tmp_path / "run"
     result = train(short(six), out, limits=Limits(seconds=0), device="cpu")
@@ -202,6 +205,7 @@ def commanded(config: TrainConfig, folder, *words: str) -> list[str]:
     return ["train", str(file), "--out", str(folder / "run"), "--device", "cpu", *words]
 
 
+@pytest.mark.slow
 def test_the_command_says_how_to_go_on_and_whether_it_is_worth_while(six, tmp_path, capsys):
     words = commanded(open_run(six, steps=9), tmp_path)
     assert main([*words, "--max-steps", "4"]) == 0
@@ -224,6 +228,7 @@ def test_the_command_says_how_to_go_on_and_whether_it_is_worth_while(six, tmp_pa
     assert known[0]["modalities"]["sentence"] in page
 
 
+@pytest.mark.slow
 def test_what_is_started_from_is_said_in_words_with_its_terms(tmp_path, caplog):
     data = draw_dataset(tmp_path / "data", 4, 1)
     (data / "dataset.toml").write_text(

@@ -21,6 +21,7 @@ from sartm.config import to_dict
 from sartm.errors import InputError
 from sartm.training.augmentation import Batch
 from sartm.training.batches import StepBatches
+from sartm.training.failures import explained_failures
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig
@@ -103,6 +104,18 @@ def test_a_gradient_that_is_no_number_names_the_batch_too(six, tmp_path):
     text = ", ".join(f"{index:03d}" for _, index in first)
     with pytest.raises(InputError, match=rf"gradient is (nan|inf) at step 1, .* {text}\."):
         train(config, tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset by peer"), EOFError()])
+def test_a_batch_that_is_cut_off_is_a_worker_that_died(six, error):
+    """A worker is killed while it hands a batch over: nothing speaks of workers then."""
+    with (
+        pytest.raises(InputError, match=r"data worker died at step 4"),
+        explained_failures(3, short(six, workers=1)),
+    ):
+        raise error
+    with pytest.raises(type(error)), explained_failures(3, short(six, workers=0)):
+        raise error
 
 
 def test_a_worker_that_dies_is_said_with_what_to_do(six, tmp_path, capfd):

@@ -67,6 +67,7 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
     assert score(exchanged) < 60
 
 
+@pytest.mark.slow
 def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(tmp_path):
     """Against the definition, written the slow way; the pairs have unlike numbers of pixels."""
     scenes = [draw_scene(index) for index in range(3)]
@@ -92,6 +93,7 @@ def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(tmp_pat
     assert abs(best["present"] - np.mean([miou([pair]) for pair in maps])) > 0.05
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(undisturbed, six, tmp_path):
     train(short(six), tmp_path / "again", device="cpu")
     assert_same_run(tmp_path / "again", undisturbed)
@@ -208,6 +210,7 @@ def test_training_without_validation_keeps_the_last_step(six, tmp_path):
         assert torch.equal(tensor, kept.tensors[f"average/module.{name}"]), name
 
 
+@pytest.mark.slow
 def test_a_second_run_in_one_process_may_have_another_precision(six, tmp_path):
     for precision in ("bf16", "fp32"):
         out = tmp_path / precision

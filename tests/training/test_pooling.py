@@ -139,6 +139,7 @@ def test_statistics_are_those_of_what_batches_hold(six, cracks):
     assert found.class_shares[4] == pytest.approx(2 * float(first.class_shares[4]) / 3)
 
 
+@pytest.mark.slow
 def test_two_data_sets_join_in_one_run_that_scores_each_and_selects_by_their_mean(pooled):
     config = json.loads((pooled / "config.json").read_text())
     assert len(config["pooled"]) == 1
@@ -163,6 +164,7 @@ def test_two_data_sets_join_in_one_run_that_scores_each_and_selects_by_their_mea
     assert "| cracks: present |" in card
 
 
+@pytest.mark.slow
 def test_a_pooled_run_that_stops_goes_on_to_the_same_end(pooled, six, cracks, tmp_path):
     out = tmp_path / "run"
     config = both(six, cracks)
@@ -179,6 +181,7 @@ def test_a_pooled_run_that_stops_goes_on_to_the_same_end(pooled, six, cracks, tm
     assert losses(out) == losses(pooled)
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_both_and_each_is_evaluated_in_its_own_classes(
     six, cracks, tmp_path, capsys
 ):

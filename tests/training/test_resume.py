@@ -206,6 +206,7 @@ def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(undisturbed, s
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no state", "half a name"])
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(begun, damage, caplog):
     newest = sorted((begun / "checkpoints").glob("step-*"))[-1]
     weights = newest / "training.safetensors"
@@ -226,6 +227,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(begun, damage, caplo
     assert ("damaged" in caplog.text) == (damage != "half a name")
 
 
+@pytest.mark.slow
 def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(begun, undisturbed, six):
     (begun / "checkpoints" / "step-00000008" / "training.safetensors").write_bytes(b"")
     train(short(six), begun, resume=True, device="cpu")
@@ -255,6 +257,7 @@ def test_a_run_without_any_whole_checkpoint_is_not_resumed_over_its_results(begu
     assert contents(begun) == before
 
 
+@pytest.mark.slow
 def test_fresh_checkpoints_are_kept_whatever_damaged_ones_there_are(begun, undisturbed, six):
     """The newest two are damaged, by names beyond those that the resumed run writes first."""
     folder = begun / "checkpoints"
@@ -290,6 +293,7 @@ def test_a_start_that_is_refused_blocks_no_other(six, tmp_path):
 
 
 @pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(six, tmp_path, resume):
     """With workers, who inherit what the first process has open and outlive it for a while."""
     out = tmp_path / "run"
@@ -306,6 +310,7 @@ def test_two_processes_do_not_train_in_one_folder(six, tmp_path, resume):
     assert steps == list(range(1, limits.steps + 1))
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_cleaned_and_a_hidden_model_comes_back(begun, undisturbed, six):
     """As between the two renames of a system that cannot let names change places."""
     (begun / "best").rename(temporary_beside(begun / "best").with_suffix(".old"))
@@ -347,6 +352,7 @@ def test_resume_refuses_what_changed_and_names_it(begun, six):
         train(replace(config, val_share=0.2), begun, resume=True, device="cpu")
 
 
+@pytest.mark.slow
 def test_resume_takes_what_changes_no_weight(begun, undisturbed, six, tmp_path):
     moved = shutil.copytree(six, tmp_path / "moved")
     config = short(moved, keep=5, checkpoint_every=3, pictures=1)
@@ -374,6 +380,7 @@ def with_scaler(make: Callable[..., Accelerator], scale: float) -> Callable[...,
     return call
 
 
+@pytest.mark.slow
 def test_the_scaler_is_restored_and_skipped_steps_leave_no_trace(six, tmp_path, monkeypatch):
     """The first scale overflows: steps are skipped until it has been halved often enough."""
     config = short(six, optim=replace(short(six).optim, clip=0.0))

@@ -1,5 +1,6 @@
 """Arrays to what answers hold: PNG, JPEG, NumPy, masks."""
 
+import base64
 from io import BytesIO
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.app.masks import encode_masks
-from sartm.app.schema import Mask, Segment
+from sartm.app.schema import Mask, Segment, Segmentation, Trust, describe_classes
 from sartm.classes import Classes
 from sartm.colours import IGNORED, display_palette
 from sartm.errors import InputError
+from sartm.inference.prediction import Prediction
 from sartm.io.labels import encode_label
 
 Array = npt.NDArray[Any]
@@ -47,6 +49,12 @@ def encode_trust(trust: Array) -> bytes:
     return encode_confidence((trust.astype(np.float32) + 1) / 2)
 
 
+def encode_numbers(numbers: Array) -> bytes:
+    """(H, W) whole numbers below 2**24 as RGB PNG: R + 256 G + 65536 B."""
+    bytes_ = np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], axis=-1)
+    return encode_png(bytes_.astype(np.uint8))
+
+
 def encode_jpeg(picture: Array, quality: int = 90) -> bytes:
     """(H, W, 3) RGB or (H, W) uint8 as JPEG."""
     done, data = cv2.imencode(".jpg", _bgr(picture), [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -80,3 +88,32 @@ def encode_array(image: Array) -> bytes:
     stream = BytesIO()
     np.save(stream, image)
     return stream.getvalue()
+
+
+def as_text(data: bytes) -> str:
+    """Base64, as JSON carries files."""
+    return base64.b64encode(data).decode()
+
+
+def describe_prediction(prediction: Prediction, maps: bool) -> Segmentation:
+    """A label map as masks, with PNGs in text if `maps`; the rest is left to fill in."""
+    labels = prediction.labels
+    answer = Segmentation(
+        model="",
+        modalities=[],
+        size=labels.shape,
+        confidence=prediction.summary()["confidence"],
+        seconds=0,
+        note="",
+        classes=describe_classes(prediction.classes),
+        segments=list_segments(labels, prediction.classes),
+        alarms=[],
+    )
+    if prediction.trust is not None:
+        answer.trust = Trust(**prediction.summary()["trust"])
+    if maps:
+        answer.label_png = as_text(encode_label(labels, palette=prediction.classes.palette))
+        answer.confidence_png = as_text(encode_confidence(prediction.confidence))
+        if prediction.trust is not None:
+            answer.trust_png = as_text(encode_trust(prediction.trust))
+    return answer

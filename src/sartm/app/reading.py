@@ -14,7 +14,7 @@ from sartm.classes import Classes
 from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, check_ids, match_sizes, read_images, read_pair
 from sartm.errors import InputError
-from sartm.io.cameras import Camera, is_radiometric, read_radiometric
+from sartm.io.cameras import Camera
 from sartm.io.decode import (
     FourChannel,
     Source,
@@ -24,6 +24,7 @@ from sartm.io.decode import (
     read_rgb_alone,
     read_thermal,
 )
+from sartm.io.flir import is_radiometric, read_radiometric
 from sartm.io.labels import read_label
 
 Array = npt.NDArray[Any]

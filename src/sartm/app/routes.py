@@ -1,6 +1,5 @@
 """The REST API: what each address takes, does and answers."""
 
-import base64
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,11 +17,13 @@ from sartm import __version__
 from sartm.app import schema
 from sartm.app.annotation import Annotation, is_coloured, label_file, label_tag, save_label
 from sartm.app.encoding import (
+    as_text,
+    describe_prediction,
     encode_array,
     encode_confidence,
     encode_jpeg,
+    encode_numbers,
     encode_png,
-    encode_trust,
     list_segments,
     stretch,
 )
@@ -33,13 +34,18 @@ from sartm.app.worker import Worker
 from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.inference.alarm import WORDS, check_pair
+from sartm.inference.objects import list_objects
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, Upload
+from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
+from sartm.objects.measurement import Measuring
 from sartm.spaces import classes_of_words
+from sartm.vocabulary import things
+from sartm.vocabulary import words as vocabulary
 
 Array = npt.NDArray[Any]
 Output = Literal["label", "overlay", "confidence", "json"]
@@ -135,6 +141,13 @@ def _describe_model(name: str, predictor: Predictor) -> schema.ModelInfo:
     )
 
 
+@router.get("/v1/words", tags=["service"])
+async def words() -> schema.Words:
+    """What `classes` may name where a model knows words (`words` of /v1/models)."""
+    usual = [names[0] for names in things()]
+    return schema.Words(words=[*usual, *sorted(set(vocabulary()) - set(usual))])
+
+
 @router.post(
     "/v1/segment",
     response_model=schema.Segmentation,
@@ -164,12 +177,19 @@ async def segment(
     ] = "",
     classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
     trust: Annotated[bool, Form(description="JSON: which camera labels rest on.")] = False,
+    objects: Annotated[bool, Form(description="JSON with a list of objects.")] = False,
+    min_area: Annotated[int, Form(ge=1, le=2**31, description="Pixels of an object.")] = 20,
+    degrees: Annotated[
+        str, Form(max_length=100, description="Raw values: celsius, kelvin, tlinear, GAIN:OFFSET.")
+    ] = "",
+    accuracy: Annotated[float, Form(ge=0, le=1000, description="Degrees, of the camera.")] = 2.0,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     predictor = _find_predictor(service, model)
     if classes:
         predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
+    measuring, scale = Measuring(min_area, accuracy, degrees), choose_scale(degrees, radiometric)
     sources = (await _read_upload("rgb", rgb), await _read_upload("thermal", thermal))
     begun = time.perf_counter()
     sample = await service.worker.read(
@@ -186,9 +206,14 @@ async def segment(
                 for kind, image in (("rgb", sample.rgb), ("thermal", sample.thermal))
                 if image is not None and modality in ("both", kind)
             ]
-            answer = _as_json(prediction, maps)
+            answer = describe_prediction(prediction, maps)
             answer.model = model or next(iter(service.predictors))
             answer.modalities, answer.note = seen, sample.note
+            if objects:
+                parts, rows = list_objects(sample, prediction, measuring, scale)
+                answer.objects = [schema.Object(**row) for row in rows]
+                if maps:
+                    answer.objects_png = as_text(encode_numbers(parts.where))
             answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]
             if prediction.levels is not None and sample.thermal is not None:
                 rule = predictor.config.thermal
@@ -213,31 +238,6 @@ def _find_predictor(service: Service, name: str) -> Predictor:
 async def _read_upload(name: str, upload: UploadFile | None) -> Upload | None:
     """The bytes; what the sender called the file is not used."""
     return None if upload is None else Upload(name, await upload.read())
-
-
-def _as_json(prediction: Prediction, maps: bool) -> schema.Segmentation:
-    labels = prediction.labels
-    answer = schema.Segmentation(
-        model="",
-        modalities=[],
-        size=labels.shape,
-        confidence=prediction.summary()["confidence"],
-        seconds=0,
-        note="",
-        segments=list_segments(labels, prediction.classes),
-        alarms=[],
-    )
-    if prediction.trust is not None:
-        answer.trust = schema.Trust(**prediction.summary()["trust"])
-    if maps:
-        answer.label_png = base64.b64encode(
-            encode_label(labels, palette=prediction.classes.palette)
-        ).decode()
-        confidence = encode_confidence(prediction.confidence)
-        answer.confidence_png = base64.b64encode(confidence).decode()
-        if prediction.trust is not None:
-            answer.trust_png = base64.b64encode(encode_trust(prediction.trust)).decode()
-    return answer
 
 
 def _as_image(prediction: Prediction, output: Output, opacity: float) -> Response:

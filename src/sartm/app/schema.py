@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sartm import colours
 from sartm.classes import Classes
@@ -46,6 +46,12 @@ class ModelInfo(BaseModel):
     thermal_range: str = Field(description="Of requests that say none: auto, LOW:HIGH or model.")
     trained_on: list[str]
     words: bool = Field(description="Whether `classes` may name any word of the vocabulary.")
+
+
+class Words(BaseModel):
+    """The words that classes can be named by without a text encoder."""
+
+    words: list[str] = Field(description="The usual one of every thing first.")
 
 
 class Limits(BaseModel):
@@ -101,6 +107,36 @@ class Trust(BaseModel):
     objects: float | None = Field(description="Over pixels labelled as objects; null without.")
 
 
+class Object(BaseModel):
+    """One connected part of a class; what is not known is missing."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    id: int = Field(description="In `objects_png`, from 1.")
+    name: str = Field(alias="class")
+    area: int = Field(description="Pixels.")
+    left: int
+    top: int
+    width: int
+    height: int
+    x: float = Field(description="Of the centre; the first pixel's is at 0.")
+    y: float
+    confidence: float = Field(description="Mean over its pixels.")
+    lowest_confidence: float
+    celsius_min: float | None = None
+    celsius_p5: float | None = None
+    celsius_median: float | None = None
+    celsius_mean: float | None = None
+    celsius_p95: float | None = None
+    celsius_max: float | None = None
+    hottest_x: int | None = None
+    hottest_y: int | None = None
+    contrast: float | None = Field(default=None, description="To what is 2 to 6 pixels around it.")
+    celsius_error: float | None = Field(
+        default=None, description="Of the mean: the camera's, and that of the mask's edge."
+    )
+
+
 class Segmentation(BaseModel):
     """A label map as masks, with what is needed to judge it."""
 
@@ -115,10 +151,16 @@ class Segmentation(BaseModel):
     thermal_range: UsedRange | None = Field(
         default=None, description="How thermal was scaled; missing where it was not looked at."
     )
+    classes: list[ClassInfo] = Field(description="The class table of the label map.")
     segments: list[Segment]
     label_png: str | None = Field(default=None, description="With `maps`: the label PNG in base64.")
     confidence_png: str | None = Field(
         default=None, description="With `maps`: 8-bit PNG in base64, 255 means probability 1."
+    )
+    objects: list[Object] | None = Field(default=None, description="With `objects`.")
+    objects_png: str | None = Field(
+        default=None,
+        description="With `objects` and `maps`: RGB PNG in base64, R + 256 G + 65536 B is an id.",
     )
     alarms: list[str] = Field(description="What looks wrong with the cameras, in words.")
     trust: Trust | None = Field(default=None, description="With `trust`, where both were seen.")

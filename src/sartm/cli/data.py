@@ -12,7 +12,9 @@ from sartm.errors import InputError
 from sartm.outputs import check_json
 
 if TYPE_CHECKING:
-    from sartm.datatools.check import Check
+    from collections.abc import Sequence
+
+    from sartm.datatools.check import Check, Finding
     from sartm.datatools.stats import GroupStats
 
 app = typer.Typer(
@@ -60,19 +62,21 @@ def check(
 ) -> int:
     """Find what is wrong with data sets; exit status 3 if one cannot be used as it is."""
     from sartm.config import to_dict
-    from sartm.datatools.check import check_dataset
+    from sartm.datatools.check import check_datasets
     from sartm.datatools.words import compare_words
 
     check_json(json_file, datasets, out)
     words = compare_words(datasets) if len(datasets) > 1 else ()
-    results = []
-    for place, dataset in enumerate(datasets):
-        sheet = out / str(place + 1) if out and words else out
-        results.append(check_dataset(dataset, sheet))
-        if json_file != "-":
-            _print_check(results[-1])
+    sheets = [out / str(place + 1) if out and words else out for place in range(len(datasets))]
+    results, between = check_datasets(datasets, sheets)
+    for result in results if json_file != "-" else ():
+        _print_check(result)
     found = [result.to_dict() for result in results]
-    several = {"sets": found, "classes": [to_dict(row) for row in words]}
+    several = {
+        "sets": found,
+        "classes": [to_dict(row) for row in words],
+        "findings": [to_dict(finding) for finding in between],
+    }
     print_json(json_file, several if words else found[0])
     if words and json_file != "-":
         titles = ("class", *(result.name for result in results))
@@ -80,12 +84,16 @@ def check(
         print_table(titles, rows, "classes of a model trained on all of them")
         shared = [row.name for row in words if row.word and sum(map(bool, row.names)) > 1]
         say(f"shared words: {', '.join(shared) or 'none'}")
+        _print_findings(between)
     for dataset, result in zip(datasets, results, strict=True):
         if not result.usable:
             faults = sum(max(len(f.items), 1) for f in result.findings if f.severity == "error")
             remedy = "correct them or take the pairs out"
             complain(f"{dataset}: errors: {faults}; {remedy}")
-    return 0 if all(result.usable for result in results) else 3
+    leaks = [finding for finding in between if finding.severity == "error"]
+    if leaks:
+        complain("what one set trains on another one validates or tests on; take it out of one")
+    return 3 if leaks or not all(result.usable for result in results) else 0
 
 
 def _print_check(result: "Check") -> None:
@@ -100,16 +108,20 @@ def _print_check(result: "Check") -> None:
         say(f"thermal to RGB: {result.offset.describe()}")
     for note in result.notes:
         say(note)
-    for finding in result.findings:
+    _print_findings(result.findings)
+    if not result.findings:
+        say("nothing wrong was found")
+    if result.contact_sheet:
+        say(f"contact sheet: {result.contact_sheet}")
+
+
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    for finding in findings:
         say(f"{finding.severity}: {finding.message}")
         for item in finding.items[:5]:
             say(f"  {item}")
         if len(finding.items) > 5:
             say(f"  and {len(finding.items) - 5} more; --json FILE lists all")
-    if not result.findings:
-        say("nothing wrong was found")
-    if result.contact_sheet:
-        say(f"contact sheet: {result.contact_sheet}")
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -271,9 +283,9 @@ def synth(
         str, typer.Option(help="day, dusk, night, fog, smoke, glare or random.")
     ] = "random",
     misregistration: Annotated[float, typer.Option(min=0, help="Largest shift, pixels.")] = 0.0,
-    thermal: Annotated[
-        Literal["display", "celsius"], typer.Option(help="8-bit grey or degrees.")
-    ] = "display",
+    celsius: Annotated[
+        bool, typer.Option("--celsius", help="Thermal in degrees; exact ones in celsius/.")
+    ] = False,
     classes: Annotated[
         Literal["mfnet", "full"], typer.Option(help="Labels: MFNet's, or road, building, ... too.")
     ] = "mfnet",
@@ -285,7 +297,7 @@ def synth(
         condition=condition,
         size=read_size(size, "--size"),
         misregistration=misregistration,
-        thermal=thermal,
+        thermal="celsius" if celsius else "display",
         classes=classes,
     )
     write_dataset(out, pairs, seed, scenes)

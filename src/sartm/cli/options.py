@@ -17,6 +17,7 @@ from sartm.outputs import lock_beside
 if TYPE_CHECKING:
     from sartm.classes import Classes
     from sartm.inference.predictor import Predictor
+    from sartm.objects.measurement import Measuring
 
 
 NumberFormat = Literal["auto", "fp32", "bf16", "fp16"]
@@ -149,6 +150,60 @@ Misaligned = Annotated[
         rich_help_panel=THERMAL,
     ),
 ]
+
+Objects = Annotated[
+    bool,
+    typer.Option("--objects", help="A table: CSV, JSON lines, GeoJSON.", rich_help_panel=OUTPUT),
+]
+MinArea = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Pixels of an object: 20, of --format 1.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
+Degrees = Annotated[
+    str,
+    typer.Option(
+        help="Of --objects, raw thermal values: celsius, kelvin, tlinear or GAIN:OFFSET.",
+        rich_help_panel=THERMAL,
+    ),
+]
+Accuracy = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Of the camera, in degrees or per cent of them.", rich_help_panel=THERMAL
+    ),
+]
+Height = Annotated[
+    float | None,
+    typer.Option(
+        help="Metres of the camera above ground, where files do not say it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def choose_objects(
+    wanted: bool,
+    min_area: int | None,
+    degrees: str,
+    accuracy: float,
+    radiometric: bool,
+    height: float | None = None,
+) -> "Measuring | None":
+    """What --objects stands for; None where it is not given."""
+    from sartm.io.degrees import choose_scale
+    from sartm.objects.measurement import Measuring
+
+    if not wanted:
+        if degrees:
+            raise InputError("--degrees is for the table of objects; add --objects")
+        return None
+    choose_scale(degrees, radiometric)
+    return Measuring(20 if min_area is None else min_area, accuracy, degrees, height)
 
 
 def print_json(target: str, content: Any) -> None:

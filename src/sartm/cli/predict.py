@@ -81,9 +81,11 @@ def predict(
         Instances | None,
         typer.Option("--format", help="Objects too: parts of a class.", rich_help_panel=OUTPUT),
     ] = None,
-    min_area: Annotated[
-        int, typer.Option(min=1, help="Pixels of such an object.", rich_help_panel=OUTPUT)
-    ] = 1,
+    objects: options.Objects = False,
+    min_area: options.MinArea = None,
+    degrees: options.Degrees = "",
+    accuracy: options.Accuracy = 2.0,
+    height: options.Height = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -118,6 +120,7 @@ def predict(
     from sartm.io.cameras import Camera
 
     camera = Camera(radiometric, black_hot, repair, holes)
+    listed = options.choose_objects(objects, min_area, degrees, accuracy, radiometric, height)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,
@@ -131,7 +134,7 @@ def predict(
         film = VideoOptions(
             modality=modality, opacity=opacity, resize_thermal=resize_thermal,
             allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
-            on_misaligned=on_misaligned,
+            on_misaligned=on_misaligned, objects=listed,
         )  # fmt: skip
         return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
     # Fails before the model is loaded.
@@ -145,7 +148,7 @@ def predict(
         resize_thermal=resize_thermal,
         four_channel=four_channel, pair_regex=pair or None, allow_single=allow_single,
         camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
-        trust=trust,
+        trust=trust, objects=listed,
     )  # fmt: skip
     sources = (rgb or None, thermal or None)
     predictor = open_model()
@@ -153,8 +156,10 @@ def predict(
     complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
     complaints += [outcome.alarms] * bool(outcome.alarms)
     found = _describe_outcome(outcome, out / "labels")
+    if objects:
+        found += f", {outcome.objects} objects in {out / 'objects.csv'}"
     if instances is not None:
-        found += _write_instances(out, predictor.classes, instances, min_area)
+        found += _write_instances(out, predictor.classes, instances, min_area or 1)
     _print_outcome(complaints, out / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
 
@@ -219,7 +224,9 @@ def _alignment(value: str) -> "Homography | Literal['auto'] | None":
 def video(
     rgb: Annotated[
         str,
-        typer.Option(help="Video, folder or glob of frames, or camera:N.", rich_help_panel=INPUT),
+        typer.Option(
+            help="Video, frames, camera:N, rtsp:// or http://, bag:/topic.", rich_help_panel=INPUT
+        ),
     ] = "",
     thermal: Annotated[str, typer.Option(help="Likewise.", rich_help_panel=INPUT)] = "",
     one_file: Annotated[
@@ -253,18 +260,30 @@ def video(
     black_hot: options.BlackHot = False,
     holes: options.Holes = None,
     repair: options.Repair = False,
+    degrees: options.Degrees = "",
+    accuracy: options.Accuracy = 2.0,
     clahe: options.Clahe = False,
     on_misaligned: options.Misaligned = "warn",
     out: Annotated[
         Path, typer.Option(help="NAME.webm, NAME.mp4 or a folder.", rich_help_panel=OUTPUT)
     ] = Path("out"),
     smooth: Annotated[
-        float,
-        typer.Option(help="Share kept from before, 0 to below 1.", rich_help_panel=OUTPUT),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="Share kept from before, 0 to below 1: 0.5 of films.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Also write label maps.", rich_help_panel=OUTPUT)
     ] = False,
+    objects: options.Objects = False,
+    min_area: options.MinArea = None,
+    sync_report: Annotated[
+        str,
+        typer.Option(help="The sources' clocks, as JSON; - for stdout.", rich_help_panel=OUTPUT),
+    ] = "",
     width: Annotated[
         int, typer.Option(help="Of the result in pixels, at most.", rich_help_panel=OUTPUT)
     ] = 1920,
@@ -290,6 +309,7 @@ def video(
     if not rgb and not thermal:
         raise InputError("no input; give --rgb, --thermal or both")
     check_json(json_file, [rgb, thermal, model, encoder, classes], out)
+    check_json(sync_report, [rgb, thermal, model, encoder, classes, json_file], out)
     from sartm.inference.options import VideoOptions
     from sartm.io.cameras import Camera
 
@@ -299,12 +319,15 @@ def video(
         width=width, resize_thermal=resize_thermal, allow_single=allow_single,
         camera=Camera(radiometric, black_hot, repair, holes), clahe=clahe, legend=legend,
         on_misaligned=on_misaligned,
+        objects=options.choose_objects(objects, min_area, degrees, accuracy, radiometric),
     )  # fmt: skip
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
         thermal_range, text_encoder,
     )  # fmt: skip
-    return _label_video(rgb, thermal, out, predictor, model, film, overwrite, json_file)
+    return _label_video(
+        rgb, thermal, out, predictor, model, film, overwrite, json_file, sync_report
+    )
 
 
 def _label_video(
@@ -316,6 +339,7 @@ def _label_video(
     film: "VideoOptions",
     overwrite: bool,
     json_file: str,
+    sync_report: str = "",
 ) -> int:
     from sartm.inference.video import predict_video
 
@@ -324,14 +348,21 @@ def _label_video(
         predictor, *sources, out, model=model, options=film, overwrite=overwrite
     )
     found = f"{outcome.frames} frames in {outcome.video}"
-    _print_outcome(outcome.complaints(), outcome.summary, found, json_file)
-    return 3 if outcome.unpaired or outcome.failed else 0
+    if film.objects is not None:
+        found += f", {outcome.objects} objects"
+    print_json(sync_report, outcome.sync)
+    _print_outcome(
+        outcome.complaints(), outcome.summary, found, json_file, quiet=sync_report == "-"
+    )
+    return 3 if outcome.unpaired or outcome.failed or outcome.losses else 0
 
 
-def _print_outcome(complaints: Iterable[str], summary: Path, found: str, json_file: str) -> None:
+def _print_outcome(
+    complaints: Iterable[str], summary: Path, found: str, json_file: str, quiet: bool = False
+) -> None:
     for complaint in complaints:
         complain(complaint)
     if json_file:
         print_json(json_file, json.loads(summary.read_text()))
-    if json_file != "-":
+    if json_file != "-" and not quiet:
         say(found)

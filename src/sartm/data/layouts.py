@@ -320,7 +320,7 @@ def drop_absent_labels(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
 
     Where some are there, the others are missing.
     """
-    if any(pair.label is not None and pair.label.is_file() for pair in pairs):
+    if any(pair.label is not None and pair.label.exists() for pair in pairs):
         return pairs
     return tuple(replace(pair, label=None) for pair in pairs)
 
@@ -477,7 +477,7 @@ def files_below(folder: Path) -> list[Path]:
         return []
     found = list_files(folder)
     for place, reason in found.unreadable.items():
-        raise InputError(f"{place} {reason}; the pairs in it would be missing, put it right first")
+        raise InputError(f"{place} {reason}; what it holds would be missing, put it right first")
     return found.files
 
 

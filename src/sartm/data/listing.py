@@ -11,7 +11,7 @@ log = logging.getLogger("sartm")
 RECORD, SUMMARY = "record.jsonl", "summary.json"
 """What `predict` writes beside label maps; they tell a folder of outputs from one of inputs."""
 RECORD_START = b'{"sartm"'
-WRITTEN = ("labels", "overlays")
+WRITTEN = ("labels", "overlays", "objects", "geotiff")
 """Folders of an output folder."""
 FILM_LABELS = "-labels"
 """What `video` adds to a film's name for the folder of its label maps."""

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from sartm.data.layouts import files_below
 from sartm.datatools.shapes import Region, decode_coco, read_points
 from sartm.errors import InputError
 from sartm.files import read_json, read_text
@@ -91,7 +92,7 @@ def files_of(place: Path, suffix: str) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise InputError(f"{place}: no such file or folder of annotations")
-    found = sorted(file for file in place.rglob(f"*{suffix}") if not file.name.startswith("."))
+    found = [file for file in files_below(place) if file.suffix.lower() == suffix]
     if not found:
         raise InputError(f"{place}: no {suffix} files of annotations in it")
     return found

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -151,6 +151,39 @@ def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
     Raises:
         InputError: the layout is not recognised, or `out` cannot be written.
     """
+    return _check(path, out)[0]
+
+
+def check_datasets(
+    paths: Sequence[str | Path], outs: Sequence[str | Path | None]
+) -> tuple[list[Check], list[Finding]]:
+    """`check_dataset` of several that one model is to be trained on; images that they share.
+
+    Raises InputError as `check_dataset` does.
+    """
+    found = [_check(path, out) for path, out in zip(paths, outs, strict=True)]
+    every = [(number, one) for number, (_, facts, _) in enumerate(found) for one in facts]
+    problems: list[tuple[str, str]] = []
+    for what, members in _equal([one for _, one in every]):
+        sets = {every[member][0] for member in members}
+        places = [
+            (*every[member], split)
+            for member in members
+            for split in found[every[member][0]][2][every[member][1].pair]
+        ]
+        if len(sets) > 1:
+            listed = ", ".join(
+                f"{one.pair.name} ({found[number][0].root}, {split})"
+                for number, one, split in places
+            )
+            leaks = _leaks({split for *_, split in places})
+            problems.append(("leak" if leaks else "duplicate", f"same {what}: {listed}"))
+    return [check for check, *_ in found], _by_kind(problems)
+
+
+def _check(
+    path: str | Path, out: str | Path | None
+) -> tuple[Check, Sequence[Facts], dict[Pair, list[str]]]:
     layout, gaps, notes = _open(Path(path))
     splits = splits_of_pairs(layout)
     pairs = list(splits)
@@ -173,7 +206,7 @@ def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
     if out is not None:
         sheet = Path(out) / "contact-sheet.jpg"
         draw_contact_sheet(layout, facts, splits, sheet)
-    return Check(
+    check = Check(
         layout.name,
         layout.kind,
         str(layout.root),
@@ -186,6 +219,7 @@ def check_dataset(path: str | Path, out: str | Path | None = None) -> Check:
         str(sheet) if sheet else None,
         notes,
     )
+    return check, facts, splits
 
 
 def _open(path: Path) -> tuple[Layout, list[str], tuple[str, ...]]:
@@ -250,7 +284,20 @@ def _oddities(facts: Sequence[Facts]) -> list[Finding]:
 def _repeated(facts: Sequence[Facts], splits: dict[Pair, list[str]]) -> list[Finding]:
     """Equal images under several names or in several splits; those between splits are errors."""
     found: list[tuple[str, str]] = []
-    told: set[frozenset[Pair]] = set()
+    for what, members in _equal(facts):
+        pairs = [facts[member].pair for member in members]
+        places = [(pair.name, split) for pair in pairs for split in splits[pair]]
+        listed = ", ".join(f"{name} ({split})" for name, split in places)
+        if _leaks({split for _, split in places}):
+            found.append(("leak", f"same {what}: {listed}"))
+        elif len(pairs) > 1 or len({split for _, split in places}) < len(places):
+            found.append(("duplicate", f"same {what}: {listed}"))
+    return _by_kind(found)
+
+
+def _equal(facts: Sequence[Facts]) -> Iterator[tuple[str, list[int]]]:
+    """What is equal, and in which of `facts`; one alone, which may stand in several splits, too."""
+    told: set[frozenset[int]] = set()
     constant = {one.thermal_hash for one in facts if one.heat and "constant" in one.heat.oddities}
     keys: tuple[tuple[str, Callable[[Facts], str]], ...] = (
         ("pair", lambda one: f"{one.rgb_hash} {one.thermal_hash}".strip()),
@@ -258,21 +305,14 @@ def _repeated(facts: Sequence[Facts], splits: dict[Pair, list[str]]) -> list[Fin
         ("thermal", lambda one: "" if one.thermal_hash in constant else one.thermal_hash),
     )
     for what, key in keys:
-        groups: dict[str, list[Pair]] = defaultdict(list)
-        for one in facts:
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, one in enumerate(facts):
             if key(one):
-                groups[key(one)].append(one.pair)
-        for pairs in groups.values():
-            places = [(pair.name, split) for pair in pairs for split in splits[pair]]
-            if frozenset(pairs) in told or len(places) == 1:
-                continue
-            told.add(frozenset(pairs))
-            listed = ", ".join(f"{name} ({split})" for name, split in places)
-            if _leaks({split for _, split in places}):
-                found.append(("leak", f"same {what}: {listed}"))
-            elif len(pairs) > 1 or len({split for _, split in places}) < len(places):
-                found.append(("duplicate", f"same {what}: {listed}"))
-    return _by_kind(found)
+                groups[key(one)].append(number)
+        for members in groups.values():
+            if frozenset(members) not in told:
+                told.add(frozenset(members))
+                yield what, members
 
 
 def _leaks(splits: set[str]) -> bool:

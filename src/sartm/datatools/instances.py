@@ -13,12 +13,13 @@ import numpy.typing as npt
 from sartm.classes import Classes, is_rest
 from sartm.data.layouts import Pair, open_layout
 from sartm.data.pairs import read_label_of
-from sartm.datatools.shapes import Part, encode_coco, find_parts, trace
+from sartm.datatools.shapes import encode_coco, trace
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import Place, copy_or_write, place_pairs, read_stored, toml_files
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.labels import read_label
+from sartm.objects.parts import Parts, find_parts
 from sartm.outputs import finished_folder
 
 Array = npt.NDArray[Any]
@@ -125,10 +126,10 @@ def write_instances(
     def take(one: Labelled) -> tuple[tuple[int, ...], list[Any], int]:
         label = one.read()
         parts = find_parts(label, wanted, min_area)
-        covered = sum(part.area for part in parts)
-        left = label.size - covered - int(np.isin(label, rest).sum())
-        described = [_coco_part(part, label.shape) if to == "coco" else
-                     _yolo_lines(part, label.shape, wanted) for part in parts]  # fmt: skip
+        left = label.size - int(parts.areas.sum()) - int(np.isin(label, rest).sum())
+        described = [_coco_part(parts, number) if to == "coco" else
+                     _yolo_lines(parts, number, wanted)
+                     for number in range(1, len(parts) + 1)]  # fmt: skip
         return label.shape, described, left
 
     found = over_all(labels, take, f"parts for {to}")
@@ -143,15 +144,12 @@ def write_instances(
     return sum(len(parts) for _, parts, _ in found), sum(left for _, _, left in found)
 
 
-def _coco_part(part: Part, shape: tuple[int, ...]) -> dict[str, Any]:
-    left, top, width, height = part.box
-    mask = np.zeros(shape, bool)
-    mask[top : top + height, left : left + width] = part.mask
+def _coco_part(parts: Parts, number: int) -> dict[str, Any]:
     return {
-        "category_id": part.id,
-        "segmentation": encode_coco(mask),
-        "area": part.area,
-        "bbox": list(part.box),
+        "category_id": int(parts.ids[number - 1]),
+        "segmentation": encode_coco(parts.where == number),
+        "area": int(parts.areas[number - 1]),
+        "bbox": parts.boxes[number - 1].tolist(),
         "iscrowd": 0,
     }
 
@@ -177,13 +175,15 @@ def _coco(
     }
 
 
-def _yolo_lines(part: Part, shape: tuple[int, ...], wanted: Sequence[int]) -> list[str]:
-    left, top, _, _ = part.box
+def _yolo_lines(parts: Parts, number: int, wanted: Sequence[int]) -> list[str]:
+    left, top, _, _ = parts.boxes[number - 1]
+    height, width = parts.where.shape
+    id_ = wanted.index(int(parts.ids[number - 1]))
     lines = []
-    for outline in trace(np.pad(part.mask, 1)):
-        points = (outline - 1 + (left, top)) / (shape[1], shape[0])
+    for outline in trace(np.pad(parts.mask(number), 1)):
+        points = (outline - 1 + (left, top)) / (width, height)
         corners = " ".join(f"{value:.7g}" for value in points.ravel())
-        lines.append(f"{wanted.index(part.id)} {corners}")
+        lines.append(f"{id_} {corners}")
     return lines
 
 

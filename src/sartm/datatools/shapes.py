@@ -154,31 +154,3 @@ def _thicken(points: Points) -> Points:
         if len(points) < 3
         else points
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """A connected part of one class."""
-
-    id: int
-    mask: Mask
-    """(h, w) of its box."""
-    box: tuple[int, int, int, int]
-    """Left, top, width, height."""
-    area: int
-
-
-def find_parts(label: npt.NDArray[Any], ids: Iterable[int], min_area: int = 1) -> list[Part]:
-    """The connected parts of each class of (H, W) ids, of at least so many pixels."""
-    parts = []
-    for id_ in ids:
-        wanted = (label == id_).astype(np.uint8)
-        if not wanted.any():
-            continue
-        count, where, stats, _ = cv2.connectedComponentsWithStats(wanted, connectivity=8)
-        for number in range(1, count):
-            left, top, width, height, area = map(int, stats[number])
-            if area >= min_area:
-                inside = where[top : top + height, left : left + width] == number
-                parts.append(Part(id_, inside, (left, top, width, height), area))
-    return parts

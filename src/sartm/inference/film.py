@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -16,10 +18,14 @@ import numpy.typing as npt
 from sartm.data.listing import FILM_LABELS, RECORD, SUMMARY
 from sartm.errors import InputError
 from sartm.files import read_json, temporary_beside, write_atomic
+from sartm.inference.bags import split_bag
+from sartm.inference.live import camera_index, network_scheme
 from sartm.inference.overlays import draw_legend, place_beside
+from sartm.inference.playback import import_av
 from sartm.inference.prediction import Prediction
-from sartm.inference.streams import camera_index, import_av
 from sartm.io.labels import write_label
+from sartm.objects.measurement import Row
+from sartm.objects.table import TableFiles, complete_rows, table_files
 from sartm.outputs import check_targets
 
 Array = npt.NDArray[Any]
@@ -78,6 +84,8 @@ class Places:
     video: Path
     summary: Path
     labels: Path
+    objects: Path
+    """Of the files of the table, without their endings."""
     in_folder: bool
     """A folder was named for them, not the film."""
 
@@ -88,49 +96,77 @@ def find_places(out: Path, source: str | Path | None) -> Places:
     if out.suffix and not out.is_dir():
         beside = out.with_suffix("")
         labels = beside.with_name(beside.name + FILM_LABELS)
-        return Places(out, out.with_suffix(".json"), labels, in_folder=False)
-    return Places(out / f"{name}.webm", out / SUMMARY, out / "labels", in_folder=True)
+        objects = beside.with_name(f"{beside.name}-objects")
+        return Places(out, out.with_suffix(".json"), labels, objects, in_folder=False)
+    objects = out / "objects"
+    return Places(out / f"{name}.webm", out / SUMMARY, out / "labels", objects, in_folder=True)
 
 
 def check_places(
-    places: Places, sources: tuple[str | Path | None, ...], labels: bool, overwrite: bool
-) -> Path | None:
-    """The folder of label maps that the film replaces, if any; refused is what is not to go."""
+    places: Places,
+    sources: tuple[str | Path | None, ...],
+    labels: bool,
+    overwrite: bool,
+    objects: bool = False,
+) -> list[Path]:
+    """What of an earlier film is replaced: label maps and tables; refused is what is not to go."""
     if places.video.exists() and not overwrite:
         raise InputError(f"{places.video} exists; choose another --out, or pass --overwrite")
-    check_targets(places.video.parent, (places.video, places.summary, places.labels), sources)
+    tables = table_files(places.objects)
+    targets = [places.video, places.summary, places.labels, *tables]
+    check_targets(places.video.parent, targets, sources)
     written = os.path.realpath(places.labels)
     for source in sources:
         if source and Path(os.path.realpath(source)).is_relative_to(written):
             raise InputError(f"{source} lies in {written}, which is replaced; choose another --out")
     # Left by a run that was killed: the film gets its name last.
-    if _is_of(places.summary, places.video.name):
-        return places.labels
-    if not labels or not places.labels.exists():
-        return None
-    if not overwrite or (places.video.parent / RECORD).exists():
-        raise InputError(f"{places.labels} holds other label maps; choose another --out")
-    return places.labels
+    before = _settings_of(places.summary, places.video.name)
+    replaced = [places.labels] if before.get("labels") is True else []
+    replaced += tables if before.get("objects") else []
+    for there, wanted, what in (
+        ([places.labels], labels, "label maps"), (tables, objects, "objects"),
+    ):  # fmt: skip
+        others = [path for path in there if wanted and path.exists() and path not in replaced]
+        if others and (not overwrite or (places.video.parent / RECORD).exists()):
+            raise InputError(f"{others[0]} holds other {what}; choose another --out")
+        replaced += others
+    return replaced
 
 
-def _is_of(summary: Path, film: str) -> bool:
-    """Whether a summary is that of a film with label maps."""
+def _settings_of(summary: Path, film: str) -> dict[str, Any]:
+    """Of the summary of this film; nothing where it is of something else."""
     try:
         content = read_json(summary)
-        return content["video"] == film and content["settings"]["labels"] is True
+        settings = content["settings"]
+        return settings if content["video"] == film and isinstance(settings, dict) else {}
     except (InputError, KeyError, TypeError):
-        return False
+        return {}
 
 
 def _name_result(source: str | Path | None) -> str:
     """What the result is called after its source."""
     if source is None:
         raise InputError("no input; give --rgb, --thermal or both")
-    number = camera_index(source)
+    number = camera_index(str(source))
     if number is not None:
         return f"camera-{number}"
+    if network_scheme(str(source)):
+        return re.sub(r"[^\w.-]+", "-", urlsplit(str(source)).hostname or "stream")
+    bag = split_bag(source)
+    if bag is not None:
+        return f"{bag[0].stem}{bag[1].replace('/', '-')}"
     stem = Path(source).stem
     return "video" if not stem or set(stem) & set("*?[]") else stem
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder, which is gone in one moment."""
+    if path.is_dir():
+        old = temporary_beside(path)
+        path.rename(old)
+        shutil.rmtree(old)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class Film:
@@ -146,6 +182,7 @@ class Film:
         width: int,
         labels: Path | None,
         legend: bool = False,
+        objects: Path | None = None,
     ) -> None:
         self.video, self.encoder, self.rate = video, encoder, rate
         self.opacity, self.width, self.labels, self.legend = opacity, width, labels, legend
@@ -156,6 +193,8 @@ class Film:
         self.container: Any = None
         self.stream: Any = None
         self.last = -1
+        with self._words_for_errors():
+            self.table = None if objects is None else TableFiles(objects)
 
     def __enter__(self) -> "Film":
         return self
@@ -167,8 +206,9 @@ class Film:
         rgb: Array | None,
         thermal: Array | None,
         prediction: Prediction,
+        rows: list[Row],
     ) -> None:
-        """Add one moment: RGB and thermal (H, W, 3) as far as there are, and the overlay."""
+        """Add one moment: RGB and thermal (H, W, 3) as far as there are, overlay and objects."""
         inputs = [image for image in (rgb, thermal) if image is not None]
         panels = [*inputs, prediction.overlay(self.opacity)]
         picture = place_beside(panels, self.width)
@@ -181,6 +221,8 @@ class Film:
             if self.maps is not None:
                 palette = prediction.classes.palette
                 write_label(self.maps / f"{name}.png", prediction.labels, palette)
+            if self.table is not None:
+                self.table.add(complete_rows(name, rows, moment))
 
     def _encode(self, picture: Array, moment: float) -> None:
         av = import_av()
@@ -217,21 +259,21 @@ class Film:
             if error[0] is None:
                 raise
 
-    def publish(self, summary: Path, content: bytes, replaced: Path | None) -> None:
+    def publish(self, summary: Path, content: bytes, replaced: list[Path]) -> None:
         """Give everything its name, the film last: where it is, the rest is whole too.
 
-        `replaced` is a folder of label maps that is to be gone by then.
+        `replaced` are folders and files of the film before, which are to be gone by then.
         """
         if not self.unfinished.exists():
             return
         with self._words_for_errors():
             self.video.unlink(missing_ok=True)
-            if replaced is not None and replaced.exists():
-                old = temporary_beside(replaced)
-                replaced.rename(old)
-                shutil.rmtree(old)
+            for path in replaced:
+                _remove(path)
             if self.maps is not None and self.labels is not None and self.maps.exists():
                 self.maps.rename(self.labels)
+            if self.table is not None:
+                self.table.publish()
             try:
                 write_atomic(summary, content)
             finally:
@@ -240,6 +282,8 @@ class Film:
     def discard(self) -> None:
         """Remove what has not been published."""
         self.unfinished.unlink(missing_ok=True)
+        if self.table is not None:
+            self.table.discard()
         if self.maps is not None:
             shutil.rmtree(self.maps, ignore_errors=True)
 

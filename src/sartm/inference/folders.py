@@ -30,16 +30,19 @@ from sartm.inference.alarm import (
     handle_misaligned,
     word_alarms,
 )
+from sartm.inference.objects import ObjectFolder, count_objects, describe_place, find_place
 from sartm.inference.options import DRAWN, Homography, PredictOptions, label_settings
 from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, place_beside
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.record import Made, Maker, Record
-from sartm.io.labels import encode_label
+from sartm.io.labels import encode_geotiff, encode_label
+from sartm.io.places import Place
 from sartm.io.thermal import choose_levels, describe_levels, explain_auto, scale_thermal
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM
+from sartm.objects.places import locate
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
 from sartm.registration.estimate import AlignedThermal, align_thermal
@@ -57,6 +60,8 @@ class Outcome:
     """Message per input that could not be labelled, unpaired files included."""
     alarms: str = ""
     """What the images say about the cameras, in a line."""
+    objects: int = 0
+    """In the table of all pairs of the folder."""
 
 
 def fingerprint(model: SARTM | ExportedModel) -> str:
@@ -114,7 +119,8 @@ def label_folder(
         label = partial(predictor.predict_batch, modality=options.modality, trust=options.trust)
         if not todo:
             with run:  # writes the summary
-                return Outcome(0, len(found.pairs), run.failures)
+                pass
+            return Outcome(0, len(found.pairs), run.failures, objects=run.objects.count)
         with run, Meter("predict", len(todo)) as meter, write_behind(run.write) as write:
             for pair, labelled in label_ahead(predictor, todo, read, label):
                 try:
@@ -127,11 +133,12 @@ def label_folder(
                     write(pair, sample, prediction, seconds)
                 meter.advance()
     alarms = word_alarms(count_alarms(check.alarms for check in run.checks), len(run.checks))
-    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms)
+    return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms, run.objects.count)
 
 
 def _read(options: PredictOptions, run: "_Run", pair: Pair) -> Sample:
     run.inputs[pair.name] = _hash_inputs(pair)
+    run.places[pair.name] = find_place(pair, moved=options.align is not None)
     sample = read_pair(
         pair,
         resize_thermal=options.resize_thermal,
@@ -170,10 +177,12 @@ class _Run:
         self.out, self.maker, self.options = out, maker, options
         self.predictor = predictor
         self.told_of_range = False
+        self.objects = ObjectFolder(out, options.objects, options.camera.radiometric)
         self.drawn = {name: getattr(options, name) for name in DRAWN} | {"outlined": True}
         self.failures: dict[str, str] = {}
         self.inputs: dict[str, dict[str, str | None]] = {}
         self.alignments: dict[str, dict[str, Any]] = {}
+        self.places: dict[str, tuple[Place, str]] = {}
         self.checked: dict[str, PairCheck] = {}
         """Of pairs that are not written yet."""
         self.checks: list[PairCheck] = []
@@ -196,7 +205,7 @@ class _Run:
                 f"and capital letters as the same; rename one of them or run them apart"
             )
         targets = [self._label(name) for name in names] + [self._overlay(name) for name in names]
-        targets += [self.out / RECORD, self.out / SUMMARY]
+        targets += [self.out / RECORD, self.out / SUMMARY, *self.objects.targets(names)]
         images = [file for pair in pairs for file in (pair.rgb, pair.thermal, pair.four_channel)]
         check_targets(self.out, targets, images)
         if overwrite:
@@ -219,7 +228,8 @@ class _Run:
     def _compare(self, pair: Pair) -> str | None:
         """Of a pair's label map: "" where it is what this run would make, None where there is none.
 
-        Else why it is another one. An overlay that is missing or drawn otherwise counts as none.
+        Else why it is another one. An overlay or a list of objects that is missing or was made
+        otherwise counts as none.
         """
         label, made = self._label(pair.name), self.record.made.get(pair.name)
         if not _lies(label):
@@ -243,7 +253,9 @@ class _Run:
             other = [name for name in inputs if inputs[name] != made.inputs.get(name)]
             return f"was made of another image (--{' and --'.join(other)})"
         drawn = _lies(self._overlay(pair.name)) and made.overlay == self.drawn
-        return "" if drawn or not self.options.overlay else None
+        listed = _lies(self.objects.file(pair.name)) and made.objects == self.objects.made
+        complete = (drawn or not self.options.overlay) and (listed or not self.options.objects)
+        return "" if complete else None
 
     def _refuse_to_replace(self, reasons: dict[str, str]) -> None:
         if not reasons:
@@ -261,10 +273,14 @@ class _Run:
     def _overlay(self, name: str) -> Path:
         return self.out / "overlays" / f"{name}.jpg"
 
+    def _geotiff(self, name: str) -> Path:
+        """The label map once more, where its input lies on a grid of coordinates."""
+        return self.out / "geotiff" / f"{name}.tif"
+
     def _take_away(self, name: str) -> None:
         """So that a run that ends here leaves nothing old that would pass for new."""
-        for file in (self._label(name), self._overlay(name)):
-            if _lies(file):
+        for place in (self._label, self._overlay, self.objects.file, self._geotiff):
+            if _lies(file := place(name)):
                 file.unlink()
 
     def align(
@@ -288,19 +304,32 @@ class _Run:
         """Write the line and the files of one pair, in the order that `Record` says."""
         label, overlay = self._label(pair.name), self._overlay(pair.name)
         data = encode_label(prediction.labels, str(label), prediction.classes.palette)
+        place, odd = self.places.pop(pair.name)
+        located = locate(place, prediction.labels.shape, self.objects.height)
+        rows = self.objects.measure(pair.name, sample, prediction, place, located)
         picture = self._draw_overlay(sample, prediction) if self.options.overlay else None
+        entry = self._describe(pair, sample, prediction, seconds)
+        entry |= describe_place(place, located, odd)
+        if rows is not None:
+            entry["objects"] = count_objects(rows)
         made = Made(
             self.maker,
             self.inputs.pop(pair.name),
             hash_bytes(data),
             None if picture is None else self.drawn,
-            self._describe(pair, sample, prediction, seconds),
+            entry,
+            self.objects.made,
         )
         try:
             self._take_away(pair.name)
             self.record.append(pair.name, made)
             if picture is not None:
                 write_atomic(overlay, picture)
+            self.objects.write(pair.name, rows)
+            if place.grid is not None and place.size == prediction.labels.shape:
+                palette = prediction.classes.palette
+                geotiff = encode_geotiff(prediction.labels, place.grid.tags, palette)
+                write_atomic(self._geotiff(pair.name), geotiff)
             write_atomic(label, data)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
@@ -404,6 +433,7 @@ class _Run:
             "alarms": count_alarms(entry.get("alarms", ()) for entry in entries.values()),
             "failures": self.failures,
         }
+        self.objects.write_tables(entries)
         write_atomic(self.out / SUMMARY, json.dumps(content, indent=1).encode())
 
     def __enter__(self) -> "_Run":

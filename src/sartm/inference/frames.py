@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 from sartm.data.pairs import RawImages
+from sartm.inference.clocks import Clock
 
 Match = Literal["auto", "time", "index"]
 
@@ -39,8 +40,38 @@ class Stream:
     """Frames expected; 0 where unknown."""
     damaged: int = 0
     """Packets that could not be decoded so far."""
+    pictures: bool = False
+    """Whether it is a folder of pictures, which may be frames of a film or not."""
+    live: bool = False
+    """Whether it goes on by itself and has no end."""
+    clock: Clock | None = None
+    """Of live sources and bags: whose times its frames have."""
+    failed: str = ""
+    """Why a live source ended; "" while it has not."""
+    passed: int = 0
+    """Frames of a live source that were not asked for in time."""
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    """When a live source was lost and for how many seconds, the first hundred."""
+    lost: int = 0
+    """How often."""
+    begin: float | None = None
+    """Unix time of its second 0, where that is known."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Of a folder of frames: the folders below it that cannot be read, and why."""
+
+    def lose(self, moment: float, seconds: float) -> None:
+        """Note that nothing came for a while."""
+        self.lost += 1
+        if len(self.losses) < _KEPT:
+            self.losses.append((round(moment, 3), round(seconds, 3)))
+
+    def describe(self) -> dict[str, Any]:
+        """What there is to say about its times; empty of a file."""
+        found = {} if self.clock is None else self.clock.describe()
+        if self.live:
+            found |= {"passed": self.passed, "losses": self.losses, "lost": self.lost}
+            found |= {"failed": self.failed} if self.failed else {}
+        return found
 
 
 @dataclass
@@ -99,7 +130,8 @@ def pair_frames(
         if partner is None:
             unpaired.add("rgb", frame.time)
         yield frame, partner
-    window.finish()
+    if not thermal.live:
+        window.finish()
 
 
 class _Window:

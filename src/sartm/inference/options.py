@@ -13,6 +13,7 @@ from sartm.inference.watch import require_fitting
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.thermal import format_range
+from sartm.objects.measurement import Measuring
 
 Homography = tuple[tuple[float, ...], ...]
 
@@ -42,11 +43,13 @@ class PredictOptions:
     """Which camera the labels rest on, as a mean per pair in the summary."""
     on_misaligned: OnMisaligned = "warn"
     """What to do with a pair whose thermal does not lie on RGB; `alarm.handle_misaligned`."""
+    objects: Measuring | None = None
+    """List the objects of every pair, measured so."""
 
 
 DRAWN = ("opacity", "legend", "beside", "clahe")
 """Options that change an overlay and no label map."""
-_WITHOUT_EFFECT = (*DRAWN, "overlay", "pair_regex", "allow_single", "trust")
+_WITHOUT_EFFECT = (*DRAWN, "overlay", "pair_regex", "allow_single", "trust", "objects")
 """Options that change no label map: which images are paired is seen from the images."""
 
 
@@ -76,8 +79,9 @@ class VideoOptions:
     """Seconds between partners at most; half the longer frame interval if None."""
     offset: float = 0.0
     """Seconds to add to thermal times."""
-    smooth: float = 0.0
-    """Share of the class probabilities that is kept from the frames before, in [0, 1)."""
+    smooth: float | None = None
+    """Share of the class probabilities that is kept from the frames before, in [0, 1), where they
+    agree; None: 0.5 of films, 0 of folders and of fewer than 5 frames per second."""
     one_file: Arrangement | None = None
     """How one video holds both RGB and thermal."""
     rate: float | None = None
@@ -98,9 +102,11 @@ class VideoOptions:
     """Local contrast of the thermal picture that is shown."""
     on_misaligned: OnMisaligned = "warn"
     """What to do while thermal does not lie on RGB; see `watch`."""
+    objects: Measuring | None = None
+    """List the objects of every frame, measured so."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smooth < 1:
+        if self.smooth is not None and not 0 <= self.smooth < 1:
             raise InputError(f"--smooth is {self.smooth:g}; give 0 (none) up to below 1")
         if self.every < 1 or (self.limit is not None and self.limit < 1):
             raise InputError("--every and --limit count frames; give 1 or more")

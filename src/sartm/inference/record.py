@@ -57,6 +57,8 @@ class Made:
     """How the overlay is drawn; None: there is none."""
     entry: dict[str, Any]
     """What summary.json says about the pair."""
+    objects: dict[str, Any] | None = None
+    """How its objects are measured; None: they are not listed."""
 
 
 class Record:

@@ -1,26 +1,25 @@
-"""Videos, cameras and folders of frames, opened and read one frame at a time."""
+"""Videos and folders of frames, and all other sources of frames, opened and read one at a time."""
 
-import contextlib
 import math
-import queue
 import re
-import threading
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy.typing as npt
 
 from sartm.data.finding import Found, search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, read_pair
 from sartm.errors import InputError
+from sartm.inference import sequences
+from sartm.inference.bags import open_bag, split_bag
 from sartm.inference.frames import Frame, Stream
-from sartm.inference.pictures import Role, convert_camera_picture, convert_picture
+from sartm.inference.live import camera_index, network_scheme, open_live
+from sartm.inference.pictures import Role, convert_picture
+from sartm.inference.playback import RATE, import_av
 from sartm.io.cameras import Camera
 from sartm.io.decode import MAX_PIXELS
 
@@ -28,29 +27,28 @@ Array = npt.NDArray[Any]
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv",
-     ".flv", ".ogv", ".3gp", ".y4m", ".nut"}
+     ".flv", ".ogv", ".3gp", ".y4m", ".nut", *sequences.SUFFIXES}
 )  # fmt: skip
 
 
 # Demuxers that read the file they are given and nothing else: play lists could name other files.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,yuv4mpegpipe,nut"
-_PATIENCE = 15.0  # seconds without a frame after which a camera is given up
-_RATE = Fraction(25)  # where nothing says better
 
 
 def is_video(source: str | Path | None) -> bool:
-    """Whether an input of predict is a video file or a camera, not images."""
+    """Whether an input of predict is a video, a bag, a camera or a stream, not images."""
     if source is None:
         return False
-    return camera_index(source) is not None or (
-        Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir()
+    return (
+        is_live(source)
+        or split_bag(source) is not None
+        or (Path(source).suffix.lower() in VIDEO_SUFFIXES and not Path(source).is_dir())
     )
 
 
-def camera_index(source: str | Path) -> int | None:
-    """N of `camera:N`, or None."""
-    found = re.fullmatch(r"camera:(\d{1,3})", str(source))
-    return int(found[1]) if found else None
+def is_live(source: str | Path) -> bool:
+    """Whether a source has no end: a camera of this computer or of the network."""
+    return camera_index(str(source)) is not None or network_scheme(str(source)) is not None
 
 
 def open_stream(
@@ -60,9 +58,10 @@ def open_stream(
     rate: float | None = None,
     camera: Camera = Camera(),
     epoch: float = 0.0,
+    begin: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Stream:
-    """Open a video file, `camera:N`, or a folder or glob of frames.
+    """Open a video file, a topic of a bag, `camera:N`, an address, or a folder or glob of frames.
 
     Args:
         source: what to read.
@@ -70,14 +69,18 @@ def open_stream(
         rate: frames per second of a folder; 25 where left out.
         camera: how thermal values are read.
         epoch: `time.monotonic()` that is second 0 of a live camera.
+        begin: Unix time that is second 0 of a bag; None: when it begins.
         max_pixels: largest height x width of a frame.
 
     Raises:
         InputError: no such file or camera, nothing readable in it, or PyAV is not installed.
     """
-    number = camera_index(source)
-    if number is not None:
-        return _open_camera(number, role, camera, epoch)
+    if is_live(source):
+        return open_live(str(source), role, camera, epoch)
+    if split_bag(source) is not None:
+        return open_bag(source, role, camera, max_pixels, begin)
+    if is_video(source) and Path(source).suffix.lower() in sequences.SUFFIXES:
+        return sequences.open_sequence(Path(source), role, camera, max_pixels, begin)
     if is_video(source):
         return _open_video(Path(source), role, camera, max_pixels)
     if role not in ("rgb", "thermal"):
@@ -96,7 +99,7 @@ def folder_stream(
     max_pixels: int = MAX_PIXELS,
 ) -> Stream:
     """Pairs of image files, in the order of their names, as frames `rate` to the second."""
-    every = _RATE if rate is None else Fraction(rate).limit_denominator(10000)
+    every = RATE if rate is None else Fraction(rate).limit_denominator(10000)
 
     def load(pair: Pair) -> RawImages:
         sample = read_pair(
@@ -114,19 +117,9 @@ def folder_stream(
         for index, pair in enumerate(ordered):
             yield Frame(index, float(index / every), partial(load, pair), pair.name)
 
-    return Stream(name, frames(), every, len(found.pairs), unreadable=found.unreadable)
-
-
-def import_av() -> Any:
-    """PyAV, which is an extra."""
-    try:
-        import av
-    except ModuleNotFoundError:
-        raise InputError(
-            "video needs PyAV, which is not installed: pip install 'sartm[video]'"
-        ) from None
-    av.logging.set_level(None)  # damage is counted and described by us
-    return av
+    return Stream(
+        name, frames(), every, len(found.pairs), pictures=True, unreadable=found.unreadable
+    )
 
 
 def _open_video(path: Path, role: Role, camera: Camera, max_pixels: int) -> Stream:
@@ -154,7 +147,7 @@ def _open_video(path: Path, role: Role, camera: Camera, max_pixels: int) -> Stre
             f"pixels; scale the video down"
         )
     source.thread_type = "AUTO"
-    rate = source.average_rate or source.guessed_rate or _RATE
+    rate = source.average_rate or source.guessed_rate or RATE
     seconds = (container.duration or 0) / av.time_base
     count = source.frames or round(seconds * float(rate))
     stream = Stream(str(path), iter(()), Fraction(rate), count)
@@ -203,68 +196,6 @@ def _decode_packets(container: Any, source: Any, stream: Stream) -> Iterator[Any
             stream.damaged += 1
             continue
         yield from pictures
-
-
-def _open_camera(number: int, role: Role, camera: Camera, epoch: float) -> Stream:
-    capture = cv2.VideoCapture(number)
-    if not capture.isOpened():
-        capture.release()
-        raise InputError(
-            f"camera:{number} cannot be opened; is it connected, free, and may this user read it?"
-        )
-    if role == "thermal":
-        capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # 16-bit counts stay counts where there are any
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    known = Fraction(rate).limit_denominator(1001) if 1 <= rate <= 1000 else _RATE
-    stream = Stream(f"camera:{number}", iter(()), known)
-    stream.frames = _camera_frames(capture, stream.name, role, camera, epoch)
-    return stream
-
-
-def _camera_frames(
-    capture: Any, name: str, role: Role, camera: Camera, epoch: float
-) -> Iterator[Frame]:
-    """The newest frame each time one is asked for; those that came in between are forgotten."""
-    newest: queue.Queue[tuple[float, Array] | None] = queue.Queue(maxsize=1)
-    ended = threading.Event()
-
-    def read() -> None:
-        while not ended.is_set():
-            success, image = capture.read()
-            moment = time.monotonic() - epoch
-            if not success:
-                break
-            with contextlib.suppress(queue.Empty):
-                newest.get_nowait()
-            newest.put((moment, image))
-        while not ended.is_set():  # the last frame is still to be asked for
-            with contextlib.suppress(queue.Full):
-                return newest.put(None, timeout=0.1)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    index = 0
-    try:
-        while True:
-            try:
-                item = newest.get(timeout=_PATIENCE)
-            except queue.Empty:
-                raise InputError(
-                    f"{name} gave no frame for {_PATIENCE:g} s; reconnect it"
-                ) from None
-            if item is None:
-                return
-            image = item[1]
-
-            def load(image: Array = image, index: int = index) -> RawImages:
-                return convert_camera_picture(image, role, camera, f"{name}, frame {index}")
-
-            yield Frame(index, item[0], load)
-            index += 1
-    finally:
-        ended.set()
-        thread.join(_PATIENCE)
-        capture.release()
 
 
 def _natural_order(name: str) -> list[tuple[int, str]]:

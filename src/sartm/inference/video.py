@@ -4,8 +4,10 @@ import contextlib
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,22 +18,25 @@ import torch
 from torch import Tensor
 
 from sartm.config import Modality, to_dict
-from sartm.data.finding import search_pairs
 from sartm.data.pairs import RESIZE_OR_REGISTER, Sample, match_sizes
 from sartm.errors import InputError
 from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
-from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
+from sartm.inference.frames import Frame, Stream, Unpaired
+from sartm.inference.live import hide_password
+from sartm.inference.objects import list_objects
 from sartm.inference.options import VideoOptions
 from sartm.inference.overlays import draw_grey
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
+from sartm.inference.rig import open_rig
 from sartm.inference.slow_levels import SlowLevels
-from sartm.inference.streams import folder_stream, is_video, open_stream
 from sartm.inference.watch import Watch
+from sartm.io.degrees import choose_scale
 from sartm.io.thermal import format_range
+from sartm.objects.table import table_files
 from sartm.outputs import lock_beside, lock_folder
 from sartm.progress import Meter
 
@@ -55,6 +60,12 @@ class VideoOutcome:
     """Packets of the inputs that could not be decoded."""
     alarms: str = ""
     """What the frames say about the cameras, in a line."""
+    objects: int = 0
+    """In the table, over all frames."""
+    losses: list[str] = field(default_factory=list)
+    """A line for each live source that was lost, for a while or for good."""
+    sync: dict[str, Any] = field(default_factory=dict)
+    """What is known about the clocks of the sources, and how far partners are apart."""
 
     def complaints(self) -> list[str]:
         """A line for each kind of frame that is missing from the result, and why."""
@@ -67,18 +78,44 @@ class VideoOutcome:
                 lines.append(f"{count} {side} frames without a partner: {shown}{more}")
         if self.damaged:
             lines.append(f"{self.damaged} damaged packets of the inputs were left out")
+        lines += self.losses
         if self.alarms:
             lines.append(self.alarms)
         return lines
 
 
+def _word_losses(stream: Stream) -> Iterator[str]:
+    if stream.lost:
+        longest = max(seconds for _, seconds in stream.losses)
+        yield f"{stream.name}: lost {stream.lost} times, for {longest:.1f} s at most"
+    if stream.failed and stream.clock is not None:
+        yield (
+            f"{stream.name}: {stream.failed}, after {stream.clock.frames} frames; --allow-single "
+            f"goes on with the other camera"
+        )
+
+
+def _describe_sync(streams: list[Stream], watch: Watch) -> dict[str, Any]:
+    """For a summary and --sync-report."""
+    found: dict[str, Any] = {"sources": {one.name: one.describe() for one in streams}}
+    drifts = [one.clock.drift() for one in streams if one.clock is not None]
+    if len(drifts) == 2 and drifts[0] is not None and drifts[1] is not None:
+        found["drift_ms_per_hour"] = round((drifts[1] - drifts[0]) * 3.6e6, 1)
+    told = watch.describe()
+    return found | {name: told[name] for name in ("lag", "partner_seconds") if name in told}
+
+
 class Smoother:
-    """Exponential mean of class probabilities over time, at the resolution of the logits.
+    """Running mean of class probabilities over time, at the resolution of the logits.
 
-        p_t = keep p_{t-1} + (1 - keep) softmax(logits_t)
+        d_t = 1/2 sum |softmax(logits_t) - p_{t-1}|     total variation, 0 to 1, of each pixel
+        k_t = keep (1 - d_t)
+        p_t = k_t p_{t-1} + (1 - k_t) softmax(logits_t)
 
-    The logarithm of p takes the place of the logits: with `keep` 0 label maps and confidences are
-    those of single frames. A change of size begins anew.
+    What is doubtful is settled by the frames before; what has clearly become something else, as
+    where somebody has walked to, is so at once. The logarithm of p takes the place of the logits:
+    with `keep` 0 label maps and confidences are those of single frames. A change of size begins
+    anew. What it is worth: benchmarks/flicker.py.
     """
 
     def __init__(self, keep: float) -> None:
@@ -93,8 +130,24 @@ class Smoother:
         if self.mean is None or self.mean.shape != now.shape:
             self.mean = now
         else:
-            self.mean = torch.lerp(now, self.mean, self.keep)
+            change = (now - self.mean).abs_().sum(0).div_(2)
+            self.mean = torch.lerp(now, self.mean, self.keep * (1 - change).clamp_min(0))
         return self.mean.clamp_min(1e-12).log()
+
+
+SMOOTH, _SLOWEST = 0.5, 5
+"""What is kept where nobody says it, and the frames per second below which nothing is then."""
+
+
+def choose_smoothing(options: VideoOptions, lead: Stream) -> float:
+    """What is asked for; else `SMOOTH` of a film, and nothing of pictures that may be of anything.
+
+    A folder is a film where its frames per second are given.
+    """
+    if options.smooth is not None:
+        return options.smooth
+    film = not lead.pictures or options.rate is not None
+    return SMOOTH if film and lead.rate / options.every >= _SLOWEST else 0.0
 
 
 def predict_video(
@@ -129,9 +182,10 @@ def predict_video(
     places = find_places(out, rgb if rgb is not None else thermal)
     encoder = choose_encoder(places.video)
     with lock_folder(out) if places.in_folder else lock_beside(places.labels):
-        for target in (places.video, places.summary, places.labels):
+        for target in (places.video, places.summary, places.labels, *table_files(places.objects)):
             remove_leftovers_of(target)
-        replaced = check_places(places, (rgb, thermal), options.labels, overwrite)
+        listed = options.objects is not None
+        replaced = check_places(places, (rgb, thermal), options.labels, overwrite, listed)
         return _label_video(predictor, rgb, thermal, places, encoder, replaced, model, options)
 
 
@@ -141,12 +195,12 @@ def _label_video(
     thermal: str | Path | None,
     places: Places,
     encoder: str,
-    replaced: Path | None,
+    replaced: list[Path],
     model: str,
     options: VideoOptions,
 ) -> VideoOutcome:
     unpaired = Unpaired()
-    streams, pairs = _open_sources(rgb, thermal, options, unpaired)
+    streams, pairs = open_rig(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
     watch = Watch(options.on_misaligned, tuple(stream.rate for stream in streams))
@@ -161,7 +215,7 @@ def _label_video(
     film = Film(
         places.video, encoder, lead.rate / options.every, opacity=options.opacity,
         width=options.width, labels=places.labels if options.labels else None,
-        legend=options.legend,
+        legend=options.legend, objects=places.objects if options.objects else None,
     )  # fmt: skip
 
     def publish() -> None:
@@ -169,7 +223,7 @@ def _label_video(
             content = _summarise(
                 places, model, rgb, thermal, streams, unpaired, tally, options, levels
             )
-            content |= watch.describe()
+            content |= watch.describe() | {"sync": _describe_sync(streams, watch)}
             film.publish(places.summary, json.dumps(content, indent=1).encode(), replaced)
 
     with contextlib.ExitStack() as stack:
@@ -181,13 +235,15 @@ def _label_video(
         meter = stack.enter_context(Meter("video", total, "frames"))
         samples = prepare_next(_read_samples(pairs, options, tally, levels, watch))
         stack.enter_context(contextlib.closing(samples))
-        _label(predictor, samples, film, meter, tally, options)
+        _label(predictor, samples, film, meter, tally, options, lead)
         tally.interrupted = False
     if not tally.frames:
         raise InputError(_explain_no_frames(unpaired, options))
     return VideoOutcome(
         places.video, places.summary, tally.frames, unpaired, tally.failures, tally.failed,
-        sum(stream.damaged for stream in streams), watch.word(),
+        sum(stream.damaged for stream in streams), watch.word(), sum(tally.objects.values()),
+        [word for stream in streams for word in _word_losses(stream)],
+        _describe_sync(streams, watch),
     )  # fmt: skip
 
 
@@ -204,57 +260,14 @@ class _Tally:
     pixels: dict[str, int] = field(default_factory=dict)
     """Per class."""
     size: tuple[int, int] | None = None
+    objects: Counter[str] = field(default_factory=Counter)
+    """Per class, over all frames."""
     interrupted: bool = True
 
     def fail(self, name: str, message: str) -> None:
         self.failed += 1
         if len(self.failures) < _NAMED:
             self.failures[name] = message
-
-
-def _open_sources(
-    rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
-) -> tuple[list[Stream], Iterator[tuple[Frame, Frame | None]]]:
-    """The sources, the leading one first, and their frames in pairs."""
-    epoch = time.monotonic()
-
-    def open_source(source: str | Path, role: Any) -> Stream:
-        return open_stream(source, role, rate=options.rate, camera=options.camera, epoch=epoch)
-
-    if options.one_file:
-        if rgb is None or thermal is not None:
-            raise InputError(
-                f"--one-file {options.one_file} takes one video; give it as --rgb alone"
-            )
-        lead = open_source(rgb, options.one_file)
-        return [lead], ((frame, None) for frame in lead.frames)
-    if rgb is None or thermal is None:
-        lead = open_source(rgb, "rgb") if rgb is not None else open_source(str(thermal), "thermal")
-        return [lead], ((frame, None) for frame in lead.frames)
-    by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
-    if by_name:
-        found = search_pairs(rgb, thermal, None, options.allow_single)
-        for path in found.unpaired:
-            unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
-            unpaired.files.append(str(path))
-        del unpaired.files[_NAMED:]
-        lead = folder_stream(
-            found, str(rgb), options.rate, resize_thermal=options.resize_thermal,
-            camera=options.camera,
-        )  # fmt: skip
-        return [lead], ((frame, None) for frame in lead.frames)
-    lead, other = open_source(rgb, "rgb"), open_source(thermal, "thermal")
-    paired = pair_frames(
-        lead, other, unpaired, match=options.match, tolerance=options.tolerance,
-        offset=options.offset,
-    )  # fmt: skip
-    if not options.allow_single:
-        paired = ((frame, partner) for frame, partner in paired if partner is not None)
-    return [lead, other], paired
-
-
-def _is_below(path: Path, source: str | Path) -> bool:
-    return Path(source).is_dir() and path.is_relative_to(source)
 
 
 def _read_samples(
@@ -319,13 +332,24 @@ def _label(
     meter: Meter,
     tally: _Tally,
     options: VideoOptions,
+    lead: Stream,
 ) -> None:
     """The loop: label, hand over to the writer, which works at the same time."""
     infer = partial(_infer, predictor, options.modality)
-    smoother = Smoother(options.smooth)
+    smoother = Smoother(choose_smoothing(options, lead))
     pixels = np.zeros(len(tally.classes), np.int64)
+    how = options.objects
+    scale = None if how is None else choose_scale(how.degrees, options.camera.radiometric)
 
-    with write_behind(film.write) as write:
+    def finish(sample: Sample, moment: float, rgb: Any, grey: Any, prediction: Prediction) -> None:
+        rows = [] if how is None else list_objects(sample, prediction, how, scale)[1]
+        tally.objects.update(row["class"] for row in rows)
+        if lead.begin is not None:
+            for row in rows:
+                row["taken"] = _format_time(lead.begin + moment)
+        film.write(sample.name, moment, rgb, grey, prediction, rows)
+
+    with write_behind(finish) as write:
         for (frame, sample), inferred in label_ahead(
             predictor, samples, lambda item: item[1], infer
         ):
@@ -349,12 +373,17 @@ def _label(
                 labels, predictor.classes, logits, image,
                 calibration=predictor.calibration(rgb, display),
             )  # fmt: skip
-            write(sample.name, frame.time, rgb, grey, prediction)
+            write(sample, frame.time, rgb, grey, prediction)
             pixels += np.bincount(labels.ravel(), minlength=len(pixels))
             tally.pixels = dict(zip(tally.classes, pixels.tolist(), strict=True))
             tally.frames, tally.size = tally.frames + 1, sample.size
             meter.total = max(meter.total, tally.frames)
             meter.advance()
+
+
+def _format_time(seconds: float) -> str:
+    """Unix time as ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _explain_no_frames(unpaired: Unpaired, options: VideoOptions) -> str:
@@ -383,8 +412,10 @@ def _summarise(
     whole = sum(tally.pixels.values())
     return {
         "model": model,
-        "settings": to_dict(options) | {"thermal_range": format_range(levels.how)},
-        "inputs": {"rgb": rgb and str(rgb), "thermal": thermal and str(thermal)},
+        "settings": to_dict(options) | {"thermal_range": format_range(levels.how),
+                                        "smooth": choose_smoothing(options, streams[0])},
+        "inputs": {"rgb": rgb and hide_password(str(rgb)),
+                   "thermal": thermal and hide_password(str(thermal))},
         "video": places.video.name,
         "frames": tally.frames,
         "interrupted": tally.interrupted,
@@ -399,4 +430,5 @@ def _summarise(
         "damaged_packets": {stream.name: stream.damaged for stream in streams},
         "failures": tally.failures,
         "failed": tally.failed,
+        "objects": dict(tally.objects),
     }  # fmt: skip

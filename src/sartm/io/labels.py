@@ -3,11 +3,14 @@
 import struct
 import zlib
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from sartm.classes import Colour
 from sartm.errors import InputError
@@ -91,6 +94,23 @@ def encode_label(label: Array, name: str = "label", palette: Sequence[Colour] = 
         raise InputError(f"{name}: cannot encode a label map of {label.shape}")
     png = data.tobytes()
     return _add_palette(png, palette) if palette and high <= 255 and len(palette) <= 256 else png
+
+
+def encode_geotiff(
+    label: Array, tags: Sequence[tuple[int, int, int, Any]], palette: Sequence[Colour] = ()
+) -> bytes:
+    """(H, W) class ids as TIFF with the tags that place its pixels (`places.Grid.tags`)."""
+    stream = BytesIO()
+    extra = [(*tag, True) for tag in tags]
+    shown: dict[str, Any] = {}
+    if palette and label.dtype == np.uint8 and len(palette) <= 256:
+        colours = np.full((3, 256), 65535, np.uint16)
+        colours[:, : len(palette)] = np.array(palette, np.uint16).T * 257
+        shown = {"photometric": "palette", "colormap": colours}
+    tifffile.imwrite(
+        stream, label, compression="zlib", metadata=None, extratags=extra, software=False, **shown
+    )
+    return stream.getvalue()
 
 
 def _add_palette(png: bytes, palette: Sequence[Colour]) -> bytes:

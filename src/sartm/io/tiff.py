@@ -108,6 +108,13 @@ def read(data: bytes, name: str, as_colours: bool = True) -> Array:
     return _meaning(bands[0], pages[0], name, as_colours)
 
 
+def read_tags(file: BinaryIO, name: str, codes: tuple[int, ...]) -> list[tuple[int, int, int, Any]]:
+    """Code, data type, count and value of the tags of `describe`'s page that are there."""
+    tags = _pages(file, name)[0][0].tags
+    found = [tags[code] for code in codes if code in tags]
+    return [(tag.code, int(tag.dtype), tag.count, tag.value) for tag in found]
+
+
 def _refuse(name: str, what: str, remedy: str = _REMEDY) -> InputError:
     return InputError(f"{name}: a TIFF {what}; {remedy}")
 

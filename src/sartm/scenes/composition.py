@@ -39,6 +39,9 @@ from sartm.scenes.surroundings import (
 )
 from sartm.scenes.vehicles import draw_car
 
+_NEAREST = 0.5
+"""Metres: what has come closer to the camera has passed it."""
+
 
 class Item(NamedTuple):
     """Something that stands in the scene."""
@@ -58,9 +61,12 @@ class Item(NamedTuple):
 
 
 def compose(
-    rng: np.random.Generator, condition: str, size: tuple[int, int]
+    rng: np.random.Generator, condition: str, size: tuple[int, int], moment: float = 0.0
 ) -> tuple[Stage, Lights, Weather]:
-    """Choose the street and its weather and draw everything into a new canvas."""
+    """Choose the street and its weather and draw everything into a new canvas.
+
+    `moment` seconds later the same people walk and the same cars drive elsewhere.
+    """
     height, width = size
     light = choose_light(rng, condition)
     view = (width + height * 4 / 3) / 2
@@ -87,13 +93,30 @@ def compose(
     ]  # fmt: skip
     items = _clear_cars(items)
     seeds = rng.integers(0, 2**63, len(items))
-    ordered = sorted(zip(seeds, items, strict=True), key=lambda pair: -pair[1].z)
-    for number, (seed, item) in enumerate(ordered, 1):
-        if _is_in_view(camera, item):
+    items = [_move(item, int(seed), moment) for seed, item in zip(seeds, items, strict=True)]
+    numbered = zip(range(1, len(items) + 1), seeds, items, strict=True)
+    for number, seed, item in sorted(numbered, key=lambda entry: -entry[2].z):
+        if item.z >= _NEAREST and _is_in_view(camera, item):
             stage.canvas.instance = 0 if item.goes_on else number
             # Each object has its own stream, so that one left out does not change the others.
             item.draw(replace(stage, rng=np.random.default_rng(seed)), item.x, item.z)
     return stage, place_lights(stage, condition, tuple(lamps)), draw_weather(rng, condition)
+
+
+def _move(item: Item, seed: int, moment: float) -> Item:
+    """An item some seconds later: who walks crosses, what is driven or ridden follows its front."""
+    if not moment:
+        return item
+    draw = np.random.default_rng([seed, 1])
+    told = item.draw.keywords if isinstance(item.draw, partial) else {}
+    if item.draw is draw_person:
+        speed, angle = draw.uniform(0.7, 1.6), draw.choice([0.0, math.pi]) + draw.normal(0, 0.3)
+    elif told.get("driven") or told.get("rider"):
+        speed, angle = draw.uniform(2, 9) if told.get("driven") else draw.uniform(2, 5), told["yaw"]
+    else:
+        return item
+    way = speed * moment
+    return item._replace(x=item.x + way * math.cos(angle), z=item.z + way * math.sin(angle))
 
 
 def _clear_cars(items: list[Item]) -> list[Item]:

@@ -6,7 +6,7 @@ weather, `sensors` turn it into images. A scene depends on nothing but the seed 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -21,8 +21,10 @@ from sartm.scenes.composition import compose
 from sartm.scenes.conditions import draw_rgb_camera, draw_thermal_camera
 from sartm.scenes.light import add_dazzle, gather_fields, light_scene, smoke_opacity  # fmt: skip
 from sartm.scenes.sensors import (
+    SHADING,
     add_thermal_noise,
     expose,
+    focus,
     misalign,
     radiate,
     show_thermal,
@@ -49,7 +51,8 @@ class SceneOptions:
     misregistration: float = 0.0
     """The most by which a thermal pixel may lie off its RGB pixel, in pixels."""
     thermal: Literal["display", "celsius"] = "display"
-    """What `write_dataset` stores: the 8-bit display image or float32 degrees."""
+    """What `write_dataset` stores: the 8-bit display image, or float32 degrees and, in celsius/,
+    the exact ones."""
     classes: Vocabulary = "mfnet"
     """What labels tell apart: MFNet's classes, or road, pavement, building, ... too."""
 
@@ -85,6 +88,8 @@ class Scene:
     """(H, W): what a thermal camera's display shows."""
     celsius: npt.NDArray[np.float32]
     """(H, W): the apparent temperatures behind `thermal`, noise included."""
+    exact: npt.NDArray[np.float32]
+    """(H, W): the same of an ideal camera, without optics and noise, aligned with `rgb`."""
     label: npt.NDArray[np.uint8]
     """(H, W): ids of the options' `classes`, by default of MFNet, aligned with `rgb`."""
     condition: str
@@ -93,8 +98,10 @@ class Scene:
     guardrails and kerbs do."""
 
 
-def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
-    """Draw the scene that belongs to a seed (any integer from 0).
+def draw_scene(seed: int, options: SceneOptions = SceneOptions(), moment: float = 0.0) -> Scene:
+    """Draw the scene that belongs to a seed (any integer from 0), `moment` seconds after it began.
+
+    What walks and drives moves on with time, and noise is new; the rest of the scene is the same.
 
     The same seed and options give the same pixels, in any process. Size and misregistration do
     not change what is in the scene; a seed drawn `random` equals the condition it happened to get.
@@ -102,16 +109,18 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
     Raises:
         InputError: the seed is negative.
     """
-    if seed < 0:
-        raise InputError(f"a scene's seed is an integer from 0, found {seed}")
+    if seed < 0 or not 0 <= moment < 1e6:
+        raise InputError(f"seed and moment of a scene count from 0, found {seed} and {moment:g}")
     condition = options.condition
     if condition == "random":
         condition = str(np.random.default_rng([seed, 0]).choice(CONDITIONS, p=_SHARES))
     rng = np.random.default_rng([seed, 1 + CONDITIONS.index(condition)])
-    stage, lights, weather = compose(rng, condition, options.size)
+    stage, lights, weather = compose(rng, condition, options.size, moment)
     sensors = np.random.default_rng([seed, 100])
     rgb_camera = draw_rgb_camera(sensors, condition, stage.climate.light)
     thermal_camera = draw_thermal_camera(sensors)
+    if moment:
+        sensors = np.random.default_rng([seed, 102, round(1000 * moment)])
     fields = gather_fields(stage)
     smoke = smoke_opacity(stage, fields, weather) if weather.plumes else None
     exposed = expose(rgb_camera, light_scene(stage, fields, lights, weather))
@@ -120,14 +129,16 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions()) -> Scene:
         exposed += smoke[..., None] * (np.float32(tone) - exposed)
     add_dazzle(stage, lights, exposed)
     rgb = take_rgb(sensors, rgb_camera, exposed)
-    celsius = radiate(stage, fields, weather, smoke, thermal_camera)
+    exact = radiate(stage, fields, weather, smoke)
+    celsius = focus(exact, thermal_camera)
     if options.misregistration:
         celsius = misalign(np.random.default_rng([seed, 101]), celsius, options.misregistration)
     celsius = add_thermal_noise(sensors, celsius, thermal_camera)
     thermal = show_thermal(stage.climate, celsius, thermal_camera)
     label = stage.canvas.label_map(options.classes)
     instances = np.where(label == 0, np.uint16(0), stage.canvas.instance_map())
-    return Scene(rgb, thermal, celsius, label, condition, instances)
+    celsius = celsius - np.float32(SHADING)
+    return Scene(rgb, thermal, celsius, exact, label, condition, instances)
 
 
 def pair_seed(seed: int, index: int) -> int:
@@ -147,9 +158,10 @@ def write_dataset(
     """Draw `pairs` scenes into a new folder and return its dataset.toml.
 
     Names end in a letter that tells the condition (`SUFFIXES`); the last `validation` share of the
-    pairs is the val split. Thermal is 8-bit PNG, or float32 TIFF in Celsius as the options say.
-    A shorter data set of the same seed and options is the beginning of a longer one. The folder
-    appears under its name once it is complete.
+    pairs is the val split. Thermal is 8-bit PNG, or float32 TIFF in Celsius as the options say;
+    then celsius/ holds what it would be without the camera's optics and noise. A shorter data set
+    of the same seed and options is the beginning of a longer one. The folder appears under its
+    name once it is complete.
 
     Raises:
         InputError: `root` holds files already, is in use or cannot be written, or a number is out
@@ -183,11 +195,11 @@ def _write_scene(
     flags = [cv2.IMWRITE_JPEG_QUALITY, 93] if rgb_format == "jpg" else []
     rgb = cv2.imencode(f".{rgb_format}", cv2.cvtColor(scene.rgb, cv2.COLOR_RGB2BGR), flags)[1]
     write_atomic(root / "rgb" / f"{name}.{rgb_format}", rgb.tobytes())
-    suffix = "tiff" if options.thermal == "celsius" else "png"
-    field = scene.celsius if options.thermal == "celsius" else scene.thermal
-    write_atomic(
-        root / "thermal" / f"{name}.{suffix}", cv2.imencode(f".{suffix}", field)[1].tobytes()
-    )
+    thermal: dict[str, npt.NDArray[Any]] = {f"thermal/{name}.png": scene.thermal}
+    if options.thermal == "celsius":
+        thermal = {f"thermal/{name}.tiff": scene.celsius, f"celsius/{name}.tiff": scene.exact}
+    for file, field in thermal.items():
+        write_atomic(root / file, cv2.imencode(Path(file).suffix, field)[1].tobytes())
     write_atomic(root / "labels" / f"{name}.png", encode_label(scene.label, name))
     numbers = cv2.imencode(".png", scene.instances)[1]
     write_atomic(root / "instances" / f"{name}.png", numbers.tobytes())

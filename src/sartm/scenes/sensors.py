@@ -161,12 +161,9 @@ class ThermalCamera:
     """Weight of the local contrast that is added."""
 
 
-def radiate(
-    stage: Stage, fields: Fields, weather: Weather, smoke: Array | None, camera: ThermalCamera
-) -> Array:
-    """Apparent temperature (H, W) float32 in Celsius, through weather and optics, without noise."""
+def radiate(stage: Stage, fields: Fields, weather: Weather, smoke: Array | None) -> Array:
+    """Apparent temperature (H, W) float32 in Celsius, through the weather: exact, no camera yet."""
     table, parts, climate = fields.table, fields.parts, stage.climate
-    height = fields.depth.shape[0]
     celsius = _look_up(table, TEMPERATURE, parts)
     texture = floats(cv2.addWeighted(fields.grain, 0.5, fields.clouds, 0.7, 0))
     texture *= _look_up(table, MOTTLE, parts)
@@ -182,7 +179,13 @@ def radiate(
     if smoke is not None:
         heat = climate.air + stage.uniform(0, 6)
         celsius += smoke * np.float32(weather.thermal_share) * (np.float32(heat) - celsius)
-    return floats(cv2.GaussianBlur(celsius, (0, 0), max(camera.blur * height / 480, SHARPEST)))
+    return floats(celsius)
+
+
+def focus(celsius: Array, camera: ThermalCamera) -> Array:
+    """Temperatures (H, W) as the camera's optics show them."""
+    sigma = max(camera.blur * celsius.shape[0] / 480, SHARPEST)
+    return floats(cv2.GaussianBlur(celsius, (0, 0), sigma))
 
 
 def misalign(rng: np.random.Generator, celsius: Array, pixels: float) -> Array:
@@ -200,8 +203,12 @@ def misalign(rng: np.random.Generator, celsius: Array, pixels: float) -> Array:
     return np.asarray(moved, np.float32)
 
 
+SHADING = 1.0
+"""Kelvin by which `add_thermal_noise` raises the whole picture, as it did when data were drawn."""
+
+
 def add_thermal_noise(rng: np.random.Generator, celsius: Array, camera: ThermalCamera) -> Array:
-    """Temporal noise, column noise and the slow shading of an uncooled sensor."""
+    """Temporal noise, column noise and the slow shading of an uncooled sensor: `SHADING` higher."""
     height, width = celsius.shape
     grain = noise_tiles()[0]
     offsets = [int(value) for value in rng.integers(0, TILE, 6)]

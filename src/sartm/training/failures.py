@@ -13,6 +13,9 @@ from sartm.training.batches import pairs_of_step
 from sartm.training.settings import TrainConfig
 from sartm.training.splits import Splits
 
+CUT_OFF = ConnectionError, EOFError
+"""What a run comes upon that fetches a batch from a data worker while that is killed."""
+
 
 @contextmanager
 def explained_failures(step: int, config: TrainConfig) -> Iterator[None]:
@@ -22,7 +25,7 @@ def explained_failures(step: int, config: TrainConfig) -> Iterator[None]:
     except InputError as error:  # of a data worker, which puts its traceback in front
         message = str(error).split("sartm.errors.InputError: ")[-1].strip()
         raise InputError(f"{message} (at step {step + 1})") from None
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, *CUT_OFF) as error:
         message = explain_failure(error, step, config)
         # lets go of the batches, and of the loader: it would report its dead worker once more
         traceback.clear_frames(error.__traceback__)
@@ -34,8 +37,8 @@ def explained_deaths(step: Callable[[], int], config: TrainConfig) -> Iterator[N
     """A data worker that dies becomes a message, wherever PyTorch's signal comes upon the run."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, *CUT_OFF) as error:
+        if not _is_of_worker(error, config):
             raise
         raise InputError(explain_failure(error, step(), config)) from None
 
@@ -64,7 +67,12 @@ def require_finite(
     )
 
 
-def explain_failure(error: RuntimeError | MemoryError, step: int, config: TrainConfig) -> str:
+def _is_of_worker(error: Exception, config: TrainConfig) -> bool:
+    """Whether an error is how a data worker's death shows."""
+    return "DataLoader worker" in str(error) or (config.workers > 0 and isinstance(error, CUT_OFF))
+
+
+def explain_failure(error: Exception, step: int, config: TrainConfig) -> str:
     """What ended a step, and what to do; other errors are bugs and are raised again."""
     text = str(error)
     full = isinstance(error, torch.OutOfMemoryError | MemoryError)
@@ -76,7 +84,7 @@ def explain_failure(error: RuntimeError | MemoryError, step: int, config: TrainC
             f"--set optim.batch_size (and higher optim.accumulate), a smaller --set "
             f"augmentation.crop=[H,W] or --set precision=bf16"
         )
-    if "DataLoader worker" in text:
+    if _is_of_worker(error, config):
         return (
             f"a data worker died at step {step + 1} (killed, or out of memory). Continue from "
             f"the last checkpoint with --resume, with --set workers=0 if it happens again"

@@ -1,6 +1,7 @@
 // The start of the page: its parts are put together, models and first pictures fetched. Uses the REST API only.
 
 import { requestJson, takeToken } from "./api.js";
+import { wireClasses } from "./classes.js";
 import { wireCorrection } from "./correction.js";
 import { $, onClick } from "./dom.js";
 import { wireDownloads } from "./downloads.js";
@@ -13,6 +14,7 @@ import { wireLegend } from "./legend.js";
 import { wireList } from "./list.js";
 import { wireModels } from "./models.js";
 import { attempt } from "./notices.js";
+import { wireObjects } from "./objects.js";
 import { wirePair } from "./pair.js";
 import { Pen } from "./pen.js";
 import { wireReadout } from "./readout.js";
@@ -27,6 +29,7 @@ function wire(state) {
   const stage = new Stage(state, pen);
   wirePair(state);
   wireModels(state);
+  wireClasses(state);
   wireList(state);
   wireLabelling(state);
   wireCorrection(state, stage, pen);
@@ -34,6 +37,7 @@ function wire(state) {
   wireFolder(state);
   wireDownloads(state);
   wireReadout(state, stage);
+  wireObjects(state, stage);
   wireKeyboard(state, stage, pen);
   onClick("theme", switchTheme);
   window.addEventListener("beforeunload", (event) => {
@@ -53,6 +57,7 @@ async function start(state) {
     $("model").replaceChildren(...models.map(({ name }) => new Option(name, name)));
     state.model = $("model").value;
     await listExamples(state).catch(() => undefined); // a page without examples is still a page
+    state.changed("list");
     if (annotation) await openFolder(state);
   });
   document.documentElement.dataset.ready = "yes";

@@ -6,7 +6,7 @@ import { $ } from "./dom.js";
 import { label, segment, takeResult } from "./labelling.js";
 import { attempt, confirmLoss, say } from "./notices.js";
 import { showFiles, showQuickly } from "./pictures.js";
-import { readResult, Result } from "./result.js";
+import { objectsCsv, readResult, Result } from "./result.js";
 import { readHeat } from "./thermal.js";
 import { zip } from "./zip.js";
 
@@ -113,7 +113,7 @@ async function labelItem(state, batch, item) {
 
 /** Overlay, thumbnail, and of a film the picture that shows inputs and overlay side by side. */
 async function drawItem(state, item, files) {
-  const result = new Result(item.answer.json, state.table, null);
+  const result = new Result(item.answer.json, state.tableOf(item.answer.json), null);
   if (item.labels) result.restore(item.labels);
   const [height, width] = result.map.size;
   const shown = [];
@@ -201,7 +201,7 @@ async function keepCorrections(state) {
   state.changed("list");
 }
 
-/** Label maps, overlays and a summary of all that is labelled, as `sartm predict` names them. */
+/** Label maps, overlays, objects and a summary of all that is labelled, as `sartm predict` names them. */
 export async function zipBatch(state) {
   await keepCorrections(state);
   const { batch } = state;
@@ -212,6 +212,8 @@ export async function zipBatch(state) {
     const png = item.labels ? await encodeCorrected(state, item) : item.answer.png;
     files.push([`labels/${name}.png`, png], [`overlays/${name}.jpg`, item.overlay]);
   }
+  const listed = done.filter((item) => !item.labels).map((item) => [item.name, item.answer.json.objects ?? []]); // of corrected maps nobody knows them
+  files.push(["objects.csv", new TextEncoder().encode(objectsCsv(listed))]);
   const summary = { model: state.model, pairs: batch.items.map((item) => describe(state, item)) };
   files.push(["summary.json", new TextEncoder().encode(JSON.stringify(summary, null, 1))]);
   batch.unsaved = false;
@@ -219,7 +221,7 @@ export async function zipBatch(state) {
 }
 
 function encodeCorrected(state, item) {
-  const result = new Result(item.answer.json, state.table, null);
+  const result = new Result(item.answer.json, state.tableOf(item.answer.json), null);
   return encodePng(item.labels, item.answer.json.size, result.palette);
 }
 
@@ -228,7 +230,7 @@ function describe(state, item) {
   const { size, confidence, seconds, modalities, note, segments } = item.answer.json;
   const shares = {};
   if (item.labels) {
-    const result = new Result(item.answer.json, state.table, null);
+    const result = new Result(item.answer.json, state.tableOf(item.answer.json), null);
     result.restore(item.labels);
     for (const [id, pixels] of result.counts) shares[result.classOf(id).name] = Number((pixels / item.labels.length).toFixed(6));
   } else {

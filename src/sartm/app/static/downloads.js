@@ -10,7 +10,7 @@ export function wireDownloads(state) {
   onClick("get-json", () => download(jsonBlob(state.current), `${stem(state)}_segments.json`));
 }
 
-function stem({ inputs }) {
+export function stem({ inputs }) {
   const { name } = inputs.rgb ?? inputs.thermal;
   return name.replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "picture";
 }

@@ -78,5 +78,5 @@ function onKey(event, actions, state, stage, pen) {
 
 /** Where letters and digits belong to the element that has the focus. */
 function isWriting(element) {
-  return element?.tagName === "SELECT" || (element?.tagName === "INPUT" && ["number", "search", "password"].includes(element.type));
+  return element?.tagName === "SELECT" || (element?.tagName === "INPUT" && ["number", "search", "password", "text"].includes(element.type));
 }

@@ -12,7 +12,8 @@ export async function segment(state, { rgb, thermal }, mode, resize) {
     rgb, thermal, model: state.model, modality: mode, output: "json", maps: "true", resize_thermal: resize,
     radiometric: thermal && (await isRadiometric(thermal)) ? "true" : null,
     four_channel: state.fourChannel === "auto" ? null : state.fourChannel,
-    thermal_range: state.range || null,
+    thermal_range: state.range || null, classes: state.pair ? null : state.words.join(", ") || null,
+    objects: "true", degrees: state.degrees && thermal && !(await isRadiometric(thermal)) ? state.degrees : null,
   };
   return unpack(await (await requestPatiently("/v1/segment", form(fields))).json());
 }

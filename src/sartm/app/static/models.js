@@ -7,7 +7,10 @@ import { labelAgain } from "./list.js";
 
 export function wireModels(state) {
   $("model").addEventListener("change", () => {
-    if (!labelAgain(state, () => (state.model = $("model").value))) $("model").value = state.model;
+    if (!labelAgain(state, () => {
+      state.model = $("model").value;
+      state.words = []; // another model knows other words
+    })) $("model").value = state.model;
   });
   $("resize").addEventListener("change", () => {
     if (state.batch) retryFailed(state);

@@ -10,6 +10,7 @@ const IGNORE_COLOUR = [255, 255, 255];
 export class Result {
   bitmap = null; // the confidence as picture
   confidence = null; // 0-255 per pixel
+  numbers = null; // RGBA per pixel, of which object it is: R + 256 G + 65536 B
   png = null; // the label map as the service sent it
   edited = false;
   restored = false; // it was corrected before this history begins
@@ -91,20 +92,43 @@ export class Result {
     const sure = this.confidence && !this.edited ? percent(this.confidence[y * width + x] / 255) : "";
     return { x, y, name: readable(name), colour, sure };
   }
+
+  /** The object at a point of the picture; null where there is none, or the map was corrected. */
+  objectAt(point) {
+    const [height, width] = this.map.size;
+    const [x, y] = [Math.floor(point.x), Math.floor(point.y)];
+    if (x < 0 || y < 0 || x >= width || y >= height || !this.numbers || this.edited) return null;
+    const [red, green, blue] = this.numbers.subarray(4 * (y * width + x));
+    return this.json.objects?.[red + 256 * green + 65536 * blue - 1] ?? null;
+  }
 }
 
 /** The maps of an answer as bytes, which take a fifth less than their text. */
-export function unpack({ label_png, confidence_png, ...json }) {
-  return { json, png: fromBase64(label_png), sure: new Blob([fromBase64(confidence_png)], { type: "image/png" }) };
+export function unpack({ label_png, confidence_png, objects_png, ...json }) {
+  const [sure, parts] = [confidence_png, objects_png].map((text) => new Blob([fromBase64(text)], { type: "image/png" }));
+  return { json, png: fromBase64(label_png), sure, parts };
 }
 
 /** An unpacked answer of the service as a result that can be drawn and corrected. */
-export async function readResult(state, { json, png, sure }) {
+export async function readResult(state, { json, png, sure, parts }) {
   const bitmap = await createImageBitmap(sure);
-  const result = new Result(json, state.table, state.highlighted);
+  const result = new Result(json, state.tableOf(json), state.highlighted);
   const data = pixelsOf(bitmap);
   const confidence = Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
-  return Object.assign(result, { png: result.renamed ? null : png, bitmap, confidence });
+  const numbers = pixelsOf(await createImageBitmap(parts, { premultiplyAlpha: "none", colorSpaceConversion: "none" }));
+  return Object.assign(result, { png: result.renamed ? null : png, bitmap, confidence, numbers });
+}
+
+const COLUMNS = [
+  "id", "class", "area", "left", "top", "width", "height", "x", "y", "confidence", "lowest_confidence", "celsius_min", "celsius_p5",
+  "celsius_median", "celsius_mean", "celsius_p95", "celsius_max", "hottest_x", "hottest_y", "contrast", "celsius_error",
+];
+
+/** The objects of pairs, [name, objects] each, in the columns of `sartm predict --objects`. */
+export function objectsCsv(pairs) {
+  const quote = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const lines = pairs.flatMap(([name, objects]) => objects.map((row) => [name, ...COLUMNS.map((column) => row[column] ?? "")].map(quote).join(",")));
+  return [["pair", ...COLUMNS].join(","), ...lines, ""].join("\n");
 }
 
 export const readable = (name) => name.replaceAll("_", " ");

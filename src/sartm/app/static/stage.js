@@ -118,6 +118,16 @@ export class Stage {
     this.panes[0]?.fit();
   }
 
+  /** Bring a point of the picture into the middle, with a ring around it. */
+  show(point, radius) {
+    const [pane] = this.panes;
+    if (!pane?.size) return;
+    const at = [(point.x - this.view.at(0, 0).x) * this.view.scale, (point.y - this.view.at(0, 0).y) * this.view.scale];
+    this.view.pan(pane.width / 2 - at[0], pane.height / 2 - at[1]);
+    for (const each of this.panes) each.ring = { x: point.x + 0.5, y: point.y + 0.5, radius };
+    for (const each of this.panes) each.draw();
+  }
+
   zoom(factor) {
     const [pane] = this.panes;
     if (pane?.size) this.view.zoom(factor, pane.width / 2, pane.height / 2);

@@ -17,6 +17,7 @@ export const MODES = { both: "Both", rgb: "RGB alone", thermal: "Thermal alone" 
 export class State {
   models = [];
   model = ""; // name of the chosen one
+  words = []; // the classes that are looked for; none: all of the model's
   inputs = { rgb: null, thermal: null }; // {file, bitmap, name, inside, heat}
   offered = { rgb: null, thermal: null }; // files that were chosen, whether they can be shown or not
   mode = "both"; // a key of MODES, or "compare"
@@ -31,6 +32,7 @@ export class State {
   map = "grey"; // colours of the thermal picture
   window = null; // thermal values that are shown, [low, high]; null: the range of the picture
   range = ""; // thermal values that the model sees, LOW:HIGH; empty: as the service does it
+  degrees = ""; // what raw thermal values are: celsius, kelvin, tlinear; empty: as the file says
   windowing = false; // a drag on the picture changes the window
   brightness = 1; // of the RGB picture
   fourChannel = "auto";
@@ -85,6 +87,11 @@ export class State {
   get table() {
     if (this.pair) return this.annotation;
     return this.models.find((model) => model.name === this.model) ?? this.models[0];
+  }
+
+  /** The table of an answer: its own, unless the folder to annotate has one. */
+  tableOf({ classes }) {
+    return this.pair || !classes ? this.table : { classes, ignore: this.table.ignore };
   }
 
   get sizesDiffer() {
