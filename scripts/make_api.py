@@ -13,6 +13,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 MODULES = {
     "sartm.inference.predictor": "Label pairs",
     "sartm.inference.prediction": "What a label map comes with",
+    "sartm.inference.clicks": "Clicks",
     "sartm.inference.trust": "Which camera to trust",
     "sartm.inference.alarm": "Cameras that are not in order",
     "sartm.inference.options": "Options of labelling",
@@ -50,6 +51,8 @@ MODULES = {
     "sartm.evaluation.metrics": "Metrics",
     "sartm.evaluation.reliability": "Whether confidence comes true",
     "sartm.evaluation.calibration": "Fitting the confidence",
+    "sartm.evaluation.clicks": "What clicks are worth",
+    "sartm.training.clicks": "Learning clicks",
     "sartm.evaluation.robustness": "Robustness",
     "sartm.evaluation.conditions": "Bad conditions",
     "sartm.model.loading": "Models from anywhere",

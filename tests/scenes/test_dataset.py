@@ -352,3 +352,23 @@ def test_a_moment_later_people_and_cars_have_moved_and_the_street_has_not():
 def test_a_moment_before_the_beginning_is_refused():
     with pytest.raises(InputError, match="moment"):
         draw_scene(0, moment=-1)
+
+
+def test_things_have_numbers_and_what_is_unlabelled_or_goes_on_has_none(scenes):
+    cars = {MFNET.names.index(name) for name in ("car", "person", "bike", "color_cone")}
+    for scene in scenes:
+        assert not scene.instances[scene.label == 0].any()
+        alone = np.isin(scene.label, list(cars))
+        assert (scene.instances[alone] > 0).all()
+        assert not scene.instances[scene.label == MFNET.names.index("guardrail")].any()
+
+
+def test_a_written_data_set_gives_back_its_instances(tmp_path):
+    write_dataset(tmp_path / "set", 2, 5, SMALL)
+    dataset = PairDataset.open(tmp_path / "set")
+    drawn = draw_scene(pair_seed(5, 0), SMALL)
+    found = dataset.instances(0)
+    assert found is not None
+    assert np.array_equal(found, drawn.instances)
+    dataset.pairs[0].instances.unlink()
+    assert dataset.instances(0) is None

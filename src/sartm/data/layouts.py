@@ -43,6 +43,8 @@ class Pair:
     """RGB + thermal in one file; then `rgb` and `thermal` are None."""
     coloured_label: bool | None = False
     """The label shows the palette's colours instead of ids; None: where it is a colour picture."""
+    instances: Path | None = None
+    """A number for each thing of the label, where somebody has told them apart."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class FilePatterns:
     thermal: str = ""
     four_channel: str = ""
     label: str = ""
+    instances: str = ""
+    """Whole numbers from 1 for each thing of the label, 0 for none; a picture may be missing."""
     table: str = ""
     """Instead of the others: a file of columns (`tables.read_table`)."""
     shards: str = ""
@@ -292,6 +296,7 @@ def _check_files(path: Path, files: FilePatterns) -> None:
     for key, pattern in (
         ("rgb", files.rgb), ("thermal", files.thermal),
         ("four_channel", files.four_channel), ("label", files.label),
+        ("instances", files.instances),
     ):  # fmt: skip
         if pattern and "{name}" not in pattern:
             raise InputError(f"{path}: files.{key} is {pattern!r}, which lacks {{name}}")
@@ -369,7 +374,9 @@ def toml_pair(
 
     by_palette = toml.label_colours or (None if toml.palette else False)
     rgb, thermal = place("rgb"), place("thermal")
-    return Pair(name, rgb, thermal, place("label"), place("four_channel"), by_palette)
+    return Pair(
+        name, rgb, thermal, place("label"), place("four_channel"), by_palette, place("instances")
+    )
 
 
 def _names_matching(root: Path, pattern: str) -> list[str]:

@@ -206,6 +206,13 @@ class PairDataset:
             return sample
         return replace(sample, label=self.ids[sample.label])
 
+    def instances(self, index: int) -> Array | None:
+        """(H, W) a number for each thing of a pair's label, 0 for none; None where nobody knows."""
+        place = self.pairs[index].instances
+        if place is None or not place.is_file():
+            return None
+        return read_label(place, 0, ())
+
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 

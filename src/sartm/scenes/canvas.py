@@ -112,12 +112,17 @@ class Canvas:
     """Id of `things.FULL` of each part that is unlabeled in MFNet."""
     thing: int = field(init=False)
     """Of the parts that are registered now."""
+    instances: list[int] = field(init=False)
+    """Number of the thing that each part belongs to; 0: ground, or what goes on."""
+    instance: int = field(init=False)
+    """Of the parts that are registered now."""
 
     def __post_init__(self) -> None:
         self.parts = np.zeros((self.height, self.width), np.uint16)
         self.covers = np.zeros((self.height, self.width), np.uint16)
         self.shadow = np.full(((self.height + 1) // 2, (self.width + 1) // 2), 255, np.uint8)
         self.rows, self.labels, self.things, self.thing = [], [], [], 0
+        self.instances, self.instance = [], 0
 
     def begin(self, thing: Thing) -> None:
         """Say what the parts that are registered from now on belong to."""
@@ -146,6 +151,7 @@ class Canvas:
         self.rows.append((red, green, blue, celsius, depth, *glow, fine, coarse, paving, mottle))
         self.labels.append(0)
         self.things.append(self.thing)
+        self.instances.append(self.instance)
         return len(self.rows) - 1
 
     def fill(self, outline: Array, part: int | None, label: int) -> None:
@@ -213,6 +219,11 @@ class Canvas:
         if vocabulary == "full":
             ids = np.where(ids == 0, np.array(self.things, np.uint8), ids)
         return ids.take(np.maximum(self.parts, self.covers))
+
+    def instance_map(self) -> npt.NDArray[np.uint16]:
+        """The number of the thing at each pixel, (height, width); 0 where it has none."""
+        numbers = np.array(self.instances, np.uint16)
+        return numbers.take(np.maximum(self.parts, self.covers))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ class Item(NamedTuple):
     plan: tuple[float, float] = (0.4, 0.4)
     """Metres of ground it takes, across and along the view; nothing stands inside a car."""
     is_car: bool = False
+    goes_on: bool = False
+    """Whether it is one length of a thing that goes on in the next one: no instance of its own."""
 
 
 def compose(
@@ -92,8 +94,10 @@ def compose(
     items = _clear_cars(items)
     seeds = rng.integers(0, 2**63, len(items))
     items = [_move(item, int(seed), moment) for seed, item in zip(seeds, items, strict=True)]
-    for seed, item in sorted(zip(seeds, items, strict=True), key=lambda pair: -pair[1].z):
+    numbered = zip(range(1, len(items) + 1), seeds, items, strict=True)
+    for number, seed, item in sorted(numbered, key=lambda entry: -entry[2].z):
         if item.z >= _NEAREST and _is_in_view(camera, item):
+            stage.canvas.instance = 0 if item.goes_on else number
             # Each object has its own stream, so that one left out does not change the others.
             item.draw(replace(stage, rng=np.random.default_rng(seed)), item.x, item.z)
     return stage, place_lights(stage, condition, tuple(lamps)), draw_weather(rng, condition)
@@ -360,7 +364,7 @@ def _guardrails(stage: Stage) -> list[Item]:
             begin = (x + index * pitch, depth + index * tilt)
             end = (begin[0] + pitch, begin[1] + tilt)
             field = partial(draw_guardrail, end=end, kind=kind, tone=tone)
-            items.append(Item(*begin, 2.5, field))
+            items.append(Item(*begin, 2.5, field, goes_on=True))
         return items
     side = float(stage.rng.choice([-1.0, 1.0]))
     offset = side * (stage.half_road + stage.uniform(-0.2, 0.9))
@@ -369,7 +373,7 @@ def _guardrails(stage: Stage) -> list[Item]:
         begin = (stage.lateral(offset, depth), depth)
         end = (stage.lateral(offset, depth + pitch), depth + pitch)
         field = partial(draw_guardrail, end=end, kind=kind, tone=tone)
-        items.append(Item(*begin, 2.5, field))
+        items.append(Item(*begin, 2.5, field, goes_on=True))
         depth += pitch
     return items
 

@@ -93,6 +93,9 @@ class Scene:
     label: npt.NDArray[np.uint8]
     """(H, W): ids of the options' `classes`, by default of MFNet, aligned with `rgb`."""
     condition: str
+    instances: npt.NDArray[np.uint16]
+    """(H, W): a number for each car, person, ...; 0 for what is unlabelled, flat or goes on, as
+    guardrails and kerbs do."""
 
 
 def draw_scene(seed: int, options: SceneOptions = SceneOptions(), moment: float = 0.0) -> Scene:
@@ -133,7 +136,9 @@ def draw_scene(seed: int, options: SceneOptions = SceneOptions(), moment: float 
     celsius = add_thermal_noise(sensors, celsius, thermal_camera)
     thermal = show_thermal(stage.climate, celsius, thermal_camera)
     label = stage.canvas.label_map(options.classes)
-    return Scene(rgb, thermal, celsius - np.float32(SHADING), exact, label, condition)
+    instances = np.where(label == 0, np.uint16(0), stage.canvas.instance_map())
+    celsius = celsius - np.float32(SHADING)
+    return Scene(rgb, thermal, celsius, exact, label, condition, instances)
 
 
 def pair_seed(seed: int, index: int) -> int:
@@ -196,6 +201,8 @@ def _write_scene(
     for file, field in thermal.items():
         write_atomic(root / file, cv2.imencode(Path(file).suffix, field)[1].tobytes())
     write_atomic(root / "labels" / f"{name}.png", encode_label(scene.label, name))
+    numbers = cv2.imencode(".png", scene.instances)[1]
+    write_atomic(root / "instances" / f"{name}.png", numbers.tobytes())
 
 
 def _describe(name: str, options: SceneOptions, rgb_format: str) -> str:
@@ -218,6 +225,7 @@ prompts = [{words(classes.prompts)}]
 rgb = "rgb/{{name}}.{rgb_format}"
 thermal = "thermal/{{name}}.{suffix}"
 label = "labels/{{name}}.png"
+instances = "instances/{{name}}.png"
 
 [splits]
 train = "train.txt"

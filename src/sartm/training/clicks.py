@@ -267,7 +267,8 @@ class _Run:
             part, index = self._find(index)
             draw = np.random.default_rng((self.config.seed, number, attempt))
             rule = self.model.config.thermal
-            lesson = prepare_lesson(part[index], part.classes, rule, settings, draw)
+            instances = part.instances(index)
+            lesson = prepare_lesson(part[index], part.classes, rule, settings, draw, instances)
             if lesson is None:
                 continue
             rgb, thermal = (
