@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-EXTRAS := dev,export,app,video,text,tensorboard,geo,bags
+EXTRAS := dev,export,app,video,text,tensorboard,geo,bags,fleet
 
 # One thread per test process and no network: a test that wants either is wrong.
 TEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal

@@ -74,7 +74,7 @@ def main():
     names = about["model"]["classes"]["names"]
     for index, count in enumerate(np.bincount(labels.ravel(), minlength=len(names))):
         if count:
-            print(f"{names[index]:16} {100 * count / labels.size:6.2f} %")  # noqa: T201
+            print(f"{names[index]:16} {100 * count / labels.size:6.2f} %")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ language
 objects.parts
 objects.measurement
 objects.table
-io.streams
+io.streams io.remote
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
@@ -34,9 +34,10 @@ registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
 data.listing data.lists data.coverage data.names data.tables data.objects
+data.shards
 data.layouts
 data.matching
-data.pairs data.finding data.gaps
+data.pairs data.finding data.gaps data.manifest
 scenes.things
 scenes.canvas
 scenes.persons scenes.objects scenes.street scenes.light
@@ -68,6 +69,7 @@ inference.clicks
 inference.pipeline inference.film inference.objects
 inference.record inference.watch
 inference.options
+inference.products
 inference.folders inference.rig
 inference.video
 evaluation.metrics evaluation.reliability
@@ -82,6 +84,11 @@ evaluation.report.files evaluation.report.run evaluation.report.clicks
 evaluation.views evaluation.conditions
 evaluation.scoring
 evaluation.robustness evaluation.calibration evaluation.clicks
+fleet.store fleet.ray_engine
+fleet.record fleet.labeller fleet.counting
+fleet.sink fleet.evaluating
+fleet.labelling
+fleet.merging
 training.settings training.losses training.runs training.mixture
 training.splits
 training.photometry training.criterion training.recipes training.journal
@@ -95,7 +102,7 @@ training.validation training.clicks
 training.loop
 datatools.survey datatools.words
 datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
-datatools.init datatools.shapes
+datatools.init datatools.shapes datatools.listing datatools.sharding
 datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing
@@ -105,7 +112,7 @@ benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
-app.schema app.guard app.annotation app.scenes
+app.schema app.guard app.annotation app.metrics app.scenes
 app.service app.encoding
 app.routes app.values app.clicks app.examples
 app.server

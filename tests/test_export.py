@@ -20,8 +20,8 @@ from sartm.config import Calibration, Calibrations, Scaling, ThermalRule
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.export import Comparison, draw_images, export_model, require_same
-from sartm.inference.folders import fingerprint
 from sartm.inference.predictor import Predictor
+from sartm.inference.products import fingerprint
 from sartm.model.checkpoint import save
 from sartm.model.exported import ExportSettings, open_export
 from sartm.model.facts import ModelFacts

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sartm.data.pairs import PairDataset, Sample
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
+    from sartm.fleet.labeller import PairLabeller
     from sartm.inference.clicks import Promptable
     from sartm.inference.prediction import Prediction
     from sartm.inference.predictor import Predictor
@@ -26,6 +27,7 @@ _HOMES = {
     "ModelConfig": "sartm.config",
     "Pair": "sartm.data.pairs",
     "PairDataset": "sartm.data.pairs",
+    "PairLabeller": "sartm.fleet.labeller",
     "Prediction": "sartm.inference.prediction",
     "Predictor": "sartm.inference.predictor",
     "Promptable": "sartm.inference.clicks",
@@ -44,6 +46,7 @@ __all__ = [
     "ModelConfig",
     "Pair",
     "PairDataset",
+    "PairLabeller",
     "Prediction",
     "Predictor",
     "Promptable",

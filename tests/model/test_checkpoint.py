@@ -18,10 +18,10 @@ from small_weights import SMALL, meta_weights, pair, small_model
 import sartm
 from sartm import files
 from sartm.classes import PST900, Classes
-from sartm.config import to_dict
+from sartm.config import Calibrations, to_dict
 from sartm.errors import InputError
 from sartm.inference.predictor import label_map
-from sartm.model.checkpoint import save
+from sartm.model.checkpoint import save, save_calibration
 from sartm.model.facts import ModelFacts
 from sartm.model.filling import fill, load_encoder
 from sartm.model.hub import bundled_models
@@ -442,3 +442,26 @@ def test_the_config_is_plain_json_that_says_it_all(folder):
     assert values["model"] == to_dict(SMALL)
     assert values["facts"]["training_images"] == FACTS.training_images
     shutil.rmtree(folder)
+
+
+def test_hashes_that_are_too_many_for_the_configuration_lie_beside_it(tmp_path, monkeypatch):
+    images = {f"pair {i}": f"{i:064x}" for i in range(7)}
+    save(small_model(), tmp_path / "few", ModelFacts(training_images=images))
+    assert sorted(path.name for path in (tmp_path / "few").iterdir()) == [
+        "README.md", "config.json", "model.safetensors",
+    ]  # fmt: skip
+    monkeypatch.setattr("sartm.model.checkpoint.MOST_IN_CONFIG", 5)
+    folder = tmp_path / "many"
+    save(small_model(), folder, ModelFacts(training_images=images))
+    assert "pair 3" not in (folder / "config.json").read_text()
+    assert "7, hashes" in (folder / "README.md").read_text()
+    assert load(str(folder)).facts.training_images == images
+    save_calibration(folder, Calibrations(), ("drawn",))
+    assert load(str(folder)).facts.training_images == images
+    beside = folder / "training_images.json"
+    beside.write_text(beside.read_text().replace("pair 3", "pair 9"))
+    with pytest.raises(InputError, match=r"is not the one that config\.json names"):
+        load(str(folder))
+    beside.unlink()
+    with pytest.raises(InputError, match="copy the whole folder"):
+        load(str(folder))

@@ -17,8 +17,8 @@ from sartm.classes import MFNET, PST900, Classes
 from sartm.cli.main import main
 from sartm.config import FusionConfig, LoRAConfig, ModelConfig
 from sartm.errors import InputError
-from sartm.inference.folders import fingerprint
 from sartm.inference.predictor import Predictor
+from sartm.inference.products import fingerprint
 from sartm.model import checkpoint
 from sartm.model import released as names
 from sartm.model.checkpoint import save

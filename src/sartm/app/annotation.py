@@ -14,6 +14,7 @@ from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.matching import pair_folder
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
+from sartm.io.decode import Member
 from sartm.io.labels import write_label
 
 Array = npt.NDArray[Any]
@@ -54,10 +55,15 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
         raise InputError(f"--annotate {folder}: no such folder; name one with images")
     layout, found_there = _layout(folder), ""
     if layout is not None:
-        pairs: Iterable[Pair] = (pair for split in layout.splits.values() for pair in split)
+        pairs: Iterable[Pair] = [pair for split in layout.splits.values() for pair in split]
         classes = layout.classes
     else:
         pairs, found_there = _unlabelled_pairs(folder)
+    if layout is not None and any(isinstance(pair.rgb, Member) for pair in pairs):
+        raise InputError(
+            f"--annotate {folder}: labels in tar shards cannot be corrected; take them apart "
+            f"first: sartm data convert {folder} --out FOLDER"
+        )
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())
     cameras = tuple(Camera() if layout is None else layout.camera_of(pair) for pair in found)

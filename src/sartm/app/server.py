@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import resources
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sartm.app.clicks import router as clicks_router
 from sartm.app.decoding import Decoder
 from sartm.app.examples import router as examples_router
 from sartm.app.guard import Guard, Limits, check_token
+from sartm.app.metrics import add_metrics
 from sartm.app.problems import problem
 from sartm.app.routes import router
 from sartm.app.scenes import Scenes
@@ -146,6 +148,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(Guard, worker=worker, limits=limits, token=token, hosts=hosts)
+    add_metrics(app, worker)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
@@ -202,7 +205,9 @@ async def _unexpected_error(_: Request, error: Exception) -> Response:
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
-    """Answer until interrupted.
+    """Answer until told to stop (SIGTERM, Ctrl+C): then whoever is in is answered, nobody let in.
+
+    A second Ctrl+C ends it at once.
 
     Raises:
         InputError: the address cannot be used.
@@ -211,9 +216,10 @@ def serve(app: FastAPI, host: str, port: int) -> None:
 
     from sartm.app.connections import Connection
 
+    seconds = app.state.service.limits.seconds  # no request takes longer
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=5, http=Connection, ws="none",
+        timeout_graceful_shutdown=ceil(seconds), http=Connection, ws="none",
     )  # fmt: skip
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

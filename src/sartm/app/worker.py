@@ -33,6 +33,8 @@ class Worker:
         self.seconds = seconds
         self.decoder = decoder
         self.present = 0
+        self.observe: Callable[[str, float], None] = lambda phase, seconds: None
+        """Told how long a phase of a request took: wait, decode or compute."""
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="sartm-worker")
         self._decode = ThreadPoolExecutor(1, thread_name_prefix="sartm-decoder")
 
@@ -59,7 +61,8 @@ class Worker:
             with stopping(abandoned.is_set):
                 return job()
 
-        return await self._await(request, self._compute, work, abandoned)
+        timed = self._timed("compute", work)
+        return await self._await(request, self._compute, timed, abandoned)
 
     async def read(
         self, request: Request, function: Callable[..., Result], *arguments: Any
@@ -69,7 +72,22 @@ class Worker:
         def work() -> Result:
             return self.decoder.call(_time_left(request), function, *arguments)
 
-        return await self._await(request, self._decode, work, threading.Event())
+        timed = self._timed("decode", work)
+        return await self._await(request, self._decode, timed, threading.Event())
+
+    def _timed(self, phase: str, work: Callable[[], Result]) -> Callable[[], Result]:
+        """`work` that tells how long it waited and took."""
+        asked = time.monotonic()
+
+        def timed() -> Result:
+            begun = time.monotonic()
+            self.observe("wait", begun - asked)
+            try:
+                return work()
+            finally:
+                self.observe(phase, time.monotonic() - begun)
+
+        return timed
 
     async def _await(
         self,

@@ -135,16 +135,29 @@ def _listed(counts: dict[str, int]) -> str:
 
 @app.command()
 def stats(
-    dataset: DataSet,
+    dataset: Annotated[
+        str, typer.Argument(help="Folder in a known layout, or a dataset.toml.")
+    ] = "",
+    manifest: options.Manifest = "",
+    classes: Annotated[
+        str, typer.Option(help="Of a manifest's labels: mfnet, ..., or a data set.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder for a chart.")] = None,
     json_file: options.Json = "",
 ) -> int:
     """Count class shares per split and subset, and the range of thermal values."""
     from sartm.config import to_dict
-    from sartm.datatools.stats import stats_dataset
+    from sartm.data.manifest import Manifest
+    from sartm.datatools.stats import stats_dataset, stats_manifest
 
-    check_json(json_file, [dataset], out)
-    result = stats_dataset(dataset, out)
+    if bool(dataset) == bool(manifest):
+        raise InputError("give a data set, or --manifest with --classes")
+    check_json(json_file, [dataset, manifest], out)
+    if manifest:
+        table = options.require_classes(classes, "--classes")
+        result = stats_manifest(Manifest(manifest), table, out)
+    else:
+        result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
     if json_file != "-":
         for whole in (group for group in result.groups if not group.subset):
@@ -171,6 +184,71 @@ def _print_stats(groups: "list[GroupStats]") -> None:
             low, mean, high = group.thermal
             heat = f"thermal {low:g} to {high:g}, mean {mean:.1f}"
         say(f"{group.title}: {group.pairs} pairs, {group.labelled} labelled; {heat}")
+
+
+@app.command()
+def manifest(
+    folder: Annotated[Path, typer.Argument(help="Data set, or a folder of both cameras' images.")],
+    out: Annotated[Path, typer.Option(help="New file: .parquet, .csv or .jsonl.")] = Path(
+        "pairs.parquet"
+    ),
+    split: Annotated[str, typer.Option(help="Only this one of a data set.")] = "",
+) -> int:
+    """Write the pairs of a folder as a table, for --manifest of predict, evaluate and score."""
+    from sartm.datatools.listing import list_pairs
+
+    found = list_pairs(folder, out, split)
+    for file in found.unpaired:
+        complain(f"{file}: no partner")
+    labelled = f", {found.labelled} with labels" if found.labelled else ""
+    say(f"{found.pairs} pairs{labelled} in {out}; next: sartm predict --manifest {out}")
+    return 3 if found.unpaired else 0
+
+
+@app.command()
+def merge(
+    out: Annotated[str, typer.Argument(help="Folder or address that all shards wrote to.")],
+    manifest: options.Manifest = "",
+    json_file: options.Json = "",
+) -> int:
+    """Join what the shards of a manifest made; exit status 3 if some of it is missing."""
+    options.import_network()
+    from sartm.config import to_dict
+    from sartm.data.manifest import Manifest
+    from sartm.fleet.merging import merge_shards
+
+    check_json(json_file, [manifest], Path(out))
+    merged = merge_shards(out, Manifest(manifest) if manifest else None)
+    print_json(json_file, to_dict(merged))
+    if json_file != "-":
+        say(f"{merged.pairs} label maps in {out}")
+    for count, what, names in (
+        (merged.failed, "failed", [f"{name}: {why}" for name, why in merged.failures.items()]),
+        (merged.missed, "missing", merged.missing),
+    ):
+        if count:
+            more = f"; and {count - 5} more" if count > 5 else ""
+            complain(f"{count} {what}: {'; '.join(names[:5])}{more}; run their shards again")
+    return 3 if merged.failed or merged.missed else 0
+
+
+@app.command()
+def shard(
+    dataset: DataSet,
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    json_file: options.Json = "",
+) -> int:
+    """Write a data set as tar shards to train from: few large files, for many machines."""
+    from sartm.config import to_dict
+    from sartm.datatools.sharding import shard_dataset
+
+    check_json(json_file, [dataset], out)
+    result = shard_dataset(dataset, out)
+    print_json(json_file, to_dict(result))
+    if json_file != "-":
+        size = f"{result.shards} shards, {result.bytes / 2**20:.0f} MiB"
+        say(f"{_listed(result.splits)} in {out}: {size}; next: sartm train RECIPE --data {out}")
+    return 0
 
 
 @app.command()

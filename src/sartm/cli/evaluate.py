@@ -1,13 +1,15 @@
 """Measure models: how right they are (`evaluate`, `score`, `demo`) and how fast (`bench`)."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sartm.cli import options
-from sartm.cli.options import command_line, make_predictor, print_json, read_size
+from sartm.cli.options import command_line, make_labeller, make_predictor, print_json, read_size
 from sartm.cli.printing import complain, print_comparison, print_table, say
 from sartm.colours import display_palette
 from sartm.config import Modality
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
     from sartm.data.pairs import PairDataset
     from sartm.evaluation.report.scores import Report
     from sartm.evaluation.views import Views
+    from sartm.fleet.labeller import PairLabeller
+    from sartm.fleet.ray_engine import Cluster
     from sartm.inference.predictor import Predictor
 
 ReportFolder = Annotated[Path, typer.Option(help="Folder for the report.")]
 
 
 def evaluate(
-    data: options.Data,
+    data: options.Data = "",
+    manifest: options.Manifest = "",
     model: options.Model = "mini",
     encoder: options.Encoder = "",
     classes: options.ClassNames = "",
@@ -53,6 +58,8 @@ def evaluate(
     batch_size: options.BatchSize = 1,
     workers: options.Workers = None,
     compile: options.Compile = False,
+    engine: options.Engine = "local",
+    address: options.Address = "",
     json_file: options.Json = "",
 ) -> int:
     """Score a model on a split: report.json, report.md, report.html."""
@@ -66,8 +73,10 @@ def evaluate(
 
     if seed < 0:
         raise InputError(f"--seed is {seed}; give 0 or more")
-    check_json(json_file, [data, model, encoder, classes], out)
+    check_json(json_file, [data, model, encoder, classes, manifest], out)
     if clicks:
+        if manifest:
+            raise InputError("--clicks needs a data set, not --manifest: give --data")
         return _evaluate_clicks(
             data, model, encoder, split, modality, out, limit, clicks, thermal_range, device,
             precision, json_file,
@@ -75,6 +84,18 @@ def evaluate(
     views = _views(window, stride, scales, flip)
     names = [name.strip() for name in conditions.split(",") if name.strip()]
     wanted = choose_conditions(names, modality) if robustness or names else []
+    if manifest:
+        if wanted or limit or not _is_plain(views):
+            raise InputError("--manifest is scored whole, without --limit, views and conditions")
+        labeller = partial(
+            make_labeller, model, encoder, classes, canvas, text_encoder, device, precision,
+            batch_size, workers if engine == "local" else 1, compile, thermal_range,
+        )  # fmt: skip
+        return _evaluate_manifest(
+            labeller, manifest, data or classes, modality, protocol, out,
+            (engine, address, workers), json_file,
+        )  # fmt: skip
+    _require_data(data, engine)
     dataset = PairDataset.open(data, split, limit)
     predictor = make_predictor(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
@@ -155,6 +176,65 @@ def _check_classes(predictor: "Predictor", dataset: "PairDataset", model: str, d
         )
 
 
+def _require_data(data: str, engine: str) -> None:
+    if not data:
+        raise InputError("nothing to score on; give --data or --manifest")
+    if engine != "local":
+        raise InputError("--engine is of --manifest: sartm data manifest DATA --split val")
+
+
+def _is_plain(views: "Views") -> bool:
+    return views == type(views)()
+
+
+def _evaluate_manifest(
+    make: "Callable[..., PairLabeller]",
+    place: str,
+    table: str,
+    modality: Modality,
+    protocol: str,
+    out: Path,
+    engine: tuple[str, str, int | None],
+    json_file: str,
+) -> int:
+    """--manifest: a report on the sum of what is counted of its pairs."""
+    from sartm.data.manifest import Manifest
+    from sartm.fleet.evaluating import evaluate_manifest
+
+    known = options.read_classes(table)
+    labeller = make(known)
+    classes = known or labeller.classes()
+    with shared_folder(out):
+        report, failures = evaluate_manifest(
+            labeller, Manifest(place), classes, _connect(*engine), modality=modality,
+            protocol=protocol or None, command=command_line(),
+        )  # fmt: skip
+    return _finish(report, failures, classes, out, json_file)
+
+
+def _connect(engine: str, address: str, workers: int | None) -> "Cluster | None":
+    from sartm.fleet.ray_engine import connect
+
+    return None if engine == "local" else connect(address, workers, False)
+
+
+def _finish(
+    report: "Report", failures: dict[str, str], classes: "Classes", out: Path, json_file: str
+) -> int:
+    """Write a report on a manifest, print it and what is not in it."""
+    from sartm.evaluation.report.files import write_report
+
+    poor = _describe_poor_labels(report, classes)
+    with shared_folder(out):
+        write_report(report, out, palette=display_palette(classes))
+    _print_report(report, out, json_file)
+    if poor:
+        complain(poor)
+    for name, why in failures.items():
+        complain(f"{name}: {why}")
+    return 3 if failures else 0
+
+
 def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
     from sartm.evaluation.views import Views
 
@@ -169,11 +249,15 @@ def _views(window: str, stride: int | None, scales: str, flip: bool) -> "Views":
 
 
 def score(
-    predictions: Annotated[Path, typer.Option(help="Folder of label maps, <name>.png per pair.")],
-    data: options.Data,
+    predictions: Annotated[str, typer.Option(help="Folder of label maps, <name>.png per pair.")],
+    data: options.Data = "",
+    manifest: options.Manifest = "",
     split: options.Split = "val",
     protocol: options.Protocol = "",
     out: ReportFolder = Path("report"),
+    workers: options.Workers = None,
+    engine: options.Engine = "local",
+    address: options.Address = "",
     json_file: options.Json = "",
 ) -> int:
     """Score label maps made by anyone, by any model."""
@@ -181,16 +265,48 @@ def score(
     from sartm.evaluation.report.files import write_report
     from sartm.evaluation.scoring import score as run_score
 
-    check_json(json_file, [data, predictions], out)
+    check_json(json_file, [data, predictions, manifest], out)
+    if manifest:
+        return _score_manifest(
+            predictions, manifest, data, protocol, out, (engine, address, workers), json_file
+        )
+    _require_data(data, engine)
     dataset = PairDataset.open(data, split)
     with shared_folder(out):
-        report = run_score(predictions, dataset, protocol=protocol or None, command=command_line())
+        report = run_score(
+            Path(predictions), dataset, protocol=protocol or None, command=command_line()
+        )
         poor = _describe_poor_labels(report, dataset.classes)
         write_report(report, out, palette=display_palette(dataset.classes))
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
     return 0
+
+
+def _score_manifest(
+    predictions: str,
+    place: str,
+    table: str,
+    protocol: str,
+    out: Path,
+    engine: tuple[str, str, int | None],
+    json_file: str,
+) -> int:
+    from sartm.data.manifest import Manifest
+    from sartm.fleet.counting import score_manifest
+    from sartm.fleet.store import Store
+
+    classes = options.require_classes(table, "--data")
+    manifest = Manifest(place)
+    first = next(iter(manifest), None)
+    if first is not None and Store(predictions).size(f"labels/{first.name}.png") is not None:
+        predictions = f"{predictions.rstrip('/')}/labels"
+    report, failures = score_manifest(
+        predictions, manifest, classes, _connect(*engine), protocol=protocol or None,
+        command=command_line(),
+    )  # fmt: skip
+    return _finish(report, failures, classes, out, json_file)
 
 
 def _describe_poor_labels(report: "Report", classes: "Classes") -> str:

@@ -16,7 +16,11 @@ from sartm.outputs import lock_beside
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
+    from sartm.fleet.labeller import PairLabeller
+    from sartm.inference.options import PredictOptions
     from sartm.inference.predictor import Predictor
+    from sartm.model.exported import ExportedModel
+    from sartm.model.sartm import SARTM
     from sartm.objects.measurement import Measuring
 
 
@@ -206,6 +210,21 @@ def choose_objects(
     return Measuring(20 if min_area is None else min_area, accuracy, degrees, height)
 
 
+Manifest = Annotated[
+    str,
+    typer.Option(
+        "--manifest",
+        help="Pairs as a table, .parquet, .csv or .jsonl: name, rgb, thermal, label.",
+        rich_help_panel=INPUT,
+    ),
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="Of --manifest: this process, or a Ray cluster.", rich_help_panel=SPEED),
+]
+Address = Annotated[str, typer.Option(help="Of that cluster; this machine.", rich_help_panel=SPEED)]
+
+
 def print_json(target: str, content: Any) -> None:
     """What --json says: nothing, to stdout, or into a file."""
     if target == "-":
@@ -262,19 +281,9 @@ def make_predictor(
     from sartm.io.thermal import read_range
 
     read_range(thermal_range)  # a wrong one is refused before a model is loaded
-    import_network()
+    loaded = load_model(model, encoder, classes, canvas, text_encoder, data)
     from sartm.inference.predictor import Predictor
-    from sartm.model.loading import choose_known, load
 
-    loaded = load(
-        model,
-        encoder=encoder or None,
-        classes=read_classes(classes),
-        canvas=canvas,
-        text_encoder=text_encoder,
-    )
-    if data is not None and not classes:
-        loaded = choose_known(loaded, data)
     return Predictor(
         loaded,
         device=device,
@@ -284,6 +293,55 @@ def make_predictor(
         compiled=compile,
         thermal_range=thermal_range,
     )
+
+
+def make_labeller(
+    model: str,
+    encoder: str,
+    classes: str,
+    canvas: int | None,
+    text_encoder: str,
+    device: str,
+    precision: NumberFormat,
+    batch_size: int,
+    workers: int | None,
+    compiled: bool,
+    thermal_range: str,
+    data: "Classes | None" = None,
+    options: "PredictOptions | None" = None,
+) -> "PairLabeller":
+    """As `make_predictor`, to be made ready where it labels."""
+    loaded = load_model(model, encoder, classes, canvas, text_encoder, data)
+    from sartm.fleet.labeller import PairLabeller
+    from sartm.inference.options import PredictOptions
+
+    return PairLabeller(
+        loaded, options=options or PredictOptions(overlay=False), device=device,
+        precision=precision, batch_size=batch_size, workers=workers, compiled=compiled,
+        thermal_range=thermal_range, name=model,
+    )  # fmt: skip
+
+
+def load_model(
+    model: str,
+    encoder: str,
+    classes: str,
+    canvas: int | None,
+    text_encoder: str = "",
+    data: "Classes | None" = None,
+) -> "SARTM | ExportedModel":
+    """The model that a command's options name, on no device yet; `data` as `make_predictor`."""
+    import_network()
+    from sartm.model.loading import choose_known, load
+
+    loaded = load(
+        model,
+        encoder=encoder or None,
+        classes=read_classes(classes),
+        canvas=canvas,
+        text_encoder=text_encoder,
+    )
+    return loaded if data is None or classes else choose_known(loaded, data)
 
 
 def read_classes(name: str) -> "Classes | None":
@@ -308,6 +366,17 @@ def read_classes(name: str) -> "Classes | None":
         return open_layout(name).classes
     lines = read_text(Path(name)).splitlines()
     return Classes(tuple(line.strip() for line in lines if line.strip()))
+
+
+def require_classes(name: str, option: str) -> "Classes":
+    """The class table that labels of a manifest are in, which it does not say itself."""
+    found = read_classes(name)
+    if found is None:
+        raise InputError(
+            f"a manifest does not say what ids of labels mean: {option} mfnet, pst900, fmb, "
+            f"cityscapes, or a data set that has the same classes"
+        )
+    return found
 
 
 def read_size(text: str, option: str) -> tuple[int, int]:

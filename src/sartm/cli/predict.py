@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sartm.cli import options
-from sartm.cli.options import INPUT, OUTPUT, THERMAL, import_network, make_predictor, print_json
+from sartm.cli.options import (
+    INPUT,
+    OUTPUT,
+    THERMAL,
+    import_network,
+    make_labeller,
+    make_predictor,
+    print_json,
+)
 from sartm.cli.printing import complain, say
 from sartm.errors import InputError
+from sartm.io.remote import is_remote, local_path
 from sartm.outputs import check_json
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
+    from sartm.fleet.labeller import PairLabeller
+    from sartm.fleet.labelling import Way
     from sartm.inference.folders import Outcome
     from sartm.inference.options import Homography, VideoOptions
     from sartm.inference.predictor import Predictor
@@ -25,6 +36,7 @@ FourChannel = Literal["auto", "yes", "no"]
 Arrangement = Literal["left-right", "right-left", "top-bottom", "bottom-top", "four-channel"]
 Instances = Literal["coco", "yolo"]
 Match = Literal["auto", "time", "index"]
+Sink = Literal["files", "tar", "parquet"]
 
 
 def predict(
@@ -44,6 +56,10 @@ def predict(
         str,
         typer.Option(help="Regex on the name; group 1 pairs the files.", rich_help_panel=INPUT),
     ] = "",
+    manifest: options.Manifest = "",
+    shard: Annotated[
+        str, typer.Option(help="I/N: part I of N of the manifest.", rich_help_panel=INPUT)
+    ] = "1/1",
     allow_single: options.AllowSingle = False,
     four_channel: Annotated[
         FourChannel, typer.Option(help="Is a 4th channel thermal?", rich_help_panel=INPUT)
@@ -64,8 +80,12 @@ def predict(
     clahe: options.Clahe = False,
     on_misaligned: options.Misaligned = "warn",
     out: Annotated[
-        Path, typer.Option(help="Folder for label maps and overlays.", rich_help_panel=OUTPUT)
-    ] = Path("out"),
+        str, typer.Option(help="Folder for label maps and overlays.", rich_help_panel=OUTPUT)
+    ] = "out",
+    sink: Annotated[
+        Sink,
+        typer.Option(help="Of --manifest: files, or shards of thousands.", rich_help_panel=OUTPUT),
+    ] = "files",
     overlay: Annotated[
         bool, typer.Option(help="Also write overlays.", rich_help_panel=OUTPUT)
     ] = True,
@@ -107,18 +127,19 @@ def predict(
     batch_size: options.BatchSize = 1,
     workers: options.Workers = None,
     compile: options.Compile = False,
+    engine: options.Engine = "local",
+    address: options.Address = "",
 ) -> int:
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
     rgb, thermal = _find_sources(files or [], rgb, thermal)
-    if not rgb and not thermal:
-        raise InputError(
-            "no input; give two files (sartm predict RGB THERMAL), or --rgb, --thermal or both"
-        )
-    check_json(json_file, [rgb, thermal, model, encoder, classes, align], out)
+    several = objects or instances is not None
+    _require_input(rgb or thermal, manifest, several, (shard, sink, engine), out)
     from sartm.data.finding import search_pairs
     from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
 
+    folder = local_path(out)
+    check_json(json_file, [rgb, thermal, model, encoder, classes, align, manifest], folder)
     camera = Camera(radiometric, black_hot, repair, holes)
     listed = options.choose_objects(objects, min_area, degrees, accuracy, radiometric, height)
     open_model = partial(
@@ -136,9 +157,10 @@ def predict(
             allow_single=allow_single, camera=camera, clahe=clahe, legend=legend,
             on_misaligned=on_misaligned, objects=listed,
         )  # fmt: skip
-        return _label_video(rgb, thermal, out, open_model(), model, film, overwrite, json_file)
-    # Fails before the model is loaded.
-    search_pairs(rgb or None, thermal or None, pair or None, allow_single, out)
+        return _label_video(rgb, thermal, folder, open_model(), model, film, overwrite, json_file)
+    sources = (rgb or None, thermal or None)
+    if not manifest:  # fails before the model is loaded
+        search_pairs(*sources, pair or None, allow_single, folder)
     import_network()
     from sartm.inference.folders import label_folder
     from sartm.inference.options import PredictOptions
@@ -150,18 +172,75 @@ def predict(
         camera=camera, clahe=clahe, align=_alignment(align), on_misaligned=on_misaligned,
         trust=trust, objects=listed,
     )  # fmt: skip
-    sources = (rgb or None, thermal or None)
+    if manifest:
+        from sartm.data.manifest import read_shard
+        from sartm.fleet.labelling import Way
+
+        way = Way(read_shard(shard), sink, engine, address, workers, overwrite)
+        labeller = make_labeller(
+            model, encoder, classes, canvas, text_encoder, device, precision, batch_size,
+            workers if engine == "local" else 1, compile, thermal_range, options=how,
+        )  # fmt: skip
+        return _label_manifest(labeller, manifest, out, way, json_file)
     predictor = open_model()
-    outcome = label_folder(predictor, *sources, out, model=model, options=how, overwrite=overwrite)
-    complaints = [f"{name}: {message}" for name, message in outcome.failures.items()]
-    complaints += [outcome.alarms] * bool(outcome.alarms)
-    found = _describe_outcome(outcome, out / "labels")
+    outcome = label_folder(
+        predictor, *sources, folder, model=model, options=how, overwrite=overwrite
+    )
+    found = _describe_outcome(outcome, folder / "labels")
     if objects:
-        found += f", {outcome.objects} objects in {out / 'objects.csv'}"
+        found += f", {outcome.objects} objects in {folder / 'objects.csv'}"
     if instances is not None:
-        found += _write_instances(out, predictor.classes, instances, min_area or 1)
-    _print_outcome(complaints, out / "summary.json", found, json_file)
+        found += _write_instances(folder, predictor.classes, instances, min_area or 1)
+    _print_outcome(_complaints(outcome), folder / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
+
+
+def _complaints(outcome: "Outcome") -> list[str]:
+    found = [f"{name}: {message}" for name, message in outcome.failures.items()]
+    return found + [outcome.alarms] * bool(outcome.alarms)
+
+
+def _label_manifest(
+    labeller: "PairLabeller", place: str, out: str, way: "Way", json_file: str
+) -> int:
+    """--manifest: what is missing of it, or of one shard of it."""
+    from sartm.data.manifest import Manifest
+    from sartm.fleet.labelling import label_manifest
+
+    manifest = Manifest(place)
+    outcome = label_manifest(labeller, manifest, out, way)
+    for complaint in _complaints(outcome):
+        complain(complaint)
+    shown = {"done": outcome.done, "kept": outcome.skipped, "failures": outcome.failures}
+    print_json(json_file, shown | {"out": out})
+    if json_file != "-":
+        say(_describe_outcome(outcome, f"{out}/labels"))
+    return 3 if outcome.failures else 0
+
+
+def _require_input(
+    images: str,
+    manifest: str,
+    objects: bool,
+    fleet: tuple[str, str, str],
+    out: str,
+) -> None:
+    """Refuse nothing to label, two ways to say it, and options of the other one."""
+    if manifest:
+        if images or objects:
+            raise InputError(
+                "--manifest takes the place of --rgb and --thermal, and makes label maps and "
+                "overlays; leave these, --objects and --format out"
+            )
+        return
+    if fleet != ("1/1", "files", "local"):
+        raise InputError("--shard, --sink and --engine are of --manifest: sartm data manifest DIR")
+    if is_remote(out):
+        raise InputError(f"--out {out} is for --manifest; name a folder")
+    if not images:
+        raise InputError(
+            "no input; give two files (sartm predict RGB THERMAL), or --rgb, --thermal or both"
+        )
 
 
 def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> str:
@@ -197,7 +276,7 @@ def _find_sources(files: list[str], rgb: str, thermal: str) -> tuple[str, str]:
     return str(first or ""), str(second or "")
 
 
-def _describe_outcome(outcome: "Outcome", folder: Path) -> str:
+def _describe_outcome(outcome: "Outcome", folder: Path | str) -> str:
     """What a run over pairs did, in a line."""
 
     def count(number: int) -> str:

@@ -10,18 +10,20 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.data.listing import list_files
 from sartm.data.lists import read_list
 from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
+from sartm.data.shards import read_index
 from sartm.data.tables import read_table
 from sartm.errors import InputError
 from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
 from sartm.io.decode import SUFFIXES, image_size
+from sartm.io.remote import is_remote
 
 log = logging.getLogger("sartm")
 
@@ -88,6 +90,9 @@ class FilePatterns:
     label: str = ""
     table: str = ""
     """Instead of the others: a file of columns (`tables.read_table`)."""
+    shards: str = ""
+    """Instead of all of these: the index of tar shards (`shards.read_index`), which has the splits;
+    a path beside dataset.toml or an address."""
 
     @property
     def images(self) -> str:
@@ -205,9 +210,27 @@ def open_layout(path: str | Path, *, labels: bool = True) -> Layout:
 def _open_toml(path: Path, labels: bool) -> Layout:
     toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
+    if toml.files.shards:
+        return toml_layout(path, toml, _sharded_splits(path, toml))
     return toml_layout(
         path, toml, {name: toml_split(path, toml, name, labels) for name in toml.splits}
     )
+
+
+def _sharded_splits(path: Path, toml: DatasetFile) -> dict[str, tuple[Pair, ...]]:
+    place = toml.files.shards
+    found = read_index(place if is_remote(place) else str(path.parent / place))
+    by_palette = toml.label_colours or (None if toml.palette else False)
+    splits = {}
+    for split, value in toml.splits.items():
+        if not found.get(value):
+            raise InputError(f"{path}: {place} has no shards of split {value!r}")
+        splits[split] = tuple(
+            # members are read as files
+            Pair(name, **cast(dict[str, Path], files), coloured_label=by_palette)
+            for name, files in found[value].items()
+        )
+    return splits
 
 
 def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...]]) -> Layout:
@@ -256,13 +279,15 @@ def check_patterns(path: Path, toml: DatasetFile) -> None:
 
 
 def _check_files(path: Path, files: FilePatterns) -> None:
+    if files.shards and (files.table or files.images or files.label):
+        raise InputError(f"{path}: [files] has shards and more; keep one of the two")
     if files.table and (files.images or files.label):
         raise InputError(f"{path}: [files] has table and patterns; keep one of the two")
     if files.four_channel and (files.rgb or files.thermal):
         raise InputError(
             f"{path}: [files] has four_channel and rgb or thermal; keep one of the two"
         )
-    if not (files.images or files.table):
+    if not (files.images or files.table or files.shards):
         raise InputError(f"{path}: [files] names no images; give rgb and thermal, or four_channel")
     for key, pattern in (
         ("rgb", files.rgb), ("thermal", files.thermal),

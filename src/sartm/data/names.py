@@ -93,6 +93,14 @@ def read_name(path: PurePosixPath) -> Reading:
     )
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name stays below the folder it is used in, and every file system takes it."""
+    parts = PurePosixPath(name).parts
+    plain = not re.search(r"[\x00-\x1f\\:]", name) and "/".join(parts) == name
+    short = all(len(part.encode()) <= 240 for part in parts)  # an ending is to be added
+    return bool(name) and plain and short and ".." not in parts and not name.startswith("/")
+
+
 def strip_name(name: str, role: Role) -> str:
     """A path without suffix, known to be of this modality, without the words that say so."""
     path = PurePosixPath(name)

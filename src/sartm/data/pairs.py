@@ -240,29 +240,44 @@ def read_pair(
         InputError: an unreadable file, sizes that differ (thermal is fitted to the size of RGB with
             `resize_thermal`), or label ids outside the class table.
     """
+    sample = read_sources(
+        pair.name, pair.rgb, pair.thermal, pair.four_channel,
+        resize_thermal=resize_thermal, four_channel=four_channel, camera=camera,
+        max_pixels=max_pixels, align=align, remedy=remedy,
+    )  # fmt: skip
+    if classes is None or pair.label is None:
+        return sample
+    label = read_label_of(pair, classes, max_pixels)
+    image = sample.rgb if sample.rgb is not None else sample.thermal
+    if image is not None and label.shape != image.shape[:2]:
+        raise InputError(
+            f"{pair.label}: the label is {format_size(label)} but its image is "
+            f"{format_size(image)}; labels are never resized, use those that belong to the images"
+        )
+    return replace(sample, label=label)
+
+
+def read_sources(
+    name: str,
+    rgb: Source | None,
+    thermal: Source | None,
+    both: Source | None = None,
+    *,
+    resize_thermal: bool = False,
+    four_channel: FourChannel = "no",
+    camera: Camera = Camera(),
+    max_pixels: int = MAX_PIXELS,
+    align: Callable[[RawImages], AlignedThermal] | None = None,
+    remedy: str = REGISTER,
+) -> Sample:
+    """As `read_pair`, of files or bytes and without a label; `both` as `read_images` takes it."""
     images = read_images(
-        pair.rgb,
-        pair.thermal,
-        pair.four_channel,
-        four_channel=four_channel,
-        camera=camera,
-        max_pixels=max_pixels,
+        rgb, thermal, both, four_channel=four_channel, camera=camera, max_pixels=max_pixels
     )
     if align is not None and images.rgb is not None and images.thermal is not None:
         aligned = align(images)
         images = replace(images, thermal=aligned.image, unseen=~aligned.valid)
-    images = match_sizes(images, f"pair {pair.name!r}", resize_thermal, remedy)
-    image = images.rgb if images.rgb is not None else images.thermal
-    label = None
-    if classes is not None and pair.label is not None:
-        label = read_label_of(pair, classes, max_pixels)
-        if image is not None and label.shape != image.shape[:2]:
-            raise InputError(
-                f"{pair.label}: the label is {format_size(label)} but its image is "
-                f"{format_size(image)}; labels are never resized, use those that belong to the "
-                f"images"
-            )
-    return images.as_sample(pair.name, label)
+    return match_sizes(images, f"pair {name!r}", resize_thermal, remedy).as_sample(name)
 
 
 def read_images(

@@ -19,6 +19,7 @@ from sartm.datatools.survey import over_all
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.cameras import Camera
+from sartm.io.decode import as_file, read_bytes
 from sartm.io.holes import find_holes
 from sartm.outputs import require_distinct
 
@@ -145,7 +146,10 @@ def copy_or_write(original: Path | None, path: Path, image: Array) -> None:
     """The very file where nothing of it changes, else the image written anew."""
     if original is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(original, path)
+        if isinstance(original, Path):
+            shutil.copyfile(original, path)
+        else:  # of a tar shard
+            path.write_bytes(read_bytes(as_file(original)))
     else:
         write_image(path, image)
 

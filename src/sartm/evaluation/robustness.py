@@ -21,8 +21,9 @@ from sartm.evaluation.report.scores import Cell
 from sartm.evaluation.scoring import score_pairs
 from sartm.evaluation.views import Views
 from sartm.files import require_plain
-from sartm.inference.folders import fingerprint
 from sartm.inference.predictor import Predictor
+from sartm.inference.products import fingerprint
+from sartm.io.decode import Member
 from sartm.progress import Meter
 
 Key = tuple[str, float | None]
@@ -175,10 +176,11 @@ def _identity(
 ) -> str:
     """A hash of all that the counts depend on: model, files, settings."""
     files = [
-        (path.stat().st_size, path.stat().st_mtime_ns)
+        (status.st_size, status.st_mtime_ns)
         for pair in dataset.pairs
         for path in (pair.rgb, pair.thermal, pair.four_channel, pair.label)
         if path is not None
+        for status in [(Path(path.archive) if isinstance(path, Member) else path).stat()]
     ]
     settings = {
         "format": FORMAT,

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,74 @@ class Made:
     """How the overlay is drawn; None: there is none."""
     entry: dict[str, Any]
     """What summary.json says about the pair."""
+    source: int = 0
+    """Of a manifest's pair: 64 bits of where its images lay."""
+    part: str = ""
+    """The shard that holds the label map, where it is no file of its own."""
     objects: dict[str, Any] | None = None
     """How its objects are measured; None: they are not listed."""
+
+
+def encode_made(name: str, made: Made, before: Maker | None) -> bytes:
+    """The line of a pair; also its maker's, where that is another one than `before`."""
+    known = {key: value for key, value in vars(made).items() if key != "maker"}
+    lines = [{"pair": name} | {key: known[key] for key in known if known[key] not in (0, "")}]
+    if made.maker != before:
+        lines.insert(0, {"sartm": "predict", "maker": asdict(made.maker)})
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
+def decode_made(lines: Iterable[bytes]) -> Iterator[tuple[str, Made]]:
+    """The pairs of a record, in its order. Lines that are none count for nothing."""
+    maker: Maker | None = None
+    for line in lines:
+        try:  # a killed run leaves half a line
+            content = json.loads(line)
+            if "sartm" in content:
+                maker = Maker(**content["maker"])
+            elif maker is not None:
+                name = content.pop("pair")
+                yield name, Made(maker, **content)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+
+
+class LineFile:
+    """A file to which whole lines are appended, whatever a killed process left at its end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cut_off = False
+        self._file: int | None = None
+        if path.exists():
+            require_plain(path)
+            with path.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    self._cut_off = file.read() != b"\n"
+
+    def append(self, data: bytes) -> None:
+        """Add lines.
+
+        Raises:
+            OSError: they cannot be written; half a line that is left is skipped by readers.
+        """
+        data = b"\n" * self._cut_off + data
+        self._cut_off = True  # until it is known better
+        if self._file is None:
+            binary = getattr(os, "O_BINARY", 0)  # of Windows
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary, 0o666)
+        while data:
+            data = data[os.write(self._file, data) :]
+        self._cut_off = False
+
+    def close(self) -> None:
+        """On disk by the time this returns, where the disk does not fail."""
+        if self._file is not None:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = None
 
 
 class Record:
@@ -69,56 +136,23 @@ class Record:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / RECORD
+        self._file = LineFile(folder / RECORD)
         self.made: dict[str, Made] = {}
         self._maker: Maker | None = None
-        self._cut_off = False
-        self._file: int | None = None
-        if self.path.exists():
-            self._read()
-
-    def _read(self) -> None:
-        require_plain(self.path)
-        data = self.path.read_bytes()
-        self._cut_off = bool(data) and not data.endswith(b"\n")
-        for line in data.splitlines():
-            try:  # a killed run leaves half a line, which counts for nothing
-                content = json.loads(line)
-                if "sartm" in content:
-                    self._maker = Maker(**content["maker"])
-                elif self._maker is not None:
-                    name = content.pop("pair")
-                    self.made[name] = Made(self._maker, **content)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue
+        if self._file.path.exists():
+            with self._file.path.open("rb") as lines:
+                for name, made in decode_made(lines):
+                    self.made[name], self._maker = made, made.maker
 
     def append(self, name: str, made: Made) -> None:
         """Add the line of a pair, which takes the place of an earlier one of that name.
 
-        Raises:
-            OSError: it cannot be written; then half a line may be left, and is skipped by readers.
+        Raises OSError as `LineFile`.
         """
-        lines = [
-            {"pair": name} | {key: value for key, value in vars(made).items() if key != "maker"}
-        ]
-        if made.maker != self._maker:
-            lines.insert(0, {"sartm": "predict", "maker": asdict(made.maker)})
-        text = "\n" * self._cut_off + "".join(f"{json.dumps(line)}\n" for line in lines)
-        self._cut_off = True  # until it is known better
-        self._write(text.encode())
-        self._cut_off, self._maker = False, made.maker
+        self._file.append(encode_made(name, made, self._maker))
+        self._maker = made.maker
         self.made[name] = made
 
-    def _write(self, data: bytes) -> None:
-        if self._file is None:
-            binary = getattr(os, "O_BINARY", 0)  # of Windows
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | binary, 0o666)
-        while data:
-            data = data[os.write(self._file, data) :]
-
     def close(self) -> None:
-        """On disk by the time this returns, where the disk does not fail."""
-        if self._file is not None:
-            os.fsync(self._file)
-            os.close(self._file)
-            self._file = None
+        """As `LineFile`."""
+        self._file.close()

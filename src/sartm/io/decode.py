@@ -8,7 +8,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Literal
 
 import cv2
@@ -23,7 +23,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.errors import InputError, explain_refusal, unreadable
 from sartm.files import require_plain
-from sartm.io import tiff
+from sartm.io import remote, tiff
+from sartm.io.remote import is_remote
 from sartm.io.streams import check_stream
 
 Array = npt.NDArray[Any]
@@ -77,6 +78,11 @@ class Upload:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def suffix(self) -> str:
+        """Ending of the name."""
+        return PurePath(self.name).suffix
+
     def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
         """A new stream from the first byte."""
         return BytesIO(self.data)
@@ -86,7 +92,41 @@ class Upload:
         return self.data
 
 
-Source = str | Path | Upload
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file within an archive that is not compressed; every reader takes it like a path."""
+
+    archive: str
+    """Path, or the address of one in a bucket."""
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the name."""
+        return PurePath(self.name).suffix
+
+    def read_bytes(self) -> bytes:
+        """All of it; InputError where it cannot be read."""
+        if is_remote(self.archive):
+            data = remote.read_bytes(self.archive, self.offset, self.offset + self.size)
+        else:
+            try:
+                with Path(self.archive).open("rb") as file:
+                    file.seek(self.offset)
+                    data = file.read(self.size)
+            except OSError as error:
+                raise unreadable(self.archive, error) from None
+        if len(data) < self.size:
+            raise InputError(f"{self}: the archive is shorter than its index says; copy it again")
+        return data
+
+
+Source = str | Path | Upload | Member
 File = Path | Upload
 
 
@@ -221,7 +261,9 @@ def has_deep_channels(path: Source, max_pixels: int = MAX_PIXELS) -> bool:
 
 
 def as_file(source: Source) -> File:
-    """A path, or the upload itself."""
+    """A path, or bytes: those of an upload, or of a member, which are read once."""
+    if isinstance(source, Member):
+        return Upload(str(source), source.read_bytes())
     return Path(source) if isinstance(source, str) else source
 
 

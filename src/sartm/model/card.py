@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sartm.model.exported import ExportFile
 from sartm.model.facts import ModelFacts, ModelFile
+from sartm.model.hub import CONFIG, IMAGES, MOST_IN_CONFIG
 from sartm.model.lite import LITES
 from sartm.terminal import as_markdown, clean_text
 
@@ -20,13 +21,14 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
     count = sum(value.numel() for value in tensors.values())
     rule = config.thermal
     limits = "" if rule.rule == "uint8" else f" {rule.low:g} to {rule.high:g}"
+    images = len(facts.training_images)
     rows = {
         "size": f"{config.size}, {count / 1e6:.2f} M numbers in the file",
         "weights": _weights_note(content),
         "classes": f"{len(config.classes)}: {as_markdown(', '.join(config.classes.names))}",
         "thermal rule": f"{rule.rule}{limits}",
         "trained on": as_markdown(", ".join(facts.data)) or "nothing yet",
-        "training images": f"{len(facts.training_images)}, hashes in config.json",
+        "training images": f"{images}, hashes in {CONFIG if images <= MOST_IN_CONFIG else IMAGES}",
         "chosen on": as_markdown(facts.selected_on or "nothing: the last step"),
         "command": f"`{_code(facts.command) or 'not recorded'}`",
         "seed, steps": f"{facts.seed}, {facts.steps}",

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from sartm.files import contents, read_json, replacing_folder, write_atomic
 from sartm.model.card import write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
-from sartm.model.hub import CARD, CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
+from sartm.model.hub import CARD, CONFIG, IMAGES, MOST_IN_CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
 from sartm.model.lite import LITES
 from sartm.model.released import Released, is_unnamed, name_classes
 from sartm.model.sartm import SARTM
@@ -33,6 +33,9 @@ from sartm.model.sources import is_encoder, read_weights
 from sartm.model.tensors import read_tensors
 
 log = logging.getLogger("sartm")
+
+_LARGEST_IMAGES = 2**31
+"""Bytes of the file of training images: 20 million pairs."""
 
 """Bytes; 100,000 hashes of training images need a sixth of it."""
 
@@ -90,10 +93,13 @@ def save(
     weights: Literal["full", "adapters"] = "full" if full else "adapters"
     content = ModelFile(FORMAT, __version__, weights, model.config, facts, kind)
     try:
-        require_replaceable(target, {WEIGHTS, CONFIG, CARD})
+        require_replaceable(target, {WEIGHTS, CONFIG, CARD, IMAGES})
+        short, images = _set_apart(content)
         with replacing_folder(target) as new:
             save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-            (new / CONFIG).write_text(json.dumps(to_dict(content), indent=1) + "\n", "utf-8")
+            if images:
+                (new / IMAGES).write_bytes(images)
+            (new / CONFIG).write_text(json.dumps(to_dict(short), indent=1) + "\n", "utf-8")
             (new / CARD).write_text(write_card(content, tensors), "utf-8")
             (new / WEIGHTS).chmod((new / CARD).stat().st_mode)  # else for its owner alone
     except (OSError, SafetensorError) as error:
@@ -122,7 +128,8 @@ def save_calibration(folder: Path, calibration: Calibrations, data: Collection[s
     )
     card = write_card(content, read_tensors(folder / WEIGHTS))
     try:
-        write_atomic(folder / CONFIG, (json.dumps(to_dict(content), indent=1) + "\n").encode())
+        short, _ = _set_apart(content)  # the file beside it stays
+        write_atomic(folder / CONFIG, (json.dumps(to_dict(short), indent=1) + "\n").encode())
         write_atomic(folder / CARD, card.encode())
     except OSError as error:
         raise InputError(
@@ -260,6 +267,11 @@ def _make_whole(folder: Path) -> str:
     return f"`sartm weights convert {folder} --encoder FILE --full --out DIR`"
 
 
+@dataclass(frozen=True)
+class _Images:
+    images: dict[str, str]
+
+
 def read_config(folder: Path) -> ModelFile:
     """config.json of a model folder, checked key by key."""
     path = folder / CONFIG
@@ -273,4 +285,32 @@ def read_config(folder: Path) -> ModelFile:
         )
     if version < 2 and "model" in values:
         values["model"] = as_trained(values["model"])
-    return from_dict(ModelFile, values, str(path))
+    content = from_dict(ModelFile, values, str(path))
+    images = content.facts.training_images
+    if set(images) == {IMAGES}:
+        found = _read_images(folder, images[IMAGES])
+        content = replace(content, facts=replace(content.facts, training_images=found))
+    return content
+
+
+def _set_apart(content: ModelFile) -> tuple[ModelFile, bytes]:
+    """What config.json says, and the hashes of training images that are too many for it."""
+    images = content.facts.training_images
+    if len(images) <= MOST_IN_CONFIG:
+        return content, b""
+    data = json.dumps(images).encode()
+    told = {IMAGES: hashlib.sha256(data).hexdigest()}
+    return replace(content, facts=replace(content.facts, training_images=told)), data
+
+
+def _read_images(folder: Path, digest: str) -> dict[str, str]:
+    """The hashes that config.json says lie beside it."""
+    path = folder / IMAGES
+    if not path.is_file():
+        raise InputError(
+            f"{folder} lacks {IMAGES}, which says what it was trained on; copy the whole folder"
+        )
+    found = read_json(path, _LARGEST_IMAGES)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise InputError(f"{path} is not the one that {CONFIG} names; copy the whole folder")
+    return from_dict(_Images, {"images": found}, str(path)).images

@@ -16,6 +16,10 @@ from safetensors import safe_open
 from sartm.errors import InputError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+IMAGES = "training_images.json"
+"""Hashes of training images, of models that have seen too many for config.json."""
+MOST_IN_CONFIG = 20_000
+"""So many are none too many."""
 """What a model folder holds, ours and the hub's."""
 
 SUFFIXES = {".safetensors", ".pt", ".pth"}
@@ -215,7 +219,7 @@ def _choose_files(names: list[str], repository: str) -> list[str]:
             f"{repository} on the hub holds {len(weights)} files of weights, expected {WEIGHTS} "
             f"or a single .pt; fetch the one you mean and give the file"
         )
-    return [name for name in (CONFIG, CARD) if name in top] + weights
+    return [name for name in (CONFIG, CARD, IMAGES) if name in top] + weights
 
 
 def _verify(path: Path, expected: str | None = None) -> None:

@@ -1,0 +1,117 @@
+"""`sartm data shard`: a data set as tar shards, the bytes of its files as they are."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.shards import INDEX, KINDS, ShardLine, member_name
+from sartm.errors import InputError
+from sartm.io.decode import as_file, read_bytes
+from sartm.outputs import finished_folder
+from sartm.progress import Meter
+
+SHARD_BYTES = 256 * 2**20
+"""After which a shard is full: large enough for a bucket and a disk, small enough to copy again."""
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """What `shard_dataset` wrote."""
+
+    splits: dict[str, int]
+    """Split -> pairs."""
+    shards: int
+    bytes: int
+
+
+def shard_dataset(dataset: str | Path, out: Path, most: int = SHARD_BYTES) -> Sharded:
+    """Write a data set as tar shards with an index and a dataset.toml, whole or not at all.
+
+    The shards are WebDataset's. Training on them is training on the files: the same order, losses
+    and weights.
+
+    Args:
+        dataset: folder in a known layout, or a dataset.toml.
+        out: new folder.
+        most: bytes after which a shard is full.
+
+    Raises:
+        InputError: no such data set, or `out` holds something or cannot be written.
+    """
+    layout = open_layout(dataset)
+    shards = size = 0
+    with (
+        finished_folder(out) as new,
+        Meter("shard", sum(map(len, layout.splits.values()))) as meter,
+        (new / INDEX).open("wb") as index,
+    ):
+        for split, pairs in layout.splits.items():
+            waiting = list(pairs)
+            number = 0
+            while waiting:
+                name = f"{split}-{number:06d}.tar"
+                line, written = _write_shard(new / name, split, waiting, most)
+                index.write(line.encode())
+                del waiting[: len(line.pairs)]
+                meter.advance(len(line.pairs))
+                number, shards, size = number + 1, shards + 1, size + written
+        (new / "dataset.toml").write_text(_describe(layout), "utf-8")
+    counts = {split: len(pairs) for split, pairs in layout.splits.items()}
+    return Sharded(counts, shards, size)
+
+
+def _write_shard(path: Path, split: str, pairs: Sequence[Pair], most: int) -> tuple[ShardLine, int]:
+    """The first of the pairs, up to `most` bytes; what the index says of them, and the bytes."""
+    found: dict[str, dict[str, list[str | int]]] = {}
+    with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        for pair in pairs:
+            if found and tar.offset >= most:
+                break
+            found[pair.name] = {}
+            for kind in KINDS:
+                source = getattr(pair, kind)
+                if source is None:
+                    continue
+                data, ending = read_bytes(as_file(source)), source.suffix.lower()
+                entry = tarfile.TarInfo(member_name(pair.name, kind, ending))
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+                padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                found[pair.name][kind] = [ending, tar.offset - padded, len(data)]
+    return ShardLine(path.name, split, found), path.stat().st_size
+
+
+def _describe(layout: Layout) -> str:
+    """dataset.toml of the shards."""
+    classes = layout.classes
+    coloured = any(pair.coloured_label for pairs in layout.splits.values() for pair in pairs[:1])
+    if layout.repeated:
+        raise InputError(
+            f"{layout.root}: split {next(iter(layout.repeated))!r} lists names again; take them "
+            f"off its list"
+        )
+    lines = [
+        f"name = {json.dumps(layout.name)}",
+        f"classes = {json.dumps(classes.names)}",
+        f"ignore = {classes.ignore}",
+    ]
+    if classes.palette:
+        lines.append(f"palette = {json.dumps(classes.palette)}")
+    if any(classes.prompts):
+        lines.append(f"prompts = {json.dumps(classes.prompts)}")
+    if coloured:
+        lines.append("label_colours = true")
+    lines += ["[files]", f'shards = "{INDEX}"', "[splits]"]
+    lines += [f"{json.dumps(split)} = {json.dumps(split)}" for split in layout.splits]
+    if layout.subsets:
+        lines += ["[subsets]"]
+        lines += [f"{json.dumps(n)} = {json.dumps(rule)}" for n, rule in layout.subsets.items()]
+    lines += ["[thermal]", f'unit = "{layout.thermal_unit}"']
+    lines += [f"black_hot = {json.dumps(layout.black_hot)}"]
+    lines += [f"resize = {json.dumps(layout.resize_thermal)}"]
+    lines += [f"holes = {layout.holes}"] * (layout.holes is not None)
+    return "\n".join(lines) + "\n"

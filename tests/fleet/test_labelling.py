@@ -1,0 +1,240 @@
+"""Manifests to label maps: the same as of folders, once each, whoever is killed in between."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet.conftest import draw_pairs, maps_in
+from sartm.cli.main import main
+from sartm.data.manifest import write_manifest
+
+
+def command(tiny: str, *options: str, out: str = "out") -> list[str]:
+    return ["predict", "--manifest", "in/pairs.csv", "--model", tiny, "--out", out, *options]
+
+
+def reference(tiny: str) -> dict[str, bytes]:
+    """What `predict` on the folders makes of the same pairs."""
+    inputs = ["--rgb", "in/rgb", "--thermal", "in/thermal", "--out", "whole", "--model", tiny]
+    assert main(["predict", *inputs]) == 0
+    return maps_in(Path("whole"))
+
+
+def pairs_recorded(out: Path) -> list[str]:
+    lines = [json.loads(line) for file in out.glob("record*.jsonl") for line in file.open()]
+    return [line["pair"] for line in lines if "pair" in line]
+
+
+def test_maps_and_summary_are_those_of_the_same_pairs_in_folders(place, tiny, capsys):
+    whole = reference(tiny)
+    assert main(command(tiny)) == 0
+    assert maps_in(place / "out") == whole
+    ours, theirs = (json.loads((place / f / "summary.json").read_text()) for f in ("out", "whole"))
+    assert ours["settings"] == theirs["settings"]
+    for name, entry in theirs["pairs"].items():
+        mine = ours["pairs"][name]
+        assert {**mine, "seconds": 0, "inputs": 0} == {**entry, "seconds": 0, "inputs": 0}
+        assert Path(mine["inputs"]["rgb"]).samefile(entry["inputs"]["rgb"])
+    overlays = [path.read_bytes() for path in sorted((place / "out/overlays").rglob("*.jpg"))]
+    assert overlays == [
+        path.read_bytes() for path in sorted((place / "whole/overlays").rglob("*.jpg"))
+    ]
+    # a run over the folders takes them for its own, and the other way round
+    inputs = ["--rgb", "in/rgb", "--thermal", "in/thermal", "--out", "out", "--model", tiny]
+    assert main(["predict", *inputs]) == 0
+    assert "nothing to do, 7 label maps are there" in capsys.readouterr().out
+
+
+def test_a_rerun_makes_what_is_missing_and_appends_to_the_record(place, tiny, capsys):
+    assert main(command(tiny)) == 0
+    before, whole = (place / "out/record.jsonl").read_bytes(), maps_in(place / "out")
+    times = {path: path.stat().st_mtime_ns for path in (place / "out/labels").rglob("*.png")}
+    gone = place / "out/labels/0003.png"
+    gone.unlink()
+    assert main(command(tiny)) == 0
+    assert "1 label map in out/labels, 6 were there already" in capsys.readouterr().out
+    assert (place / "out/record.jsonl").read_bytes().startswith(before)
+    assert maps_in(place / "out") == whole
+    assert all(path.stat().st_mtime_ns == then for path, then in times.items() if path != gone)
+
+
+def test_what_would_be_replaced_is_named_and_kept(place, tiny, capsys):
+    assert main(command(tiny)) == 0
+    whole = maps_in(place / "out")
+    assert main(command(tiny, "--modality", "rgb")) == 2
+    assert "was made with modality both (now rgb), and 6 more" in capsys.readouterr().err
+    (place / "out/labels/0001.png").write_bytes(b"my own")
+    assert main(command(tiny)) == 2
+    assert "0001.png was changed after it was written" in capsys.readouterr().err
+    assert maps_in(place / "out") == whole | {"0001": b"my own"}
+    assert main(command(tiny, "--overwrite")) == 0
+    assert maps_in(place / "out") == whole
+    text = (place / "in/pairs.csv").read_text()
+    (place / "in/pairs.csv").write_text(text.replace("thermal/0001", "thermal/0003"))
+    assert main(command(tiny)) == 2
+    assert "was made of images that lie elsewhere" in capsys.readouterr().err
+
+
+def test_a_map_of_somebody_else_is_no_output_of_ours(place, tiny, capsys):
+    (place / "out/labels").mkdir(parents=True)
+    (place / "out/labels/0001.png").write_bytes(b"theirs")
+    assert main(command(tiny)) == 2
+    assert "no record says what made it" in capsys.readouterr().err
+    assert (place / "out/labels/0001.png").read_bytes() == b"theirs"
+
+
+def test_a_bad_pair_costs_itself_and_is_tried_again(place, tiny, capsys):
+    good = (place / "in/rgb/0001.png").read_bytes()
+    (place / "in/rgb/0001.png").write_bytes(good[:200])
+    (place / "in/thermal/0004.png").rename(place / "kept")
+    assert main(command(tiny, "--json", "found.json")) == 3
+    found = json.loads((place / "found.json").read_text())
+    assert found["done"] == 5
+    assert sorted(found["failures"]) == ["0001", "0004"]
+    assert "0004.png: no such file" in capsys.readouterr().err
+    assert sorted(maps_in(place / "out")) == ["0000", "0003", "0006", "sub/0002", "sub/0005"]
+    (place / "in/rgb/0001.png").write_bytes(good)
+    (place / "kept").rename(place / "in/thermal/0004.png")
+    assert main(command(tiny)) == 0
+    assert maps_in(place / "out") == reference(tiny)
+
+
+@pytest.mark.parametrize("sink", ["tar", "parquet"])
+def test_shards_of_label_maps_hold_the_same_maps(sink, place, tiny, monkeypatch, capsys):
+    if sink == "parquet":
+        parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra fleet")
+    monkeypatch.setattr("sartm.fleet.sink.PART_PAIRS", 3)
+    whole = reference(tiny)
+    assert main(command(tiny, "--sink", sink, "--no-overlay")) == 0
+    parts = sorted((place / "out/labels").iterdir())
+    assert [part.name for part in parts] == [f"part-{i:06d}.{sink}" for i in range(3)]
+    maps = {}
+    for part in parts:
+        if sink == "tar":
+            with tarfile.open(part) as tar:
+                maps |= {m.name[:-4]: tar.extractfile(m).read() for m in tar.getmembers()}
+        else:
+            table = parquet.read_table(part)
+            assert table["overlay"].null_count == len(table)
+            maps |= dict(zip(*(table[k].to_pylist() for k in ("name", "label")), strict=True))
+    assert maps == whole
+    assert not (place / "out/overlays").exists()
+    capsys.readouterr()
+    assert main(command(tiny, "--sink", sink, "--no-overlay")) == 0
+    assert "nothing to do, 7 label maps" in capsys.readouterr().out
+    parts[1].unlink()  # a lost shard is made again, under a new name
+    assert main(command(tiny, "--sink", sink, "--no-overlay")) == 0
+    names = [part.name for part in sorted((place / "out/labels").iterdir())]
+    assert names == [f"part-{i:06d}.{sink}" for i in (0, 2, 3)]
+
+
+@pytest.mark.slow
+def test_shards_of_a_batch_system_together_are_the_whole(place, tiny, capsys):
+    whole = reference(tiny)
+    running = [
+        subprocess.Popen([sys.executable, "-m", "sartm", *command(tiny, "--shard", f"{i}/3")])
+        for i in (1, 2)
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert main(["data", "merge", "out", "--manifest", "in/pairs.csv"]) == 3  # one is not run yet
+    assert "3 missing: " in capsys.readouterr().err
+    assert main(command(tiny, "--shard", "3/3")) == 0
+    assert main(["data", "merge", "out", "--manifest", "in/pairs.csv"]) == 0
+    assert maps_in(place / "out") == whole
+    assert sorted(pairs_recorded(place / "out")) == sorted(whole)
+    assert [path.name for path in (place / "out").glob("record*")] == ["record.jsonl"]
+    assert sorted(json.loads((place / "out/summary.json").read_text())["pairs"]) == sorted(whole)
+    capsys.readouterr()
+    for options in ((), ("--shard", "2/5")):  # any other division goes on from there
+        assert main(command(tiny, *options)) == 0
+        assert "nothing to do" in capsys.readouterr().out
+    (place / "out/labels/0000.png").unlink()
+    assert main(["data", "merge", "out"]) == 3
+    assert "1 missing: 0000" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_write_the_same_shard(place, tiny, capsys):
+    from sartm.outputs import lock_beside, lock_folder
+
+    with lock_folder(place / "out"):
+        assert main(command(tiny)) == 2
+        assert main(command(tiny, "--shard", "1/2")) == 0  # a part of its own
+    (place / "out").mkdir(exist_ok=True)
+    with lock_beside(place / "out/record-0002-of-0002.jsonl"):
+        assert main(command(tiny, "--shard", "2/2")) == 2
+        assert main(["data", "merge", "out"]) in (0, 3)  # it has no record yet
+    assert "in use by" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sink", ["files", "tar"])
+def test_a_killed_run_is_gone_on_with(sink, place, tiny):
+    write_manifest(draw_pairs(place / "in", 60), place / "in/pairs.csv")
+    run = [sys.executable, "-m", "sartm", *command(tiny, "--sink", sink, "--workers", "1")]
+    code = "import sartm.fleet.sink as s, sys; s.PART_PAIRS = 7; from sartm.cli.main import main; "
+    run = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *run[3:]]
+    kills, deadline = 0, time.monotonic() + 120
+    while time.monotonic() < deadline:
+        process = subprocess.Popen(run, stderr=subprocess.DEVNULL)
+        seen = (place / "out/record.jsonl").stat().st_size if (place / "out").exists() else 0
+        while process.poll() is None and kills < 3:
+            file = place / "out/record.jsonl"
+            if file.exists() and file.stat().st_size > seen + 4000:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        if process.wait() == 0:
+            break
+    assert kills == 3
+    whole = reference(tiny)
+    maps = maps_in(place / "out")
+    if sink == "tar":
+        for part in (place / "out/labels").glob("*.tar"):
+            with tarfile.open(fileobj=io.BytesIO(part.read_bytes())) as tar:
+                maps |= {m.name[:-4]: tar.extractfile(m).read() for m in tar if m.name[-1] == "g"
+                         and m.name.endswith(".png")}  # fmt: skip
+    assert maps == whole
+    again = len(pairs_recorded(place / "out")) - 60
+    assert again <= 3  # of a kill between a line and its map
+
+
+@pytest.mark.slow
+def test_a_run_that_is_told_to_stop_keeps_all_that_it_made(place, tiny):
+    write_manifest(draw_pairs(place / "in", 400), place / "in/pairs.csv")
+    code = "import sartm.fleet.sink as s, sys; s.PART_PAIRS = 50; from sartm.cli.main import main; "
+    run = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))"]
+    options = command(tiny, "--sink", "tar", "--no-overlay")
+    process = subprocess.Popen([*run, *options], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (place / "out/record.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)  # until the first part is full
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    count = 0
+    for part in (place / "out/labels").iterdir():
+        with tarfile.open(part) as tar:
+            count += len(tar.getnames())
+    assert 50 < count < 400
+    assert count % 50  # the last part was not full
+    names = pairs_recorded(place / "out")
+    assert len(names) == len(set(names)) == count
+
+
+def test_names_in_a_hostile_manifest_write_nothing_elsewhere(place, tiny, capsys):
+    (place / "elsewhere").mkdir()
+    (place / "out").mkdir()
+    (place / "out/labels").mkdir()
+    (place / "out/labels/sub").symlink_to(place / "elsewhere")
+    assert main(command(tiny)) == 2
+    assert "outside out" in capsys.readouterr().err
+    assert not list((place / "elsewhere").iterdir())

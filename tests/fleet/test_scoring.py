@@ -1,0 +1,97 @@
+"""Scores on a manifest are those of the same pairs as a data set, however they were counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+from draw_training import draw_dataset
+
+from sartm.cli.main import main
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of ten pairs, its manifest `pairs.jsonl` and label maps in `out`."""
+    monkeypatch.chdir(tmp_path)
+    draw_dataset(tmp_path / "set", 10)
+    assert main(["data", "manifest", "set", "--split", "val", "--out", "pairs.jsonl"]) == 0
+    return tmp_path
+
+
+def report(folder: str) -> dict[str, object]:
+    found = json.loads((Path(folder) / "report.json").read_text())
+    for name in ("data", "command", "split", "model", "modalities", "views", "modality"):
+        found.pop(name, None)
+    return found
+
+
+def test_evaluate_gives_the_same_report_as_of_the_data_set(drawn, tiny, capsys):
+    both = ["--model", tiny, "--workers", "1"]
+    assert main(["evaluate", "--data", "set", "--out", "whole", *both]) == 0
+    assert main(["evaluate", "--manifest", "pairs.jsonl", "--out", "rows", *both]) == 0
+    assert report("rows") == report("whole")
+    assert report("rows")["intervals"]
+
+
+def test_score_gives_the_same_report_and_a_missing_map_costs_its_pair(drawn, tiny, capsys):
+    predict = ["predict", "--manifest", "pairs.jsonl", "--out", "out", "--model", tiny]
+    assert main([*predict, "--no-overlay"]) == 0
+    assert main(["score", "--predictions", "out", "--data", "set", "--out", "whole"]) == 0
+    rows = ["score", "--predictions", "out", "--manifest", "pairs.jsonl", "--data", "mfnet"]
+    assert main([*rows, "--out", "rows"]) == 0
+    assert report("rows") == report("whole")
+    (drawn / "out/labels/004.png").unlink()
+    capsys.readouterr()
+    assert main([*rows, "--out", "rows"]) == 3
+    assert "004.png: no such file" in capsys.readouterr().err
+    assert report("rows")["pairs"] == 9
+
+
+def test_beyond_what_memory_holds_the_matrices_are_summed(drawn, tiny, monkeypatch):
+    predict = ["predict", "--manifest", "pairs.jsonl", "--out", "out", "--model", tiny]
+    assert main([*predict, "--no-overlay"]) == 0
+    rows = ["score", "--predictions", "out", "--manifest", "pairs.jsonl", "--data", "mfnet"]
+    assert main([*rows, "--out", "each"]) == 0
+    monkeypatch.setattr("sartm.fleet.counting.LARGEST_COUNTS", 1000)
+    assert main([*rows, "--out", "sum"]) == 0
+    assert report("sum") | {"intervals": 0} == report("each") | {"intervals": 0}
+    assert "intervals" not in report("sum")
+
+
+def test_stats_counts_what_the_data_set_holds(drawn, capsys):
+    assert main(["data", "stats", "set", "--json", "-"]) == 0
+    whole = json.loads(capsys.readouterr().out)["groups"]
+    (ours,) = [group for group in whole if group["split"] == "val"]
+    rows = ["data", "stats", "--manifest", "pairs.jsonl", "--classes", "mfnet", "--json", "-"]
+    assert main(rows) == 0
+    (found,) = json.loads(capsys.readouterr().out)["groups"]
+    assert found | {"split": "val"} == ours
+
+
+def test_what_is_missing_is_asked_for(drawn, tiny, capsys):
+    score = ["score", "--predictions", "out", "--manifest", "pairs.jsonl"]
+    for command, message in (
+        (score, "a manifest does not say what ids of labels mean"),
+        (["score", "--predictions", "out"], "give --data or --manifest"),
+        (["evaluate", "--model", tiny], "give --data or --manifest"),
+        (["evaluate", "--data", "set", "--engine", "ray"], "--engine is of --manifest"),
+        (["data", "stats"], "give a data set, or --manifest"),
+        (["predict", "--rgb", "set/rgb", "--shard", "1/2"], "--shard, --sink and --engine are of"),
+    ):
+        assert main(command) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_sums_the_same_matrices(drawn, tiny):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'sartm[fleet]'")
+    rows = ["evaluate", "--manifest", "pairs.jsonl", "--model", tiny]
+    assert main([*rows, "--out", "local", "--workers", "1"]) == 0
+    try:
+        assert main([*rows, "--out", "ray", "--engine", "ray", "--workers", "2"]) == 0
+    finally:
+        ray.shutdown()
+    ours, theirs = report("ray"), report("local")
+    reliability = [found.pop("reliability") for found in (ours, theirs)]
+    assert ours == theirs
+    assert reliability[0]["all"]["error"] == pytest.approx(reliability[1]["all"]["error"])
