@@ -364,7 +364,7 @@ def test_things_have_numbers_and_what_is_unlabelled_or_goes_on_has_none(scenes):
 
 
 def test_a_written_data_set_gives_back_its_instances(tmp_path):
-    write_dataset(tmp_path / "set", 2, 5, SMALL)
+    write_dataset(tmp_path / "set", 3, 5, SMALL, validation=0.4)
     dataset = PairDataset.open(tmp_path / "set")
     drawn = draw_scene(pair_seed(5, 0), SMALL)
     found = dataset.instances(0)

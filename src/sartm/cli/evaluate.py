@@ -144,14 +144,12 @@ def _evaluate_clicks(
     from sartm.data.pairs import PairDataset
     from sartm.evaluation.clicks import measure_clicks
     from sartm.evaluation.report.clicks import curve_table, parts_of, write_click_report
-    from sartm.inference.clicks import Promptable
+    from sartm.inference.clicks import Promptable, require_weights
     from sartm.model.loading import load
 
     dataset = PairDataset.open(data, split, limit)
-    loaded = load(model, encoder=encoder or None)
-    prompt = Promptable(
-        loaded, device=device, precision=precision, thermal_range=thermal_range
-    )  # fmt: skip
+    loaded = require_weights(load(model, encoder=encoder or None), model)
+    prompt = Promptable(loaded, device=device, precision=precision, thermal_range=thermal_range)
     with shared_folder(out):
         report = measure_clicks(
             prompt, dataset, clicks=clicks, modality=modality, model=model, command=command_line()

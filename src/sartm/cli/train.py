@@ -1,5 +1,6 @@
 """`train`: a recipe and what the command line changes in it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,7 +115,7 @@ def _train_clicks(
     max_time: float | None,
     device: str,
     json_file: str,
-    unused: dict[str, object],
+    unused: Mapping[str, object],
 ) -> int:
     """`train clicks`: a decoder for clicks beside the heads of a model, which stay as they are."""
     from dataclasses import replace

@@ -127,13 +127,13 @@ class Promptable:
             InputError: a model that cannot answer clicks, and what to do; no such weights.
         """
         if isinstance(model, str | Path):
-            model = _require_weights(load(model), str(model))
+            model = require_weights(load(model), str(model))
         if not isinstance(model, Predictor):
             model = Predictor(
                 model, device=device, precision=precision, thermal_range=thermal_range
             )
         self.predictor = model
-        self.network = _require_weights(model.model, "this model")
+        self.network = require_weights(model.model, "this model")
         if canvas < 32 or canvas % 32:
             raise InputError(f"canvas is {canvas}; give a multiple of 32, 1024 as SAM 2 has it")
         self.canvas = canvas
@@ -286,11 +286,11 @@ def _fit(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _require_weights(model: SARTM | ExportedModel, name: str) -> SARTM:
+def require_weights(model: SARTM | ExportedModel, name: str) -> SARTM:
+    """A model that may answer clicks; InputError for exports and released ones."""
     if isinstance(model, ExportedModel):
         raise InputError(
-            f"{name} is an export for labels; clicks need the model itself, or an export of its "
-            f"own: sartm export --clicks"
+            f"{name} is an export for labels; clicks need the model that it was made from"
         )
     if isinstance(model, Released):
         raise InputError(

@@ -213,7 +213,7 @@ class ClickDecoder(nn.Module):
         parts = [
             torch.where(counts[..., None], cosines, -1.0).amax(1, keepdim=True) for counts in kinds
         ]
-        return torch.cat(parts, 1).unflatten(2, half.shape[2:])
+        return torch.cat(parts, 1).view(len(points), len(kinds), *half.shape[2:])
 
 
 def _twice(x: Tensor) -> Tensor:

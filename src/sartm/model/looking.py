@@ -101,7 +101,8 @@ def window_around(
     if not spans:
         return whole_window(size)
     found = np.array(spans)
-    x0, y0, x1, y1 = *found[:, :2].min(0).tolist(), *found[:, 2:].max(0).tolist()
+    (x0, y0), (x1, y1) = found[:, :2].min(0), found[:, 2:].max(0)
+    x0, y0, x1, y1 = float(x0), float(y0), float(x1), float(y1)
     side = max(ROOM * max(x1 - x0, y1 - y0) + MARGIN, SMALLEST)
     return place_window(size, (x0 + x1) / 2, (y0 + y1) / 2, side)
 

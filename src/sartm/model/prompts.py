@@ -70,9 +70,8 @@ class PromptEncoder(PromptCodes):
         matrix = self.pe_layer.positional_encoding_gaussian_matrix
         phase = 2 * math.pi * ((2 * places - 1) @ matrix)
         code = torch.cat([phase.sin(), phase.cos()], dim=-1)
-        kinds = torch.cat(
-            [self.not_a_point_embed.weight, *(kind.weight for kind in self.point_embeddings)]
-        )
+        codes = [kind.get_parameter("weight") for kind in self.point_embeddings]
+        kinds = torch.cat([self.not_a_point_embed.weight, *codes])
         known = (labels >= 0)[..., None].to(code.dtype)
         return code * known + kinds[labels + 1]
 

@@ -156,13 +156,15 @@ class _Run:
         settings = config.clicks
         decay = [p for p in self.decoder.parameters() if p.ndim > 1]
         free = [p for p in self.decoder.parameters() if p.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": decay}, {"params": free, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(
-            [{"params": decay}, {"params": free, "weight_decay": 0.0}],
+            groups,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
         )
         self.average = AveragedModel(self.decoder, multi_avg_fn=_averaging(settings.ema))
-        self.step, self.seconds, self.best = 0, 0.0, {"step": 0, "score": -1.0}
+        self.step, self.seconds = 0, 0.0
+        self.best: dict[str, Any] = {"step": 0, "score": -1.0}
         if before is not None:
             self._restore(before)
         title = f"Learning clicks on {', '.join(part.name for part in self.sets)}"
@@ -251,7 +253,7 @@ class _Run:
                 f"checkpoint is kept"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()  # type: ignore[no-untyped-call]
+        terms["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
         self.optimizer.step()
         self.average.update_parameters(self.decoder)
