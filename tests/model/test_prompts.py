@@ -39,7 +39,7 @@ def randomise(module: nn.Module) -> None:
             elif tensor.ndim == 2 and ("embed" in name or "token" in name):
                 tensor.normal_()
             else:
-                tensor.normal_(std=0.7 * math.prod(tensor.shape[1:]) ** -0.5)
+                tensor.normal_(std=0.5 * math.prod(tensor.shape[1:]) ** -0.5)
 
 
 def oracle(config: EncoderConfig, width: int, decoder: DecoderConfig, side: int) -> nn.Module:
