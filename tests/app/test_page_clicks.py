@@ -106,8 +106,8 @@ class Oracle:
         for number, prompt in enumerate(prompts, 1):
             mask = self.prompt.mask(
                 self.scenes[modality],
-                [tuple(point) for point in prompt["points"]] or [(0, 0)],
-                prompt["labels"] or [-1],  # does not count
+                [tuple(point) for point in prompt["points"]],
+                prompt["labels"],
                 prompt.get("box"),
                 answers[prompt["after"]] if "after" in prompt else None,
             )

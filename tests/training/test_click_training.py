@@ -68,6 +68,8 @@ def test_labels_stay_what_they_were_and_clicks_are_answered(places, whole):
     assert found.mask.shape == sample.size
     again = prompt.mask(scene, [(20, 8), (90, 60)], [1, 0], mask_input=found.logits)
     assert again.logits.shape == sample.size
+    boxed = prompt.mask(scene, box=(10, 4, 40, 30))  # no click at all
+    assert not np.array_equal(boxed.logits, found.logits)
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, whole, tmp_path):

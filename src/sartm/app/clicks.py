@@ -19,7 +19,6 @@ from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.thermal import read_range
-from sartm.model.prompts import NO_POINT
 
 SceneId = Annotated[str, PathParameter(max_length=100)]
 
@@ -90,7 +89,7 @@ async def mask(
     def job() -> schema.FoundMask:
         kept = service.scenes.find(scene)
         start = _start(prompt, kept)
-        found = kept.prompt.mask(kept.scene, *_points(prompt, kept), prompt.box, start)
+        found = kept.prompt.mask(kept.scene, prompt.points, prompt.labels, prompt.box, start)
         return schema.FoundMask(
             answer=service.scenes.keep(kept, found),
             score=round(found.score, 4),
@@ -100,16 +99,6 @@ async def mask(
         )
 
     return await service.worker.run(request, job)
-
-
-def _points(
-    prompt: schema.Prompt, kept: Kept
-) -> tuple[list[tuple[float, float]], list[int] | None]:
-    """Points and labels; to a decoder for clicks a box or a mask alone comes with one that does not
-    count, as it looks at the nearest of them."""
-    if prompt.points or prompt.labels or kept.prompt.network.clicks is None:
-        return prompt.points, prompt.labels
-    return [(0.0, 0.0)], [NO_POINT]
 
 
 def _start(prompt: schema.Prompt, kept: Kept) -> npt.NDArray[Any] | None:

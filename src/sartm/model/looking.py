@@ -177,6 +177,8 @@ def look(
     Returns:
         (M, h, w) logits over the padded image and (M,) expected IoU.
     """
+    if not len(points):  # a box or a mask alone
+        points, labels = np.zeros((1, 2)), np.full(1, -1)
     padded = maps.pixels[0].shape[2:]
     device = maps.features.device
     given = torch.from_numpy(points.astype(np.float32))[None].to(device)
