@@ -117,8 +117,12 @@ def ask(theirs: nn.Module, embeddings, case: dict, size, side: int, mask, multim
     return answer.pred_masks[0, 0], answer.iou_scores[0, 0], answer.object_score_logits[0, 0]
 
 
-def compare(theirs: nn.Module, prompt: Promptable, size, side: int) -> None:
-    """Every case, of three masks and of one, at an image's size."""
+def compare(theirs: nn.Module, prompt: Promptable, size, side: int, apart: bool = False) -> None:
+    """Every case, of three masks and of one, at an image's size.
+
+    `apart`: the maps first, then the answers to prompts on the same maps. Through a deep encoder
+    rounding alone, of either in float32, moves a few pixels by more than the answers may differ.
+    """
     generator = torch.Generator().manual_seed(3)
     rgb = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8)
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (RGB_MEAN, RGB_STD))
@@ -129,6 +133,10 @@ def compare(theirs: nn.Module, prompt: Promptable, size, side: int) -> None:
     with torch.no_grad():
         embeddings = theirs.get_image_embeddings((square - mean) / std)
         scene = prompt.encode(rgb.numpy(), None)
+        if apart:
+            for found, expected in zip(scene.maps, embeddings, strict=True):
+                close(found, expected, atol=1e-4 * float(expected.std()), rtol=1e-4)
+            embeddings = list(scene.maps)
         for name, case in CASES.items():
             for multimask in (False, True):
                 logits, scores, _ = ask(theirs, embeddings, case, size, side, mask, multimask)
@@ -146,7 +154,7 @@ def compare(theirs: nn.Module, prompt: Promptable, size, side: int) -> None:
                 full = F.interpolate(logits[None], size, mode="bilinear")[0]
                 for answer, index in zip(found, order, strict=True):
                     expected = logits[index]
-                    near = 1e-4 * float(expected.std())
+                    near = 1e-4 * (1.0 if apart else float(expected.std()))
                     close(torch.from_numpy(answer.logits), expected, atol=near, rtol=1e-4)
                     close(answer.score, float(scores[index]), atol=1e-4, rtol=1e-4)
                     differ = torch.from_numpy(answer.mask) != (full[index] > 0)
@@ -167,7 +175,7 @@ def test_rgb_alone_without_adapters_is_sam2s_image_predictor(tmp_path, named, si
 def test_published_sizes_are_sam2s_image_predictor(tmp_path, name, size):
     theirs = oracle(ENCODERS[name], 256, DecoderConfig(), 1024)
     prompt = ours(theirs, tmp_path, ModelConfig(size=name), 1024, "hub")
-    compare(theirs, prompt, size, 1024)
+    compare(theirs, prompt, size, 1024, apart=True)
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ MOST = 20
 """Clicks after which an annotator gives up."""
 GOOD = 0.8
 """IoU that is good enough."""
-COMPARED = 100
+COMPARED = 40
 """Objects that flood fill and GrabCut are tried on, evenly from all: GrabCut takes seconds each."""
 _DRAWS = 1000
 _TOLERANCE = 12
