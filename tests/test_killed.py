@@ -129,7 +129,7 @@ def test_the_current_folder_is_filled_where_it_is(tmp_path, monkeypatch):
     assert main(["data", "synth", ".", "--pairs", "1", "--size", "64x64"]) == 0
     assert tmp_path.stat().st_ino == number
     assert sorted(path.name for path in Path().iterdir()) == [
-        "dataset.toml", "labels", "rgb", "thermal", "train.txt", "val.txt",
+        "dataset.toml", "instances", "labels", "rgb", "thermal", "train.txt", "val.txt",
     ]  # fmt: skip
 
 

@@ -27,6 +27,10 @@ def find_commands() -> dict[str, Any]:
 
 
 ONLY_WHEN_GIVEN = {
+    ("sartm.data.manifest._as_parquet", "--out"): "data merge writes no manifest",
+    ("sartm.data.manifest.write_manifest", "--out"): "likewise",
+    ("sartm.inference.alarm.WORDS", "--black-hot"): "data merge sees no images",
+    ("sartm.inference.alarm.handle_misaligned", "--on-misaligned"): "evaluate keeps the default",
     ("sartm.data.finding._find_keys", "--pair"): "only predict has an expression",
     ("sartm.data.finding.search_pairs", "--rgb"): "app and data sets name a folder",
     ("sartm.data.finding.search_pairs", "--thermal"): "likewise",

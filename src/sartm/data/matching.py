@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from sartm.data.layouts import Pair
 from sartm.data.listing import list_files
-from sartm.data.names import Reading, Role, read_name
+from sartm.data.names import ASIDE, Reading, Role, read_name
 from sartm.io.decode import SUFFIXES
 
 
@@ -47,9 +47,10 @@ def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
     listing = list_files(folder, out)
     sides: dict[Role | None, dict[Path, Reading]] = {}
     for file in listing.files:
-        if file.suffix.lower() not in SUFFIXES:
+        place = PurePosixPath(file.relative_to(folder).as_posix())
+        if file.suffix.lower() not in SUFFIXES or ASIDE.intersection(place.parts[:-1]):
             continue
-        reading = read_name(PurePosixPath(file.relative_to(folder).as_posix()))
+        reading = read_name(place)
         sides.setdefault(reading.role, {})[file] = reading
     unknown = sides.pop(None, {})
     named = [role for role in ("rgb", "thermal") if role in sides]

@@ -41,6 +41,8 @@ _PLAIN = frozenset({
     "images", "image", "imgs", "img", "pictures", "jpegimages", "frames", "photos",
 })  # fmt: skip
 """Folders of images of one modality, beside others that say which theirs is."""
+ASIDE = frozenset({"instances", "celsius"})
+"""Folders beside the images of a pair with what is neither: things numbered, exact temperatures."""
 _SHORT = 2
 """Words this short count only between separators; single letters only first or last in a name."""
 

@@ -39,10 +39,9 @@ REGISTER = (
     "takes --calibration FILE"
 )
 RESIZE_OR_REGISTER = (
-    "If both show the same field of view pass --resize-thermal; if not, register the cameras "
-    "first: sartm data align"
+    "If both show the same field of view, predict and video take --resize-thermal; if not, "
+    "register the cameras first: sartm data align"
 )
-"""Of commands that have that option."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def connect(address: str, workers: int | None, whole_nodes: bool) -> Cluster:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no Ray cluster at {address or 'this machine'}: {str(error)[:200]}; begin one "
-                f"with ray start --head, or leave --address out"
+                f"(ray start), or leave --address out"
             ) from None
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cores = [int(node.get("CPU", 0)) for node in nodes]
@@ -84,8 +84,8 @@ def _require_answer(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), 10).close()
     except OSError as error:
         raise InputError(
-            f"no Ray cluster at {address}: {error.strerror or error}; begin one with ray start "
-            f"--head, or leave --address out"
+            f"no Ray cluster at {address}: {error.strerror or error}; begin one (ray start), "
+            f"or leave --address out"
         ) from None
 
 

@@ -95,5 +95,5 @@ def require_store(place: str) -> Store:
     """The store of --out; InputError where it is a file."""
     store = Store(place)
     if store.folder is not None and store.folder.exists() and not store.folder.is_dir():
-        raise InputError(f"{place} is a file; --out is a folder or the address of one")
+        raise InputError(f"{place} is a file; outputs need a folder or the address of one")
     return store
