@@ -39,6 +39,7 @@ from sartm.training.recipes import find_changes, load_recipe
 from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
+from sartm.training.sharding import require_shardable, shard
 from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
 from sartm.training.teaching import Teacher, load_teacher
 from sartm.training.wording import resolve_words
@@ -91,6 +92,8 @@ def prepare_run(
     # what `auto` measured once holds for the whole run, or a resumed one would differ
     state = {} if checkpoint is None else checkpoint.state
     accelerator = make_accelerator(state.get("precision", config.precision), device)
+    if config.shard:
+        require_shardable(accelerator)
     if accelerator.is_main_process:
         check_folder(out, config, resume, restored=checkpoint is not None)
     else:
@@ -305,7 +308,8 @@ def build_parts(
         model.words.vectors.copy_(vectors)
     if config.activation_checkpointing:
         recompute_activations(model)
-    model.to(accelerator.device)
+    if not config.shard:
+        model.to(accelerator.device)
     classes = config.model.classes
     cosines = None if table is None else torch.from_numpy(table.matrix(classes))
     criterion = Criterion(
@@ -320,6 +324,9 @@ def build_parts(
         merges=config.model.rest == "words",
     ).to(accelerator.device)
     average = make_average(model, config.optim.ema)
+    if config.shard:  # block by block: no device has to hold all of it
+        for network in (model,) if average is None else (model, average.module):
+            shard(network, accelerator)
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 
