@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from processes import start_command
 from safetensors.torch import load_file
 
 import sartm.training.start
@@ -35,7 +36,6 @@ from training.runs import (
     copy_validation,
     lines,
     losses,
-    run_command,
     short,
     start,
     wait_for_steps,
@@ -160,8 +160,7 @@ def test_the_command_that_is_interrupted_saves_and_exits_130(
     out = tmp_path / "run"
     (tmp_path / "config.json").write_text(json.dumps(to_dict(short(six))))
     arguments = ["train", str(tmp_path / "config.json"), "--out", str(out), "--device", "cpu"]
-    process = multiprocessing.get_context("fork").Process(target=run_command, args=(arguments,))
-    process.start()
+    process = start_command(arguments, silent=False)
     wait_for_steps(out, 3)
     os.kill(process.pid, number)
     process.join(60)
