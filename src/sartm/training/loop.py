@@ -244,7 +244,7 @@ class _Run:
                 if planned or last or stopped or self.step % config.checkpoint_every == 0:
                     self._save()
         modalities = None
-        if self.step >= schedule.plan.steps and not stop.received:
+        if self.step >= schedule.plan.steps and not agree(accelerator, stop.received)[0]:
             modalities = self._compare(stop)
         self.journal.close()
         accelerator.free_memory()
