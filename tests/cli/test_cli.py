@@ -267,6 +267,7 @@ def commands() -> dict[str, Callable[..., int]]:
     }
 
 
+@pytest.mark.slow
 def test_help_of_every_command_loads_no_torch() -> None:
     code = (
         "import sys, sartm\n"

@@ -317,6 +317,7 @@ def test_names_that_differ_by_case_are_refused_where_that_matters(
     assert "'A' and 'a' would be one file" in said
 
 
+@pytest.mark.slow
 def test_a_second_run_into_a_folder_is_refused(place, models, capsys):
     with lock_folder(place / "out"):
         said = refused(command(models), capsys)

@@ -243,6 +243,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("damage", ["no state", "no checkpoints", "only metrics"])
+@pytest.mark.slow
 def test_a_run_without_any_whole_checkpoint_is_not_resumed_over_its_results(begun, six, damage):
     for folder in (begun / "checkpoints").glob("step-*"):
         (folder / "state.json").write_text("[]")
@@ -274,6 +275,7 @@ def test_fresh_checkpoints_are_kept_whatever_damaged_ones_there_are(begun, undis
     assert losses(begun) == losses(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_refused_blocks_no_other(six, tmp_path):
     """Refused before the first step, by its data or in it; what is wrong is then put right."""
     out = tmp_path / "run"

@@ -94,6 +94,7 @@ def is_there(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.slow
 def test_sigterm_ends_a_run_whose_workers_are_stuck(undisturbed, six, tmp_path):
     """Both workers are halted, as in a read that never returns: they hear no signal but SIGKILL."""
     config = short(six, workers=2, optim=replace(short(six).optim, epochs=2000), validate_every=0)
