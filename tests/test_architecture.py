@@ -96,7 +96,8 @@ training.augmentation training.optimizer
 training.workers training.budget
 training.clicking
 training.teaching training.batches training.processes training.recompute training.wording
-training.failures
+training.failures training.sharding
+training.parts
 training.start
 training.validation training.clicks
 training.loop
