@@ -56,7 +56,7 @@ model.released
 model.sources model.exported
 model.filling model.card
 model.prompts model.looking
-model.checkpoint
+model.click_graphs model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
@@ -107,8 +107,9 @@ datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing
 datatools.check datatools.convert datatools.align
+graphs
 export demo
-benchmark
+click_export benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
