@@ -115,6 +115,7 @@ app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
 app.service app.encoding
+app.pairs
 app.routes app.values app.clicks app.examples
 app.server
 cli.printing
