@@ -77,7 +77,7 @@ evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
-evaluation.report.rendering
+evaluation.report.rendering evaluation.report.texts
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
 evaluation.report.files evaluation.report.run evaluation.report.clicks
