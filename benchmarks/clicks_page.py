@@ -182,7 +182,7 @@ def serving_folder(folder: Path, model: str) -> Iterator[str]:
         for line in service.stderr:
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):
                 rest = service.stderr  # to be read on, or the service waits once the pipe is full
-                threading.Thread(target=lambda: deque(rest, 0), daemon=True).start()
+                threading.Thread(target=deque, args=(rest, 0), daemon=True).start()
                 yield found[0]
                 return
         raise SystemExit(f"the service did not start: {' '.join(command)}")
