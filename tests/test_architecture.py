@@ -56,7 +56,7 @@ model.released
 model.sources model.exported
 model.filling model.card
 model.prompts model.looking
-model.checkpoint
+model.click_graphs model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
@@ -77,7 +77,7 @@ evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
-evaluation.report.rendering
+evaluation.report.rendering evaluation.report.texts
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
 evaluation.report.files evaluation.report.run evaluation.report.clicks
@@ -108,13 +108,15 @@ datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing
 datatools.check datatools.convert datatools.align
+graphs
 export demo
-benchmark
+click_export benchmark
 app.problems app.fields app.connections app.reading app.masks
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
 app.service app.encoding
+app.pairs
 app.routes app.values app.clicks app.examples
 app.server
 cli.printing
