@@ -28,7 +28,7 @@ from sartm.app.encoding import (
     stretch,
 )
 from sartm.app.fields import refuse_unknown_fields
-from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_uploads, read_view
+from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_placed, read_view
 from sartm.app.scenes import answers_clicks
 from sartm.app.service import (
     ARRAY,
@@ -43,7 +43,7 @@ from sartm.app.service import (
 )
 from sartm.config import Modality
 from sartm.inference.alarm import WORDS, check_pair
-from sartm.inference.objects import list_objects
+from sartm.inference.objects import describe_place, list_objects
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.cameras import Camera
@@ -52,6 +52,7 @@ from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range, read_range
 from sartm.objects.measurement import Measuring
+from sartm.objects.places import locate
 from sartm.spaces import classes_of_words
 from sartm.vocabulary import things
 from sartm.vocabulary import words as vocabulary
@@ -148,6 +149,9 @@ async def segment(
         str, Form(max_length=100, description="Raw values: celsius, kelvin, tlinear, GAIN:OFFSET.")
     ] = "",
     accuracy: Annotated[float, Form(ge=0, le=1000, description="Degrees, of the camera.")] = 2.0,
+    height: Annotated[
+        float | None, Form(gt=0, lt=1e6, description="Metres above ground, if no file says it.")
+    ] = None,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     model = service.name_of(model)
@@ -155,11 +159,12 @@ async def segment(
     if classes:
         predictor = predictor.choose(classes_of_words(classes))
     how = read_range(thermal_range) if thermal_range else predictor.thermal_range
-    measuring, scale = Measuring(min_area, accuracy, degrees), choose_scale(degrees, radiometric)
+    measuring = Measuring(min_area, accuracy, degrees, height)
+    scale = choose_scale(degrees, radiometric)
     sources = (await read_upload("rgb", rgb), await read_upload("thermal", thermal))
     begun = time.perf_counter()
-    sample = await service.worker.read(
-        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
+    sample, place, odd = await service.worker.read(
+        request, read_placed, *sources, resize_thermal, four_channel, service.limits.extent,
         Camera(radiometric=radiometric),
     )  # fmt: skip
 
@@ -175,8 +180,11 @@ async def segment(
             answer = describe_prediction(prediction, maps)
             answer.model, answer.modalities, answer.note = model, seen, sample.note
             if objects:
-                parts, rows = list_objects(sample, prediction, measuring, scale)
+                located = locate(place, prediction.labels.shape, height)
+                parts, rows = list_objects(sample, prediction, measuring, scale, place, located)
                 answer.objects = [schema.Object(**row) for row in rows]
+                described = describe_place(place, located, odd)
+                answer.place = schema.Place(**described) if described else None
                 if maps:
                     answer.objects_png = as_text(encode_numbers(parts.where))
             answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]
