@@ -60,7 +60,7 @@ model.click_graphs model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
-inference.playback
+inference.playback inference.samples
 inference.trust inference.frames
 inference.bags inference.live inference.sequences
 inference.prediction

@@ -36,7 +36,7 @@ async def encode(request: Request, service: ServiceDep, pair: PairDep) -> schema
     predictor = service.predictors[name]
     how = pair.range_for(predictor)
     begun = time.perf_counter()
-    sample = await pair.read(request, service)
+    sample, _, _ = await pair.read(request, service)
 
     def job() -> schema.Scene:
         prompt = service.scenes.prompt_of(name, predictor)
