@@ -256,7 +256,7 @@ def _splits(
         return lists, f"splits: the lists that are there, {_counts(lists)}"
     labelled = [pair.name for pair in pairs if pair.label]
     rest = [pair for pair in pairs if labelled and not pair.label]
-    kept = [name for name in (labelled or named)]
+    kept = list(labelled or named)
     if all(name in found.splits for name in kept):
         parts: dict[str, list[str]] = {}
         for name in sorted(kept, key=natural_order):

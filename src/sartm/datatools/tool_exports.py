@@ -21,7 +21,7 @@ from sartm.io.decode import Upload
 from sartm.io.labels import read_label
 
 _CIRCLE = 64
-"""Pointss of a circle."""
+"""Corners that stand for a circle."""
 
 
 def read_labelme(place: Path) -> Annotations:
