@@ -15,8 +15,8 @@ from sartm.data.pairs import describe_mixed_types
 from sartm.datatools.init import look_at_folder
 from sartm.datatools.sheet import draw_contact_sheet
 from sartm.datatools.survey import (
-    WRAPPED_SHARE,
     COMPARED,
+    WRAPPED_SHARE,
     Facts,
     inspect_pair,
     over_all,
