@@ -183,6 +183,12 @@ def test_predict_writes_what_it_labelled_as_objects(kind: str, yard: Path, tmp_p
     parts = find_parts(label, range(1, len(content["categories"])), 4)
     large[parts.where > 0] = parts.ids[parts.where[parts.where > 0] - 1]
     np.testing.assert_array_equal(drawn, large)
+    # What another model labelled stays, but its ids are not this model's classes.
+    save_model(build(TINY, seed=3), tmp_path / "other", ModelFacts(name="other"))
+    words = ["predict", *map(str, sorted(yard.rglob("p0*"))), *words[2:], "--overwrite"]
+    assert main([word.replace("/tiny", "/other") for word in words]) == 0
+    assert len(json.loads((out / "annotations.json").read_text())["images"]) == 1
+    assert len(list((out / "labels").iterdir())) == 6
 
 
 # --- what tools export ---------------------------------------------------------------------------

@@ -90,6 +90,37 @@ def test_labels_mean_what_their_pixels_say(kind: str, yard: Path) -> None:
         assert any("called" in question for question in start.questions)
 
 
+def test_flirs_two_ways_to_name_partners_otherwise(tmp_path: Path) -> None:
+    counted, listed = tmp_path / "counted", tmp_path / "listed"
+    for index in range(4):
+        pair = own_pair(index)
+        save(counted / f"IR_{2 * index + 1:04}.jpg", pair["thermal"])
+        save(counted / f"DC_{2 * index + 2:04}.jpg", pair["rgb"])
+    save(counted / "IR_0009.jpg", own_pair(9)["thermal"])  # without a visible picture
+    partners = {}
+    for index in range(4):
+        names = [f"video-x-frame-{index:06}-{word * 4}{index}.jpg" for word in ("aB", "Cd")]
+        save(listed / "video_rgb_test/data" / names[0], own_pair(index)["rgb"])
+        save(listed / "video_thermal_test/data" / names[1], own_pair(index)["thermal"])
+        partners[names[0]] = names[1]
+    partners["gone.jpg"] = "other.jpg"
+    (listed / "rgb_to_thermal_vid_map.json").write_text(json.dumps(partners))
+    for folder, split in ((counted, "train"), (listed, "test")):
+        start = init_dataset(folder)
+        assert sum(map(len, open_layout(folder).splits.values())) == 4
+        sample = PairDataset.open(folder, split)[0]
+        drawn = own_pair(0)
+        assert sample.rgb is not None
+        assert sample.thermal is not None
+        assert np.abs(sample.thermal.astype(int) - drawn["thermal"]).mean() < 3
+        assert np.abs(sample.rgb.astype(int) - drawn["rgb"]).mean() < 30
+        assert len(search_pairs(folder, None).pairs) == 4
+        assert not any("aB" in question for question in start.questions)
+    (listed / "rgb_to_thermal_vid_map.json").write_text("[1]")
+    with pytest.raises(InputError, match="rgb_to_thermal_vid_map"):
+        search_pairs(listed, None)
+
+
 def test_what_raw_thermal_values_are_is_told(tmp_path: Path) -> None:
     for kind, unit in (("radiometric", "celsius"), ("one folder", "counts"), ("FLIR", "display")):
         OWN_FOLDERS[kind](tmp_path / kind)

@@ -244,12 +244,17 @@ def _require_input(
 
 
 def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> str:
-    """--format: what is labelled in a folder, as objects; says so."""
+    """--format: what this model labelled in a folder, as objects; says so."""
     from sartm.datatools.instances import export_predictions
     from sartm.files import read_json
 
-    pairs = read_json(out / "summary.json")["pairs"]
-    files = {name: one["inputs"]["rgb"] or one["inputs"]["thermal"] for name, one in pairs.items()}
+    summary = read_json(out / "summary.json")
+    own = summary["settings"]["fingerprint"]  # ids of another model's maps mean other classes
+    files = {
+        name: one["inputs"]["rgb"] or one["inputs"]["thermal"]
+        for name, one in summary["pairs"].items()
+        if one.get("made", {}).get("fingerprint", own) == own
+    }
     images = [(name, f"{name}{Path(file).suffix}") for name, file in files.items()]
     target, count = export_predictions(out, images, classes, to, min_area)
     return f", {count} objects in {target}"

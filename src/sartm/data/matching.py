@@ -1,5 +1,6 @@
 """Pairs and labels of one folder that holds all of them, told apart by the words in their names."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from sartm.data.layouts import Pair
 from sartm.data.listing import list_files
 from sartm.data.names import ASIDE, Reading, Role, read_name
+from sartm.files import read_json
 from sartm.io.decode import SUFFIXES
 
 
@@ -60,7 +62,11 @@ def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
     notes: list[str] = []
     chosen = {role: _choose_kind(some, notes) for role, some in sides.items() if role}
     visible, infrared = chosen.get("rgb", {}), chosen.get("thermal", {})
-    matched = _match_readings(visible, infrared)
+    matched = _match_listed(folder, visible, infrared)
+    for match in (_match_readings, _match_counted):
+        left = {file: one for file, one in visible.items() if file not in matched}
+        taken = set(matched.values())
+        matched |= match(left, {file: one for file, one in infrared.items() if file not in taken})
     heat = {matched[file]: infrared[matched[file]] for file in matched}
     marks = chosen.get("label", {})
     labels = _match_readings({file: visible[file] for file in matched}, marks)
@@ -138,6 +144,35 @@ def _match_readings(first: dict[Path, Reading], second: dict[Path, Reading]) -> 
             sides.append({word: file for file, word in keys.items() if often[word] == 1})
         matched |= {sides[0][word]: sides[1][word] for word in sides[0].keys() & sides[1]}
     return matched
+
+
+def _match_counted(visible: dict[Path, Reading], infrared: dict[Path, Reading]) -> dict[Path, Path]:
+    """FLIR's hand-held cameras count on: IR_0001.jpg, then its visible picture DC_0002.jpg."""
+    sides = []
+    for side, prefix, step in ((visible, "DC", 0), (infrared, "IR", 1)):
+        counted: dict[tuple[str, str, int], Path] = {}
+        for file, one in side.items():
+            if number := re.fullmatch(rf"{prefix}_(\d{{1,18}})", file.stem, re.I):
+                above = one.plain.rpartition("/")[0]
+                counted[one.split, above, int(number[1]) + step] = file
+        sides.append(counted)
+    return {sides[0][key]: sides[1][key] for key in sides[0].keys() & sides[1]}
+
+
+PARTNERS = "rgb_to_thermal_vid_map.json"
+"""FLIR's ADAS set, version 2: RGB file -> thermal file, whose names have nothing in common."""
+
+
+def _match_listed(
+    folder: Path, visible: dict[Path, Reading], infrared: dict[Path, Reading]
+) -> dict[Path, Path]:
+    """The pairs that a list in the folder names; InputError where it cannot be read."""
+    if not (folder / PARTNERS).is_file():
+        return {}
+    warm = {file.name: file for file in infrared}
+    listed = read_json(folder / PARTNERS)
+    named = ((file, listed.get(file.name)) for file in visible)
+    return {file: warm[other] for file, other in named if isinstance(other, str) and other in warm}
 
 
 def _choose_kind(files: dict[Path, Reading], notes: list[str]) -> dict[Path, Reading]:

@@ -19,8 +19,8 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 _WORDS: dict[Role, frozenset[str]] = {
     "rgb": frozenset({
-        "rgb", "visible", "vis", "vi", "v", "w", "wide", "color", "colour", "co", "eo", "optical",
-        "photo",
+        "rgb", "visible", "vis", "vi", "v", "w", "wide", "color", "colour", "co", "dc", "eo",
+        "optical", "photo",
     }),
     "thermal": frozenset({
         "thermal", "thermals", "ther", "therm", "the", "th", "t", "infrared", "ir", "irs", "lwir",
