@@ -1,7 +1,7 @@
 """Label what nobody has labelled: `predict` for pairs, `video` for moving ones."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -104,7 +104,7 @@ def predict(
     objects: options.Objects = False,
     min_area: options.MinArea = None,
     degrees: options.Degrees = "",
-    accuracy: options.Accuracy = 2.0,
+    accuracy: options.Accuracy = options.ACCURACY,
     height: options.Height = None,
     trust: Annotated[
         bool,
@@ -147,9 +147,11 @@ def predict(
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
-        if align or instances:
-            option = "--align" if align else "--format"
-            raise InputError(f"{option} is for images; take the video's frames as two folders")
+        _refuse_of_films({
+            "--align": align, "--format": instances, "--beside": beside, "--trust": trust,
+            "--no-overlay": not overlay, "--pair": pair, "--height": height,
+            "--four-channel": four_channel != "auto",
+        })  # fmt: skip
         from sartm.inference.options import VideoOptions
 
         film = VideoOptions(
@@ -193,6 +195,13 @@ def predict(
         found += _write_instances(folder, predictor.classes, instances, min_area or 1)
     _print_outcome(_complaints(outcome), folder / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
+
+
+def _refuse_of_films(given: Mapping[str, object]) -> None:
+    """Refuse options that a film would pass over in silence."""
+    for option, value in given.items():
+        if value:
+            raise InputError(f"{option} is for images; take the video's frames as two folders")
 
 
 def _complaints(outcome: "Outcome") -> list[str]:
@@ -345,7 +354,7 @@ def video(
     holes: options.Holes = None,
     repair: options.Repair = False,
     degrees: options.Degrees = "",
-    accuracy: options.Accuracy = 2.0,
+    accuracy: options.Accuracy = options.ACCURACY,
     clahe: options.Clahe = False,
     on_misaligned: options.Misaligned = "warn",
     out: Annotated[
