@@ -72,7 +72,8 @@ inference.options
 inference.products
 inference.folders inference.rig
 inference.video
-evaluation.metrics evaluation.reliability
+evaluation.protocols evaluation.reliability
+evaluation.metrics
 evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
