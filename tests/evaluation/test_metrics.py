@@ -18,7 +18,7 @@ from sartm.evaluation.metrics import (
     pair_scores,
     protocol_means,
 )
-from sartm.evaluation.protocols import PROTOCOLS, Protocol, choose_protocols, default_protocols
+from sartm.evaluation.protocols import PROTOCOLS, choose_protocols, default_protocols
 
 IGNORE = 255
 
@@ -296,21 +296,9 @@ def test_best_and_worst_pairs_are_the_extremes_and_skip_pairs_with_one_class():
     assert best_and_worst(counts[4:], 2) == ([0], [])
 
 
-def describe(protocol: Protocol) -> tuple[str, ...]:
-    """A row of docs/protocols.md."""
-    classes = f"{protocol.first}-{'(K-1)' if protocol.size is None else protocol.size - 1}"
-    zero = {
-        "counts": "counts", "not in the mean": "counts only as the source of false positives",
-        "ignored": "ignored",
-    }  # fmt: skip
-    absent = {"null": "left out", "0": "0"}
-    return (protocol.name, classes, zero[protocol.truth_zero], absent[protocol.absent],
-            absent[protocol.predicted])  # fmt: skip
-
-
 def test_the_documented_table_is_the_one_in_the_code():
     page = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text("utf-8")
     table = re.search(r"\| name \|.*?\n\n", page, re.S)
     assert table is not None
-    rows = [f"| {' | '.join(describe(protocol))} |" for protocol in PROTOCOLS.values()]
+    rows = [f"| {' | '.join(protocol.row())} |" for protocol in PROTOCOLS.values()]
     assert table[0].strip().splitlines()[2:] == rows

@@ -27,6 +27,17 @@ class Protocol:
     predicted: Absent = "0"
     """IoU of a class that is not in the truth but predicted somewhere."""
 
+    def row(self) -> tuple[str, str, str, str, str]:
+        """The five cells of the table in docs/protocols.md."""
+        classes = f"{self.first}-{'(K-1)' if self.size is None else self.size - 1}"
+        zero = {
+            "counts": "counts",
+            "not in the mean": "counts only as the source of false positives",
+            "ignored": "ignored",
+        }[self.truth_zero]
+        words = {"null": "left out", "0": "0"}
+        return self.name, classes, zero, words[self.absent], words[self.predicted]
+
 
 PROTOCOLS = {
     protocol.name: protocol
