@@ -23,7 +23,7 @@ language
 objects.parts
 objects.measurement
 objects.table
-io.streams io.remote
+io.streams io.remote io.run_lengths
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
@@ -110,7 +110,7 @@ datatools.importing
 datatools.check datatools.convert datatools.align
 export demo
 benchmark
-app.problems app.fields app.connections app.reading app.masks
+app.problems app.fields app.connections app.reading
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
