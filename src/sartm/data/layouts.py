@@ -46,6 +46,13 @@ class Pair:
     instances: Path | None = None
     """A number for each thing of the label, where somebody has told them apart."""
 
+    @property
+    def numbered(self) -> bool:
+        """Whether there is such a file, which single pairs may lack."""
+        return self.instances is not None and (
+            not isinstance(self.instances, Path) or self.instances.is_file()  # else of a shard
+        )
+
 
 @dataclass(frozen=True)
 class Layout:
