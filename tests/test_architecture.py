@@ -119,7 +119,7 @@ app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
-cli.predict cli.train cli.evaluate cli.data cli.weights cli.serve
+cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__
 """

@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -192,6 +193,13 @@ Height = Annotated[
 ]
 
 
+def refuse_given(options: Mapping[str, object], why: str) -> None:
+    """Refuse options that would be passed over in silence; those that are not given are false."""
+    for option, given in options.items():
+        if given:
+            raise InputError(f"{option} {why}")
+
+
 def choose_objects(
     wanted: bool,
     min_area: int | None,
@@ -206,9 +214,7 @@ def choose_objects(
 
     if not wanted:
         given = {"--degrees": degrees, "--height": height, "--accuracy": accuracy != ACCURACY}
-        for option, value in given.items():
-            if value:
-                raise InputError(f"{option} is for the table of objects; add --objects")
+        refuse_given(given, "is for the table of objects; add --objects")
         return None
     choose_scale(degrees, radiometric)
     return Measuring(20 if min_area is None else min_area, accuracy, degrees, height)

@@ -1,7 +1,7 @@
 """Label what nobody has labelled: `predict` for pairs, `video` for moving ones."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +17,7 @@ from sartm.cli.options import (
     make_labeller,
     make_predictor,
     print_json,
+    refuse_given,
 )
 from sartm.cli.printing import complain, say
 from sartm.errors import InputError
@@ -147,11 +148,12 @@ def predict(
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
-        _refuse_of_films({
+        pictured = {
             "--align": align, "--format": instances, "--beside": beside, "--trust": trust,
             "--no-overlay": not overlay, "--pair": pair, "--height": height,
             "--four-channel": four_channel != "auto",
-        })  # fmt: skip
+        }  # fmt: skip
+        refuse_given(pictured, "is for images; take the video's frames as two folders")
         from sartm.inference.options import VideoOptions
 
         film = VideoOptions(
@@ -195,13 +197,6 @@ def predict(
         found += _write_instances(folder, predictor.classes, instances, min_area or 1)
     _print_outcome(_complaints(outcome), folder / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
-
-
-def _refuse_of_films(given: Mapping[str, object]) -> None:
-    """Refuse options that a film would pass over in silence."""
-    for option, value in given.items():
-        if value:
-            raise InputError(f"{option} is for images; take the video's frames as two folders")
 
 
 def _complaints(outcome: "Outcome") -> list[str]:
