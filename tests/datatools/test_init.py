@@ -121,6 +121,30 @@ def test_flirs_two_ways_to_name_partners_otherwise(tmp_path: Path) -> None:
         search_pairs(listed, None)
 
 
+def test_folders_whose_names_say_nothing_are_told_what_they_hold(
+    yard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(5):
+        pair = own_pair(index)
+        save(yard / "mast" / "a" / f"pic{index:03}_cam1.png", pair["rgb"])
+        save(yard / "mast" / "b" / f"pic{index:03}_cam2.png", pair["thermal"])
+        save(yard / "x" / f"{index:03}.png", pair["label"])
+        save(yard / "rgb" / f"{index}.png", pair["rgb"])  # of something else
+    told = ["--rgb", "mast/a", "--thermal", "mast/b", "--label"]
+    assert main(["data", "init", str(yard), *told, "../yard/x"]) == 2
+    assert "--label ../yard/x: no folder of that name" in capsys.readouterr().err
+    assert main(["data", "init", str(yard), *told, "x"]) == 0
+    dataset = PairDataset.open(yard, "train")
+    assert len(dataset) == 4
+    for sample in dataset:
+        drawn = own_pair(int("".join(filter(str.isdigit, sample.name))[:3]))
+        np.testing.assert_array_equal(sample.rgb, drawn["rgb"])
+        np.testing.assert_array_equal(sample.thermal, drawn["thermal"])
+        np.testing.assert_array_equal(sample.label, drawn["label"])
+    assert main(["data", "align", str(yard / "mast"), "--out", str(yard / "out")]) == 2
+    assert "sartm data init" in capsys.readouterr().err
+
+
 def test_what_raw_thermal_values_are_is_told(tmp_path: Path) -> None:
     for kind, unit in (("radiometric", "celsius"), ("one folder", "counts"), ("FLIR", "display")):
         OWN_FOLDERS[kind](tmp_path / kind)

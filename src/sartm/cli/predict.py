@@ -191,6 +191,8 @@ def predict(
         predictor, *sources, folder, model=model, options=how, overwrite=overwrite
     )
     found = _describe_outcome(outcome, folder / "labels")
+    if overlay and outcome.done:
+        found += f", pictures in {folder / 'overlays'}"
     if objects:
         found += f", {outcome.objects} objects in {folder / 'objects.csv'}"
     if instances is not None:
