@@ -67,6 +67,7 @@ def test_two_settings_are_compared_per_round():
     assert result["compare"]["agreement"] > 0.999
 
 
+@pytest.mark.slow
 def test_workers_run_at_a_time_and_count_every_batch(monkeypatch):
     before, under_way, most = torch.get_num_threads(), [], []
     logits = SARTM.predict_logits

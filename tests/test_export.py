@@ -93,6 +93,7 @@ def thermal_folder(tmp_path_factory):
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("size", [(64, 96), (101, 170)], ids=str)
+@pytest.mark.slow
 def test_an_export_labels_a_pair_of_any_size_as_the_model_does(runtime, size, model, request):
     folder = request.getfixturevalue(f"{runtime}_folder")
     sample = draw_sample(*size)
@@ -125,6 +126,7 @@ def three_threads():
 
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.slow
 def test_pairs_side_by_side_are_labelled_as_one_after_another(runtime, request):
     """Sizes alternate, so that calls on different graphs overlap too."""
     predictor = Predictor(load(request.getfixturevalue(f"{runtime}_folder")))
@@ -194,6 +196,7 @@ def test_a_missing_modality_and_wrong_shapes_are_explained(onnx_folder):
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
+@pytest.mark.slow
 def test_a_damaged_file_is_refused(name, onnx_folder, openvino_folder, tmp_path):
     home = onnx_folder if name.endswith("onnx") else openvino_folder
     whole = (home / name).read_bytes()

@@ -69,5 +69,8 @@ def test_a_full_disk_ends_in_words_and_nothing_half_written(command, inputs, nam
         assert "No space left" in row["said"] or "disk is full" in row["said"], row
         assert not row["wrong"], row
         assert not [name for name in row["left"] if "/." in f"/{name}"], row
+    again = [row for row in rows if "again" in row]
+    assert len(again) == 3
+    for row in again:
         assert row["again"][0] == 0, row
         assert not row["differs"], row

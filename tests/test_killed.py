@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from conftest import TINY, build
+from processes import start_command, wait
 
 from sartm.cli.main import main
 from sartm.files import HIDDEN, contents, recover_folder
@@ -39,13 +41,12 @@ def hidden(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name.startswith(HIDDEN)}
 
 
-def start(command: list[str]) -> subprocess.Popen[bytes]:
+def start_writing(command: list[str]) -> BaseProcess:
     """The process, once it is at work on its output."""
     Path("there").mkdir(exist_ok=True)
     before = hidden(Path("there"))
-    process = subprocess.Popen([sys.executable, "-m", "sartm", *command],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    while process.poll() is None:
+    process = start_command(command)
+    while process.is_alive():
         if {name for name in hidden(Path("there")) - before if name.endswith(".tmp")}:
             break
         time.sleep(0.001)
@@ -60,9 +61,9 @@ def test_killed_at_any_moment_a_rerun_is_as_undisturbed(name, tmp_path, monkeypa
     if name == "convert":
         write_dataset("data", 40, options=SceneOptions(size=(64, 64)))
     command = [part.format(out="there/it") for part in COMMANDS[name]]
-    process = start(command)
+    process = start_writing(command)
     begun = time.monotonic()
-    assert process.wait() == 0
+    assert wait(process) == 0
     duration = time.monotonic() - begun
     whole = files_in(Path("there/it"))
     assert hidden(Path("there")) == set()
@@ -70,10 +71,10 @@ def test_killed_at_any_moment_a_rerun_is_as_undisturbed(name, tmp_path, monkeypa
     for _ in range(10):
         if name in ("synth", "convert") and Path("there/it").exists():
             Path("there/it").rename(f"finished-{time.monotonic_ns()}")  # it is refused otherwise
-        process = start(command)
+        process = start_writing(command)
         time.sleep(draw.random() * duration)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        process.kill()
+        killed += wait(process) == -signal.SIGKILL
         if Path("there/it").exists():  # at no moment is anything but a whole one there
             assert files_in(Path("there/it")) == whole
     assert killed >= 6

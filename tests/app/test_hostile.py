@@ -359,6 +359,7 @@ def test_a_field_that_nobody_reads_is_named(server, files, field, meant):
     assert meant in detail
 
 
+@pytest.mark.slow
 def test_what_nobody_reads_in_a_query_or_another_form_is_named(server, files):
     status, detail = server.post({"imag": files["rgb"]}, "/v1/display")
     assert status == 422

@@ -249,12 +249,12 @@ def test_real_pairs_of_every_source_are_labelled(tmp_path: Path, model: str) -> 
     summary = json.loads((tmp_path / "m/summary.json").read_text())
     assert {pair["inputs"]["thermal"] for pair in summary["pairs"].values()} != {None}
     rgb, thermal = (
-        str(SHARED / f"data/roadscene/{kind}/FLIR_0*.jpg") for kind in ("rgb", "thermal")
+        str(SHARED / f"data/roadscene/{kind}/FLIR_000*.jpg") for kind in ("rgb", "thermal")
     )
     out = tmp_path / "r"
     assert main(["predict", "--rgb", rgb, "--thermal", thermal, "--out", str(out),
                  "--model", model, "--no-overlay"]) == 0  # fmt: skip
-    assert len(list((out / "labels").glob("*.png"))) >= 5
+    assert len(list((out / "labels").glob("*.png"))) >= 3
 
 
 def commands() -> dict[str, Callable[..., int]]:
@@ -267,6 +267,7 @@ def commands() -> dict[str, Callable[..., int]]:
     }
 
 
+@pytest.mark.slow
 def test_help_of_every_command_loads_no_torch() -> None:
     code = (
         "import sys, sartm\n"

@@ -52,6 +52,7 @@ def predict(scenes: Path, out: Path, *options: str) -> int:
     return main(["predict", *files, *options])
 
 
+@pytest.mark.slow
 def test_training_stores_the_words_and_their_encoder(model):
     found = load(model)
     assert found.config.classes_from == "text"

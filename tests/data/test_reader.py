@@ -49,6 +49,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.slow
 def test_pixels_are_read_in_one_place() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted(SOURCE.rglob("*.py")):

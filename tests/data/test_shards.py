@@ -48,6 +48,7 @@ def test_any_reader_of_tar_finds_the_files(sets):
     )
 
 
+@pytest.mark.slow
 def test_check_stats_and_convert_take_them(sets, tmp_path, capsys):
     plain, shards = sets
     figures = []

@@ -86,6 +86,7 @@ def test_another_calibration_is_another_setting(
     assert "--overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_auto_aligns_each_pair_and_a_refused_one_costs_that_pair_only(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -443,6 +443,7 @@ def test_an_equal_name_elsewhere_proves_nothing(network: SARTM, tmp_path: Path) 
     assert evaluate_with_pictures(known, dataset)[0].contaminated == ()
 
 
+@pytest.mark.slow
 def test_a_leak_is_inherited_by_what_starts_from_the_model(
     mfnet: Path, network: SARTM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def pairs_recorded(out: Path) -> list[str]:
     return [line["pair"] for line in lines if "pair" in line]
 
 
+@pytest.mark.slow
 def test_maps_and_summary_are_those_of_the_same_pairs_in_folders(place, tiny, capsys):
     whole = reference(tiny)
     assert main(command(tiny)) == 0
@@ -66,6 +67,7 @@ def test_a_rerun_makes_what_is_missing_and_appends_to_the_record(place, tiny, ca
     assert all(path.stat().st_mtime_ns == then for path, then in times.items() if path != gone)
 
 
+@pytest.mark.slow
 def test_what_would_be_replaced_is_named_and_kept(place, tiny, capsys):
     assert main(command(tiny)) == 0
     whole = maps_in(place / "out")
@@ -108,6 +110,7 @@ def test_a_bad_pair_costs_itself_and_is_tried_again(place, tiny, capsys):
 
 
 @pytest.mark.parametrize("sink", ["tar", "parquet"])
+@pytest.mark.slow
 def test_shards_of_label_maps_hold_the_same_maps(sink, place, tiny, monkeypatch, capsys):
     if sink == "parquet":
         parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra fleet")

@@ -154,6 +154,7 @@ def test_a_good_film_raises_nothing_about_its_rig() -> None:
     assert watch.lag() == 0
 
 
+@pytest.mark.slow
 def test_a_frozen_camera_is_told_from_a_scene_that_stands_still() -> None:
     samples = moving(20)
     for side in ("rgb", "thermal"):

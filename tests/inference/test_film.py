@@ -6,13 +6,13 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import cv2
 import pytest
 from conftest import TINY, build
+from processes import start_command, wait
 from test_video import read_video, rgb_frame, thermal_frame, write_video
 
 from sartm.cli.main import main
@@ -161,17 +161,14 @@ def test_killed_at_any_moment_a_rerun_is_as_undisturbed(place):
     assert main([*command, "--out", "whole/a.webm"]) == 0
     draw, killed = random.Random(0), 0
     for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sartm", *command, "--out", "out/a.webm"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
         old = {path.name for path in Path("out").glob(".*")}
-        while process.poll() is None and not {p.name for p in Path("out").glob(".*.tmp")} - old:
+        process = start_command([*command, "--out", "out/a.webm"])
+        while process.is_alive() and not {p.name for p in Path("out").glob(".*.tmp")} - old:
             time.sleep(0.001)
         time.sleep(float(draw.random()) * 0.5)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        if process.returncode == 0:
+        process.kill()
+        killed += wait(process) == -signal.SIGKILL
+        if process.exitcode == 0:
             Path("out/a.webm").unlink()
     assert killed >= 7
     assert main([*command, "--out", "out/a.webm"]) == 0

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import TINY, build
+from processes import start_command, wait
 
 from sartm import outputs
 from sartm.cli.main import main
@@ -316,6 +317,7 @@ def test_names_that_differ_by_case_are_refused_where_that_matters(
     assert "'A' and 'a' would be one file" in said
 
 
+@pytest.mark.slow
 def test_a_second_run_into_a_folder_is_refused(place, models, capsys):
     with lock_folder(place / "out"):
         said = refused(command(models), capsys)
@@ -373,18 +375,17 @@ def test_killed_at_any_moment_a_rerun_is_as_undisturbed(tmp_path, models, monkey
         write_pair(tmp_path / "in", f"{number:02d}", number, (96, 128))
     arguments = command(models)
     assert main([*arguments, "--out", "undisturbed"]) == 0
-    run = [sys.executable, "-m", "sartm", *arguments]
     draw = random.Random(0)
     killed = 0
     for number in range(10):
         labels = tmp_path / "out/labels"
         goal = 5 * number + draw.randrange(1, 5)
-        process = subprocess.Popen(run, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list(labels.glob("*.png"))) < goal:
+        process = start_command(arguments)
+        while process.is_alive() and len(list(labels.glob("*.png"))) < goal:
             time.sleep(0.001)
         time.sleep(draw.random() * 0.02)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        process.kill()
+        killed += wait(process) == -signal.SIGKILL
     assert killed == 10
     made = snapshot(tmp_path / "out")
     assert main(arguments) == 0

@@ -201,6 +201,7 @@ def test_a_label_map_that_cannot_be_written_ends_the_run_and_keeps_what_is_done(
     assert set(summary["pairs"]) == {"0", "1", "2"}
 
 
+@pytest.mark.slow
 def test_batches_of_a_folder_are_labelled_as_its_pairs_are(folder, passes):
     alone = label_folder(folder, "alone", "--workers", "1")
     passes.clear()

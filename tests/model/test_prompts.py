@@ -163,6 +163,7 @@ def compare(theirs: nn.Module, prompt: Promptable, size, side: int, apart: bool 
 
 @pytest.mark.parametrize("named", ["hub", "Meta"])
 @pytest.mark.parametrize("size", [(256, 256), (240, 320)])
+@pytest.mark.slow
 def test_rgb_alone_without_adapters_is_sam2s_image_predictor(tmp_path, named, size):
     config = ModelConfig(size="test", width=64, decoder=DecoderConfig(heads=8, mlp_dim=48))
     theirs = oracle(ENCODERS["test"], 64, config.decoder, 256)

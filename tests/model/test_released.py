@@ -94,6 +94,7 @@ def test_every_stage_agrees_with_the_authors_code(golden_model):
 
 @golden.needed
 @torch.no_grad()
+@pytest.mark.slow
 def test_without_lora_it_is_sam2(golden_weights):
     plain = {
         key: torch.zeros_like(value) if "linear_b_" in key else value
@@ -149,6 +150,7 @@ def gradient(model, key):
 
 @golden.needed
 @torch.no_grad()
+@pytest.mark.slow
 def test_merged_lora_computes_the_same(golden_model):
     rgb, thermal = torch.rand(1, 3, 200, 256), torch.rand(1, 1, 200, 256)
     torch.testing.assert_close(
@@ -344,6 +346,7 @@ def test_converting_gives_a_folder_that_loads_as_the_same_model(file, tmp_path):
     assert "without a licence" in card
 
 
+@pytest.mark.slow
 def test_a_converted_model_without_names_takes_them_and_another_canvas(file, tmp_path):
     convert_weights(file, tmp_path / "out", canvas=128)
     assert load(tmp_path / "out").config.classes.names[0] == "class 0"

@@ -117,6 +117,7 @@ def test_black_hot_degrees_are_those_of_the_file(drawn, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_second_run_lists_the_objects_of_pairs_that_were_labelled_without(
     drawn, tmp_path, capsys
 ):

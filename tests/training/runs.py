@@ -15,7 +15,6 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
-from sartm.cli.main import main
 from sartm.config import FusionConfig
 from sartm.training.loop import train
 from sartm.training.runs import latest_checkpoint
@@ -93,11 +92,6 @@ def wait_for_steps(run: Path, count: int) -> None:
     while not metrics.exists() or metrics.read_text().count("\n") < count:
         assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.01)
-
-
-def run_command(arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    os._exit(main(arguments))
 
 
 def copy_validation(data: Path) -> None:

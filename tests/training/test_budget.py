@@ -86,9 +86,9 @@ def test_on_a_machine_of_any_speed_the_rate_has_fallen_when_the_time_is_over(eac
             clock += check
             found.take_down(step, float(step))
             if step < found.plan.steps:
-                found.fit(step, 300 - clock, each, check)
+                found.fit(step, 300 - clock, each, check, clock)
         elif step == MEASURED:
-            found.fit(step, 300 - clock, each, 0.0)
+            found.fit(step, 300 - clock, each, 0.0, clock)
     assert clock <= 300
     assert rates[-1] < 0.1 * max(rates)
     assert step <= 600
@@ -105,11 +105,31 @@ def test_a_machine_that_becomes_slower_or_faster_is_planned_for_again():
                 clock += 1.0
                 found.take_down(step, float(step))
                 if step < found.plan.steps:
-                    found.fit(step, 300 - clock, each, 1.0)
+                    found.fit(step, 300 - clock, each, 1.0, clock)
             if step == 150:
                 each = later
         assert 240 < clock < 300
         assert last < 0.08 * 1e-3
+
+
+def test_first_steps_that_were_slow_by_chance_do_not_end_a_run_early():
+    found, clock, step, rates = schedule(), 10.0, 0, []
+    while step < found.plan.steps:
+        rates.append(found.rate(step))
+        step += 1
+        each = 14.0 if step <= 2 else 0.6
+        clock += each
+        if step == 2 or found.is_short(step, 300 - clock, each):
+            found.fit(step, 300 - clock, each, 0.0, clock)
+        elif found.is_due(step):
+            clock += 1.0
+            found.take_down(step, float(step))
+            if step < found.plan.steps:
+                found.fit(step, 300 - clock, each, 1.0, clock)
+    assert 240 < clock < 300
+    assert step > 300
+    assert rates[40] > 0.7 * max(rates)
+    assert rates[-1] < 0.08 * max(rates)
 
 
 def test_an_interval_of_validations_suits_their_cost_and_the_end_is_one():

@@ -44,6 +44,7 @@ def whole(places):
     return places / "run", train_clicks(config(places), places / "run", device="cpu")
 
 
+@pytest.mark.slow
 def test_labels_stay_what_they_were_and_clicks_are_answered(places, whole):
     run, result = whole
     assert result["finished"]
@@ -72,6 +73,7 @@ def test_labels_stay_what_they_were_and_clicks_are_answered(places, whole):
     assert not np.array_equal(boxed.logits, found.logits)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, whole, tmp_path):
     run, result = whole
     train_clicks(config(places), tmp_path / "parts", max_steps=2, device="cpu")
@@ -93,6 +95,7 @@ def test_other_settings_or_a_folder_with_a_run_are_refused(places, whole, tmp_pa
         train_clicks(ClickConfig(), tmp_path / "other", device="cpu")
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_says_what_came_of_it(places, tmp_path, capsys):
     call = ["train", "clicks", "--init", str(places / "model"), "--data", str(places / "data"),
             "--out", str(tmp_path / "run"), "--device", "cpu", "--json", str(tmp_path / "j.json"),

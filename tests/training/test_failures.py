@@ -1,7 +1,6 @@
 """What ends a run is said with what to do: disks, files, memory, numbers that are none."""
 
 import json
-import multiprocessing
 import os
 import re
 import resource
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from draw_training import draw_dataset
+from processes import start_command
 
 from sartm.config import to_dict
 from sartm.errors import InputError
@@ -25,14 +25,7 @@ from sartm.training.failures import explained_failures
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig
-from training.runs import (
-    assert_same_run,
-    copy_validation,
-    losses,
-    run_command,
-    short,
-    wait_for_steps,
-)
+from training.runs import assert_same_run, copy_validation, losses, short, wait_for_steps
 
 
 @contextmanager
@@ -124,8 +117,7 @@ def test_a_worker_that_dies_is_said_with_what_to_do(six, tmp_path, capfd):
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     out = tmp_path / "run"
     arguments = ["train", str(tmp_path / "config.json"), "--out", str(out), "--device", "cpu"]
-    process = multiprocessing.get_context("fork").Process(target=run_command, args=(arguments,))
-    process.start()
+    process = start_command(arguments, silent=False)
     wait_for_steps(out, 3)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:

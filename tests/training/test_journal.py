@@ -14,6 +14,7 @@ from sartm.training.runs import latest_checkpoint
 from training.runs import lines, losses, short
 
 
+@pytest.mark.slow
 def test_a_run_shows_curves_classes_and_pictures(undisturbed):
     report = undisturbed / "report"
     page = (report / "report.html").read_text()

@@ -187,6 +187,7 @@ def test_accumulated_batches_have_the_means_of_one_batch_of_their_size(tmp_path,
         assert curves[1][0][0] == pytest.approx(curves[0][0][0], rel=0.3)
 
 
+@pytest.mark.slow
 def test_language_waits_for_its_start(six, undisturbed, tmp_path):
     config = short(six, loss=LossConfig(language_start=1.0))
     train(config, tmp_path / "run", limits=Limits(steps=5), device="cpu")
@@ -197,6 +198,7 @@ def test_language_waits_for_its_start(six, undisturbed, tmp_path):
     assert losses(tmp_path / "run") != losses(undisturbed)[:5]
 
 
+@pytest.mark.slow
 def test_training_without_validation_keeps_the_last_step(six, tmp_path):
     result = train(
         short(six, validate_every=0), tmp_path / "run", limits=Limits(steps=3), device="cpu"

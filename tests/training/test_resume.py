@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from processes import start_command
 from safetensors.torch import load_file
 
 import sartm.training.start
@@ -35,7 +36,6 @@ from training.runs import (
     copy_validation,
     lines,
     losses,
-    run_command,
     short,
     start,
     wait_for_steps,
@@ -160,8 +160,7 @@ def test_the_command_that_is_interrupted_saves_and_exits_130(
     out = tmp_path / "run"
     (tmp_path / "config.json").write_text(json.dumps(to_dict(short(six))))
     arguments = ["train", str(tmp_path / "config.json"), "--out", str(out), "--device", "cpu"]
-    process = multiprocessing.get_context("fork").Process(target=run_command, args=(arguments,))
-    process.start()
+    process = start_command(arguments, silent=False)
     wait_for_steps(out, 3)
     os.kill(process.pid, number)
     process.join(60)
@@ -244,6 +243,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("damage", ["no state", "no checkpoints", "only metrics"])
+@pytest.mark.slow
 def test_a_run_without_any_whole_checkpoint_is_not_resumed_over_its_results(begun, six, damage):
     for folder in (begun / "checkpoints").glob("step-*"):
         (folder / "state.json").write_text("[]")
@@ -275,6 +275,7 @@ def test_fresh_checkpoints_are_kept_whatever_damaged_ones_there_are(begun, undis
     assert losses(begun) == losses(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_start_that_is_refused_blocks_no_other(six, tmp_path):
     """Refused before the first step, by its data or in it; what is wrong is then put right."""
     out = tmp_path / "run"

@@ -71,6 +71,7 @@ def test_a_model_of_format_1_starts_as_what_it_was_in_the_arithmetic_of_now(pair
 
 
 @pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.slow
 def test_a_run_from_a_model_of_format_1_keeps_its_arithmetic_only_on_a_frozen_encoder(
     six, tmp_path, frozen
 ):
@@ -93,6 +94,7 @@ def test_the_crop_of_the_training_is_what_the_fusion_is_made_for(six, tmp_path):
     assert not (tmp_path / "other" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_an_older_sartm_began_is_resumed_as_it_was(six, tmp_path):
     run = tmp_path / "run"
     train(short(six), run, limits=Limits(steps=1), device="cpu")
@@ -105,6 +107,7 @@ def test_a_run_that_an_older_sartm_began_is_resumed_as_it_was(six, tmp_path):
     assert (made.no_mem_embed, made.fusion.crop) == ("fusion", (64, 64))
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_released_weights(six, tmp_path):
     file, lr = tmp_path / "released.pth", 1e-3
     torch.save({"model_state_dict": small_released(len(MFNET))}, file)
@@ -145,6 +148,7 @@ def test_training_goes_on_from_released_weights(six, tmp_path):
     assert labels.shape == SIZE
 
 
+@pytest.mark.slow
 def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(six, tmp_path):
     file = tmp_path / "sam2.pt"
     torch.save({"model": meta_weights()}, file)
@@ -188,6 +192,7 @@ def test_a_start_that_has_seen_the_validation_pairs_is_named(six, undisturbed, t
     assert "unread.pt is not read" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_licence_is_passed_on_with_the_data_that_came_after(six, tmp_path):
     licence = "Drawn; free."
     save(build(short(six).model), tmp_path / "start", ModelFacts(name="start", licence=licence))

@@ -59,6 +59,7 @@ def test_a_student_that_listens_comes_nearer_to_its_teacher(taught, tmp_path):
     assert np.mean(curves[30.0][-6:]) < 0.5 * np.mean(curves[0.001][-6:]), curves
 
 
+@pytest.mark.slow
 def test_a_model_says_what_it_was_taught_by_and_what_it_has_seen(taught, six):
     facts = load(taught / "best").facts
     assert facts is not None
@@ -146,6 +147,7 @@ def test_what_a_teacher_cannot_teach_is_refused(six, tmp_path):
         train(short(six, teacher=str(tmp_path / "ranged")), tmp_path / "c", device="cpu")
 
 
+@pytest.mark.slow
 def test_unlabelled_pairs_must_not_be_those_of_validation(six, tmp_path):
     model = tmp_path / "teacher"
     save(SARTM(TINY), model, ModelFacts())

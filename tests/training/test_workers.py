@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import run_command, start_command
 
 from sartm.config import to_dict
 from sartm.training.batches import make_batches, make_loader
@@ -20,7 +21,7 @@ from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.splits import open_splits
 from sartm.training.workers import Stream, usable_workers
-from training.runs import lines, losses, run_command, short, wait_for_steps
+from training.runs import lines, losses, short, wait_for_steps
 
 MOUNT = 'mount -t tmpfs -o size=$0 tmpfs /dev/shm || exit 77; exec "$@"'
 """In a namespace of its own: nothing outside sees it."""
@@ -93,14 +94,14 @@ def is_there(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.slow
 def test_sigterm_ends_a_run_whose_workers_are_stuck(undisturbed, six, tmp_path):
     """Both workers are halted, as in a read that never returns: they hear no signal but SIGKILL."""
     config = short(six, workers=2, optim=replace(short(six).optim, epochs=2000), validate_every=0)
     (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
     out = tmp_path / "run"
     arguments = ["train", str(tmp_path / "config.json"), "--out", str(out), "--device", "cpu"]
-    process = multiprocessing.get_context("fork").Process(target=run_command, args=(arguments,))
-    process.start()
+    process = start_command(arguments, silent=False)
     assert process.pid is not None
     wait_for_steps(out, 3)
     workers = children(process.pid)

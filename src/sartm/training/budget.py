@@ -129,7 +129,14 @@ class Schedule:
             return step >= self.plan.next
         return every > 0 and step % (every * self.per_epoch) == 0
 
-    def fit(self, step: int, left: float, each: float, validation: float) -> None:
+    def is_short(self, step: int, left: float, each: float) -> bool:
+        """Whether the plan, made from steps that were slow by chance, would leave half of the time
+        unused; arguments as of `fit`."""
+        plan = self.plan
+        ends = (plan.steps - step + 3 * self.check + 1) * each
+        return plan.fitted and plan.steps < plan.longest and 2 * ends < left
+
+    def fit(self, step: int, left: float, each: float, validation: float, passed: float) -> None:
         """Plan, after `step` steps, what fits into the time.
 
         Args:
@@ -137,7 +144,9 @@ class Schedule:
             left: seconds.
             each: seconds of a step.
             validation: seconds of one; 0: there was none yet.
+            passed: seconds; where the plan was too short, they say how much of the run is done.
         """
+        short = self.is_short(step, left, each)
         check = validation / each or self.check
         # what ends a run: a validation, the best model with one camera and the other, a margin
         usable = 0.97 * left / each - 3 * check - 1
@@ -146,6 +155,8 @@ class Schedule:
         between = interval if every is None else every * self.per_epoch
         steps = int(usable / (1 + check / between)) if between else int(usable)
         plan = self.plan.ending(step, min(step + max(1, steps), self.plan.longest))
+        if short:
+            plan = replace(plan, done=min(plan.done, passed / (passed + left)))
         self.plan = replace(plan, fitted=True, interval=interval).from_here(step)
 
     def take_down(self, step: int, score: float | None) -> bool:
@@ -200,6 +211,10 @@ class Pace:
         """A validation ends now."""
         now = time.monotonic()
         self.validation, self.mark = now - self.mark, now
+
+    def each(self) -> float:
+        """Seconds of a step."""
+        return self.seconds / max(self.steps, 1)
 
     def is_measured(self) -> bool:
         """Whether enough steps were timed to plan by; slow ones tell as much."""

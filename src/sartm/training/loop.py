@@ -227,6 +227,7 @@ class _Run:
                 stopped, over, measured = agree(
                     accelerator, stop.received, pace.left() < 0, fits and pace.is_measured()
                 )
+                self._lengthen(pace, fits)
                 last = self.step >= self._end(most) or over
                 marks = not schedule.plan.fitted or self.step >= schedule.plan.next
                 if schedule.is_due(self.step) or last:
@@ -287,8 +288,8 @@ class _Run:
 
     def _fit(self, pace: Pace) -> None:
         """Plan the rest of the run by the time that is left, the same on every rank."""
-        each = pace.seconds / max(pace.steps, 1)
-        found = mean_over_ranks(self.setup.accelerator, pace.left(), each, pace.validation)
+        each, passed = pace.each(), pace.passed()
+        found = mean_over_ranks(self.setup.accelerator, pace.left(), each, pace.validation, passed)
         first = not self.schedule.plan.fitted
         self.schedule.fit(self.step, *found)
         pace.begin()
@@ -299,6 +300,13 @@ class _Run:
                 self.schedule.plan.steps,
                 found[0] / 60,
             )
+
+    def _lengthen(self, pace: Pace, fits: bool) -> None:
+        """Plan again where the steps that were timed had been slow by chance."""
+        if fits and pace.steps:
+            short = self.schedule.is_short(self.step, pace.left(), pace.each())
+            if agree(self.setup.accelerator, short)[0]:
+                self._fit(pace)
 
     def _take_step(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, stream: Iterator[Batch]
