@@ -146,11 +146,11 @@ def look_at_folder(
         kind="dataset.toml",
         resize_thermal=heat.resize,
     )
-    files, told = _describe_files(root, layout, found, legend)
+    files, named = _describe_files(root, layout, found, legend)
     files = {name: text for name, text in files.items()
              if name in (TOML, TABLE) or anew or not (root / name).is_file()}  # fmt: skip
     said = (_describe_pairs(found, usable, four), *heat.said, _describe_labels(usable, legend),
-            told, how)  # fmt: skip
+            named, how)  # fmt: skip
     return Start(layout, files, said, (*_questions(found, legend, usable), *heat.questions))
 
 
