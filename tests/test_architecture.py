@@ -23,7 +23,7 @@ language
 objects.parts
 objects.measurement
 objects.table
-io.streams io.remote
+io.streams io.remote io.run_lengths
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
@@ -72,7 +72,8 @@ inference.options
 inference.products
 inference.folders inference.rig
 inference.video
-evaluation.metrics evaluation.reliability
+evaluation.protocols evaluation.reliability
+evaluation.metrics
 evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
@@ -111,7 +112,7 @@ datatools.check datatools.convert datatools.align
 graphs
 export demo
 click_export benchmark
-app.problems app.fields app.connections app.reading app.masks
+app.problems app.fields app.connections app.reading
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
@@ -121,7 +122,7 @@ app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
-cli.predict cli.train cli.evaluate cli.data cli.weights cli.serve
+cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__
 """

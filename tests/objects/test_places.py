@@ -239,3 +239,13 @@ def test_files_that_are_cut_off_say_nothing_and_raise_nothing(cut, tmp_path):
         (tmp_path / name).write_bytes(flipped)
         assert isinstance(read_place(tmp_path / name), Place)
     assert locate(read_place(tmp_path / "none.jpg"), (8, 8)).how == ""
+
+
+def test_of_a_png_the_header_alone_is_read(tmp_path):
+    """Its pixels may be too many for the memory, which only reading the image checks."""
+    path = tmp_path / "a.png"
+    Image.new("L", (7, 5)).save(path)
+    data = path.read_bytes()
+    start = data.index(b"IDAT") + 4
+    path.write_bytes(data[:start] + b"\xff" * 8 + data[start + 8 :])
+    assert read_place(path).size == (5, 7)

@@ -123,7 +123,8 @@ def read_place(source: Source) -> Place:
             if plugin is not None:
                 image = plugin(file)
                 xmp = str(image.info.get("xmp", b"")[: 2**20], "latin-1")
-                place = _read_exif(image.getexif(), image, xmp)
+                # That of PNG would decode all pixels first, whatever their number.
+                place = _read_exif(Image.Image.getexif(image), image, xmp)
     except Exception:  # decoders fail in many ways; reading the pixels will say what is wrong
         place = Place()
     if plugin is TiffImageFile:
