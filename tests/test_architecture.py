@@ -23,7 +23,7 @@ language
 objects.parts
 objects.measurement
 objects.table
-io.streams io.remote
+io.streams io.remote io.run_lengths
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
@@ -56,11 +56,11 @@ model.released
 model.sources model.exported
 model.filling model.card
 model.prompts model.looking
-model.checkpoint
+model.click_graphs model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
-inference.playback
+inference.playback inference.samples
 inference.trust inference.frames
 inference.bags inference.live inference.sequences
 inference.prediction
@@ -72,12 +72,13 @@ inference.options
 inference.products
 inference.folders inference.rig
 inference.video
-evaluation.metrics evaluation.reliability
+evaluation.protocols evaluation.reliability
+evaluation.metrics
 evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
-evaluation.report.rendering
+evaluation.report.rendering evaluation.report.texts
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
 evaluation.report.files evaluation.report.run evaluation.report.clicks
@@ -108,18 +109,20 @@ datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing
 datatools.check datatools.convert datatools.align
+graphs
 export demo
-benchmark
-app.problems app.fields app.connections app.reading app.masks
+click_export benchmark
+app.problems app.fields app.connections app.reading
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
 app.service app.encoding
+app.pairs
 app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
-cli.predict cli.train cli.evaluate cli.data cli.weights cli.serve
+cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__
 """

@@ -8,8 +8,9 @@ import torch
 
 from sartm.config import to_dict
 from sartm.data.pairs import PairDataset
-from sartm.evaluation.metrics import ConfusionMatrix, means, name_mean, percent
+from sartm.evaluation.metrics import ConfusionMatrix, means, percent
 from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities
+from sartm.evaluation.protocols import name_mean
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.run import read_metrics
 from sartm.evaluation.scoring import count_pairs, score_pairs
