@@ -162,15 +162,18 @@ class LookGraph(nn.Module):
         yes, mask = torch.ones(1, dtype=torch.bool), torch.ones(seen, dtype=torch.bool)
         before, box = torch.ones(tuple(padded)), torch.ones(4)
         four, scores = torch.zeros(MASKS, GRID, GRID), torch.zeros(MASKS)
+        span = torch.ones(4)
         read = _Read(size, seen, padded)
         self.read = follow(read, points, labels, torch.ones(seen), yes)
         everything = (maps.features, *maps.pixels, whole, points, labels, before, box)
         self.once = follow(_Once(decoder), *everything)
         self.paste = follow(_Paste(padded), four, whole)
-        self.best = follow(_Best(), torch.ones(MASKS, *padded), scores, yes)
+        self.paste_one = follow(_Paste(padded), four[:1], whole)
+        self.best = follow(_Best(), four, scores, yes)
         self.begin = follow(_Begin(seen), before, points, labels)
-        self.spread = follow(_Spread(), mask, mask)
-        self.around = follow(_Around(seen), mask, points, labels, box, yes)
+        self.spread = follow(_Spread(max(seen)), mask, mask)
+        self.span = follow(_Span(), mask, torch.zeros(2))
+        self.around = follow(_Around(seen), span, points, labels, box, yes)
         self.similar = follow(_Similar(), whole, whole)
         self.finish = follow(_Finish(size, seen), torch.ones(MASKS, *padded), scores, yes)
         self.register_buffer("whole", whole)
@@ -207,20 +210,20 @@ class LookGraph(nn.Module):
                 features, pixels_1, pixels_2, pixels_4, pixels_8,
                 self.whole, places, labels, before, box,
             )  # fmt: skip
-            before = self.paste(logits, self.whole)[0]
+            before = self.paste_one(logits[:1], self.whole)[0]
         window = self.window_around(before, places, labels, box, boxed)
         logits, scores = self.once(
             features, pixels_1, pixels_2, pixels_4, pixels_8, window, places, labels, before, box
         )
-        found = self.paste(logits, window)
-        before = self.best(found, scores, several)
+        before = self.paste_one(self.best(logits, scores, several), window)[0]
         better = self.window_around(before, places, labels, box, boxed)
         if not bool(self.similar(window, better)):
+            window = better
             logits, scores = self.once(
                 features, pixels_1, pixels_2, pixels_4, pixels_8,
-                better, places, labels, before, box,
+                window, places, labels, before, box,
             )  # fmt: skip
-            found = self.paste(logits, better)
+        found = self.paste(logits, window)
         mask, logits, scores = self.finish(found, scores, several)
         return mask, logits, scores
 
@@ -229,18 +232,17 @@ class LookGraph(nn.Module):
     ) -> Tensor:
         """`looking.window_around`: the parts of the mask (h, w) that were clicked are filled from
         the clicks, until nothing is added."""
-        mask, found = self.begin(logits, places, labels)
-        if bool(found.any()):
-            pixels = found.sum()
-            grows = True
-            while grows:
-                found = self.spread(found, mask)
-                more = found.sum()
-                grows = bool(more > pixels)
-                pixels = more
-        else:
+        mask, found, start = self.begin(logits, places, labels)
+        pixels = found.float().sum()
+        grows = bool(pixels > 0)
+        if not grows:
             found = mask
-        window: Tensor = self.around(found, places, labels, box, boxed)
+        while grows:
+            found = self.spread(found, mask)
+            more = found.float().sum()
+            grows = bool(more > pixels)
+            pixels = more
+        window: Tensor = self.around(self.span(found, start), places, labels, box, boxed)
         return window
 
 
@@ -307,103 +309,120 @@ class _Paste(nn.Module):
         self.height, self.width = map(int, size)
 
     def forward(self, logits: Tensor, window: Tensor) -> Tensor:
-        """(4, V, V) to (4, h, w)."""
-        side = window[2]
-        parts, inside = [], []
-        for start, extent in ((window[0], self.width), (window[1], self.height)):
-            pixels = torch.arange(extent, dtype=torch.float32)
-            parts.append(2 * (pixels + 0.5 - start) / side - 1)
+        """(M, V, V) to (M, h, w)."""
+        weights, inside = [], []
+        for start, extent in ((window[1], self.height), (window[0], self.width)):
+            pixels, side = torch.arange(extent, dtype=torch.float32), window[2]
+            cells = ((pixels + 0.5 - start) / side * GRID - 0.5).clamp(0, GRID - 1)
+            off = cells[:, None] - torch.arange(GRID, dtype=torch.float32)
+            weights.append((1 - off.abs()).clamp(min=0))
             inside.append((pixels >= start.floor()) & (pixels < (start + side).ceil()))
-        across = parts[0][None].expand(self.height, -1)
-        down = parts[1][:, None].expand(-1, self.width)
-        grid = torch.stack([across, down], -1)[None]
-        full = F.grid_sample(logits[None], grid, padding_mode="border", align_corners=False)[0]
-        return torch.where(inside[1][:, None] & inside[0], full, OUTSIDE)
+        full = weights[0] @ logits @ weights[1].T  # bilinear, faster than looking pixels up
+        return torch.where(inside[0][:, None] & inside[1], full, OUTSIDE)
 
 
 class _Best(nn.Module):
     """Of four masks the likeliest that is asked for."""
 
     def forward(self, logits: Tensor, scores: Tensor, several: Tensor) -> Tensor:
-        """(h, w)"""
+        """(1, V, V)"""
         best = _keep_asked(scores, several).argmax(0, keepdim=True)
-        return logits.index_select(0, best)[0]
+        return logits.index_select(0, best)
 
 
 class _Begin(nn.Module):
-    """A mask, and those of its pixels that were clicked to add."""
+    """The part of the image that holds a mask, and what of the mask was clicked to add."""
 
     def __init__(self, seen: Size) -> None:
         super().__init__()
         self.seen = seen
 
-    def forward(self, logits: Tensor, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Both (h, w) bool."""
+    def forward(self, logits: Tensor, places: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Both (h', w') bool, and (2,) x and y of the part's upper left pixel."""
         height, width = self.seen
         mask = logits[:height, :width] > 0
+        there = mask.float()
+        left, right = _ends(there.amax(0))
+        top, bottom = _ends(there.amax(1))
         adds = (labels == ADDS)[:, None]
         x, y = places.floor().unbind(1)
         column = torch.arange(width) == x.clamp(0, width - 1)[:, None]
-        row = torch.arange(height) == y.clamp(0, height - 1)[:, None]
-        clicked = (row & adds).float().T @ column.float()
-        return mask, (clicked > 0) & mask
+        row = (torch.arange(height) == y.clamp(0, height - 1)[:, None]) & adds
+        mask = mask[top:bottom, left:right]
+        clicked = row[:, top:bottom].float().T @ column[:, left:right].float()
+        return mask, (clicked > 0) & mask, torch.stack([left, top]).float()
+
+
+def _ends(line: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a line of 0 and 1 the first place that is 1, and the one behind the last; all if none."""
+    return line.argmax(0), line.shape[0] - line.flip(0).argmax(0)
 
 
 class _Spread(nn.Module):
     """What was found of a mask, a step to all sides and to the ends of its rows and columns."""
 
+    def __init__(self, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+
     def forward(self, found: Tensor, mask: Tensor) -> Tensor:
-        """(h, w) bool."""
+        """(h', w') bool."""
         near = F.max_pool2d(found[None, None].float(), 3, 1, 1)[0, 0] > 0
         found = near & mask
-        for dim in (0, 1):
+        for row in (True, False):
             for back in (False, True):
                 reach, step = mask, 1
-                while step < mask.shape[dim]:  # twice as far each time
-                    found = found | (reach & _shift(found, step, dim, back))
-                    reach = reach & _shift(reach, step, dim, back)
+                while step < self.longest:  # twice as far each time
+                    found = found | (reach & _shift(found, step, row, back))
+                    reach = reach & _shift(reach, step, row, back)
                     step *= 2
         return found
 
 
-def _shift(mask: Tensor, step: int, dim: int, back: bool) -> Tensor:
-    length = int(mask.shape[dim])
-    kept = mask.narrow(dim, step if back else 0, length - step)
-    blank = torch.zeros_like(mask.narrow(dim, 0, step))
-    return torch.cat([kept, blank] if back else [blank, kept], dim)
+def _shift(mask: Tensor, step: int, row: bool, back: bool) -> Tensor:
+    ends = (0, step) if back else (step, 0)
+    longer = F.pad(mask, ends if row else (0, 0, *ends))
+    kept = slice(step, None) if back else slice(0, -step)
+    return longer[:, kept] if row else longer[kept]
+
+
+class _Span(nn.Module):
+    """The box around what was found."""
+
+    def forward(self, found: Tensor, start: Tensor) -> Tensor:
+        """(4,) x0, y0, x1, y1; far off where there is nothing."""
+        there, ends = found.float(), []
+        for axis in (0, 1):
+            first, last = _ends(there.amax(axis))
+            ends.append(torch.stack([first, last]) + start[axis])
+        nothing = torch.tensor([_FAR, _FAR, -_FAR, -_FAR])
+        return torch.where(there.amax() > 0, torch.stack(ends, 1).flatten(), nothing)
 
 
 class _Around(nn.Module):
-    """`looking.window_around` and `looking.place_window`, of what was found already."""
+    """`looking.window_around` and `looking.place_window`, of the span of what was found."""
 
     def __init__(self, seen: Size) -> None:
         super().__init__()
         self.seen = seen
 
     def forward(
-        self, found: Tensor, places: Tensor, labels: Tensor, box: Tensor, boxed: Tensor
+        self, span: Tensor, places: Tensor, labels: Tensor, box: Tensor, boxed: Tensor
     ) -> Tensor:
         """(3,)"""
-        adds, longest = labels == ADDS, float(max(self.seen))
-        spans = []
-        for axis, extent in enumerate(reversed(self.seen)):
-            there, pixels = found.any(axis), torch.arange(extent, dtype=torch.float32)
-            at, corners = places[:, axis], box[axis::2]
-            ends = (torch.where(there, pixels, _FAR), torch.where(adds, at, _FAR),
-                    torch.where(boxed, corners[:1], _FAR))  # fmt: skip
-            low = torch.cat(ends).amin()
-            ends = (torch.where(there, pixels + 1, -_FAR), torch.where(adds, at, -_FAR),
-                    torch.where(boxed, corners[1:], -_FAR))  # fmt: skip
-            spans.append((low, torch.cat(ends).amax()))
-        longer = torch.maximum(*(high - low for low, high in spans))
+        adds, longest = (labels == ADDS)[:, None], float(max(self.seen))
+        near, far = torch.full((1, 2), _FAR), torch.full((1, 2), -_FAR)
+        ends = torch.where(adds, places, near), torch.where(boxed, box[:2], near), span[None, :2]
+        low = torch.cat(ends).amin(0)
+        ends = torch.where(adds, places, far), torch.where(boxed, box[2:], far), span[None, 2:]
+        high = torch.cat(ends).amax(0)
+        longer = (high - low).amax()
         side = (ROOM * longer + MARGIN).clamp(SMALLEST, longest)
-        window = []
-        for (low, high), extent in zip(spans, reversed(self.seen), strict=True):
-            room = extent - side
-            moved = torch.minimum(((low + high) / 2 - side / 2).clamp(min=0), room)
-            window.append(torch.where(room <= 0, room / 2, moved))
+        room = torch.tensor([float(self.seen[1]), float(self.seen[0])]) - side
+        moved = torch.minimum(((low + high) / 2 - side / 2).clamp(min=0), room)
+        corner = torch.where(room <= 0, room / 2, moved)
         whole = torch.tensor(whole_window(self.seen))
-        return torch.where(longer >= 0, torch.stack([*window, side]), whole)
+        return torch.where(longer >= 0, torch.cat([corner, side[None]]), whole)
 
 
 class _Similar(nn.Module):
