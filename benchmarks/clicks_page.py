@@ -37,10 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import Browser
 from page import place
 
-from sartm.app.masks import decode_mask
 from sartm.classes import MFNET
 from sartm.data.objects import Object, find_objects, iou, middle, next_click
 from sartm.io.labels import read_label, write_label
+from sartm.io.run_lengths import decode_mask
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
 Truth = npt.NDArray[np.bool_]

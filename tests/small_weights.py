@@ -182,3 +182,23 @@ def pair(height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
     rgb = torch.rand(1, 3, height, width, generator=generator)
     return rgb, torch.rand(1, 1, height, width, generator=generator)
+
+
+def count_parameters(model: SARTM) -> dict[str, tuple[int, int]]:
+    """Parameters per group, as (all, learning)."""
+    groups = {"encoder": (0, 0), "lora": (0, 0), "decoder": (0, 0), "fusion": (0, 0)}
+    groups |= {"auxiliary": (0, 0), "codes": (0, 0), "total": (0, 0)}
+    homes = {
+        "image_encoder": "encoder",
+        "sam_mask_decoder": "decoder",
+        "fusion": "fusion",
+        "auxiliary_head": "auxiliary",
+        "words": "decoder",
+    }
+    for name, parameter in model.named_parameters():
+        home = "lora" if ".lora_" in name else homes.get(name.split(".")[0], "codes")
+        for group in (home, "total"):
+            total, learning = groups[group]
+            size = parameter.numel()
+            groups[group] = (total + size, learning + size * parameter.requires_grad)
+    return groups

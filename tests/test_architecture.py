@@ -23,7 +23,7 @@ language
 objects.parts
 objects.measurement
 objects.table
-io.streams io.remote
+io.streams io.remote io.run_lengths
 io.tiff
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
@@ -61,7 +61,7 @@ model.look_graph
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
-inference.playback
+inference.playback inference.samples
 inference.trust inference.frames
 inference.bags inference.live inference.sequences
 inference.prediction
@@ -73,7 +73,8 @@ inference.options
 inference.products
 inference.folders inference.rig
 inference.video
-evaluation.metrics evaluation.reliability
+evaluation.protocols evaluation.reliability
+evaluation.metrics
 evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
@@ -97,7 +98,8 @@ training.augmentation training.optimizer
 training.workers training.budget
 training.clicking
 training.teaching training.batches training.processes training.recompute training.wording
-training.failures
+training.failures training.sharding
+training.parts
 training.start
 training.validation training.clicks
 training.loop
@@ -111,7 +113,7 @@ datatools.check datatools.convert datatools.align
 graphs
 export demo
 click_export benchmark
-app.problems app.fields app.connections app.reading app.masks
+app.problems app.fields app.connections app.reading
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
@@ -121,7 +123,7 @@ app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
-cli.predict cli.train cli.evaluate cli.data cli.weights cli.serve
+cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__
 """

@@ -29,7 +29,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from sartm.app.annotation import open_annotation
 from sartm.app.guard import Limits
-from sartm.app.masks import encode_masks
 from sartm.app.server import create_app, load_predictors, serve
 from sartm.classes import Classes
 from sartm.cli.main import main
@@ -39,6 +38,7 @@ from sartm.inference.folders import label_folder
 from sartm.inference.predictor import Predictor
 from sartm.io.decode import Upload
 from sartm.io.labels import read_label
+from sartm.io.run_lengths import encode_masks
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 

@@ -21,12 +21,11 @@ from test_app import decode, is_problem, png, slow_code
 from test_hostile import form
 
 from sartm.app.guard import CLICK_BYTES, Limits
-from sartm.app.masks import decode_mask, encode_mask
 from sartm.app.scenes import ANSWERS
 from sartm.app.server import create_app
-from sartm.errors import InputError
 from sartm.inference.clicks import MOST_POINTS, Promptable
 from sartm.inference.predictor import Predictor
+from sartm.io.run_lengths import decode_mask, encode_mask
 
 SIZE = (60, 90)
 POINT = [20.0, 30.0]
@@ -89,7 +88,7 @@ def test_one_mask_is_coded_and_read_as_the_slow_definition_has_it(size):
      "`P" + "`" * 6 + "1", "e0f0g0~"],
 )  # fmt: skip
 def test_what_is_no_code_of_this_size_is_refused(counts):
-    with pytest.raises(InputError, match="60x90"):
+    with pytest.raises(ValueError, match="5400 pixels"):
         decode_mask(counts, SIZE)
 
 

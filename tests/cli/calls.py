@@ -78,11 +78,9 @@ def reach(module: str, name: str) -> set[Place]:
 
     while waiting:
         place = waiting.pop()
-        if place in live:
-            continue
+        here, seen = place[0], place in live
         live.add(place)
-        here = place[0]
-        for node in body_of(place):
+        for node in () if seen else body_of(place):
             if isinstance(node, ast.Name):
                 use((here, node.id))
                 use(IMPORTS[here].get(node.id, ("", "")))

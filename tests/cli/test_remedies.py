@@ -34,7 +34,7 @@ ONLY_WHEN_GIVEN = {
     ("sartm.data.finding._find_keys", "--pair"): "only predict has an expression",
     ("sartm.data.finding.search_pairs", "--rgb"): "app and data sets name a folder",
     ("sartm.data.finding.search_pairs", "--thermal"): "likewise",
-    ("sartm.evaluation.metrics._require_size", "--protocol"): "train and demo take what fits",
+    ("sartm.evaluation.protocols.require_size", "--protocol"): "train and demo take what fits",
     ("sartm.evaluation.views.Views.__post_init__", "--window"): "train has no stride",
     ("sartm.export._check_options", "--format"): "bench wants no int8",
     ("sartm.export._check_options", "--data"): "likewise",

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sartm.classes import MFNET, Classes
-from sartm.data.finding import find_pairs
+from sartm.data.finding import search_pairs
 from sartm.data.layouts import Pair
 from sartm.data.pairs import (
     PairDataset,
@@ -216,14 +216,14 @@ def test_folders_are_paired_by_the_path_below_them_without_suffix(tmp_path):
         tmp_path / "v/notes.txt", tmp_path / "v/._a.jpg",
         tmp_path / "t/a.tiff", tmp_path / "t/night/a.png", tmp_path / "t/extra.png",
     )  # fmt: skip
-    pairs, unpaired = find_pairs(tmp_path / "v", tmp_path / "t")
-    assert names(pairs) == ["a", "night/a"]
-    assert pairs[1].thermal == tmp_path / "t/night/a.png"
-    assert unpaired == [tmp_path / "t/extra.png", tmp_path / "v/alone.PNG"]
-    pairs, unpaired = find_pairs(tmp_path / "v", tmp_path / "t", allow_single=True)
-    assert names(pairs) == ["a", "alone", "extra", "night/a"]
-    assert unpaired == []
-    assert [(pair.rgb is None, pair.thermal is None) for pair in pairs[1:3]] == [
+    found = search_pairs(tmp_path / "v", tmp_path / "t")
+    assert names(found.pairs) == ["a", "night/a"]
+    assert found.pairs[1].thermal == tmp_path / "t/night/a.png"
+    assert found.unpaired == [tmp_path / "t/extra.png", tmp_path / "v/alone.PNG"]
+    found = search_pairs(tmp_path / "v", tmp_path / "t", allow_single=True)
+    assert names(found.pairs) == ["a", "alone", "extra", "night/a"]
+    assert found.unpaired == []
+    assert [(pair.rgb is None, pair.thermal is None) for pair in found.pairs[1:3]] == [
         (False, True), (True, False),
     ]  # fmt: skip
 
@@ -232,11 +232,11 @@ def test_a_regular_expression_pairs_names_that_differ(tmp_path):
     touch(tmp_path / "RGB_007_x.png", tmp_path / "RGB_008_x.png", tmp_path / "RGB_none.png")
     touch(tmp_path / "t" / "IR_007_y.png", tmp_path / "t" / "IR_008_y.png")
     with pytest.raises(InputError, match=r"--pair REGEX.*--allow-single"):
-        find_pairs(tmp_path / "*.png", tmp_path / "t")
-    pairs, unpaired = find_pairs(tmp_path / "*.png", tmp_path / "t", r"_(\d+)_")
-    assert names(pairs) == ["RGB_007_x", "RGB_008_x"]
-    assert [pair.thermal.name for pair in pairs] == ["IR_007_y.png", "IR_008_y.png"]
-    assert unpaired == [tmp_path / "RGB_none.png"]
+        search_pairs(tmp_path / "*.png", tmp_path / "t")
+    found = search_pairs(tmp_path / "*.png", tmp_path / "t", r"_(\d+)_")
+    assert names(found.pairs) == ["RGB_007_x", "RGB_008_x"]
+    assert [pair.thermal.name for pair in found.pairs] == ["IR_007_y.png", "IR_008_y.png"]
+    assert found.unpaired == [tmp_path / "RGB_none.png"]
 
 
 @pytest.mark.parametrize(
@@ -246,21 +246,21 @@ def test_a_regular_expression_pairs_names_that_differ(tmp_path):
 def test_a_useless_expression_is_refused(regex, message, tmp_path):
     touch(tmp_path / "v/7_x.png", tmp_path / "v/8_x.png", tmp_path / "t/9_x.png")
     with pytest.raises(InputError, match=message):
-        find_pairs(tmp_path / "v", tmp_path / "t", regex)
+        search_pairs(tmp_path / "v", tmp_path / "t", regex)
 
 
 def test_two_files_are_a_pair_whatever_they_are_called(tmp_path):
     touch(tmp_path / "left.png", tmp_path / "right.tif")
-    pairs, unpaired = find_pairs(tmp_path / "left.png", tmp_path / "right.tif")
-    assert pairs == [Pair("left", tmp_path / "left.png", tmp_path / "right.tif")]
-    assert unpaired == []
+    found = search_pairs(tmp_path / "left.png", tmp_path / "right.tif")
+    assert found.pairs == [Pair("left", tmp_path / "left.png", tmp_path / "right.tif")]
+    assert found.unpaired == []
 
 
 def test_one_side_alone_is_enough_and_globs_keep_subfolders(tmp_path):
     touch(tmp_path / "a/x.png", tmp_path / "a/b/x.png", tmp_path / "c.txt")
-    pairs, _ = find_pairs(tmp_path / "**" / "*.png", None)
+    pairs = search_pairs(tmp_path / "**" / "*.png", None).pairs
     assert names(pairs) == ["a/b/x", "a/x"]
-    pairs, _ = find_pairs(None, str(tmp_path / "a" / "*.png"))
+    pairs = search_pairs(None, str(tmp_path / "a" / "*.png")).pairs
     assert (names(pairs), pairs[0].rgb) == (["x"], None)
 
 
@@ -268,23 +268,23 @@ def test_one_side_alone_is_enough_and_globs_keep_subfolders(tmp_path):
 def test_two_inputs_of_one_output_name_are_refused(allow_single, tmp_path):
     touch(tmp_path / "v/a.png", tmp_path / "v/a.jpg", tmp_path / "t/a.png")
     with pytest.raises(InputError, match=r"a\.jpg.*a\.png.*'a'"):
-        find_pairs(tmp_path / "v", tmp_path / "t", allow_single=allow_single)
+        search_pairs(tmp_path / "v", tmp_path / "t", allow_single=allow_single)
 
 
 def test_single_images_of_one_name_left_by_an_expression_are_refused(tmp_path):
     touch(tmp_path / "v/1.png", tmp_path / "v/x.png", tmp_path / "t/1.png", tmp_path / "t/x.png")
     with pytest.raises(InputError, match="written as 'x'"):
-        find_pairs(tmp_path / "v", tmp_path / "t", r"(\d)", allow_single=True)
+        search_pairs(tmp_path / "v", tmp_path / "t", r"(\d)", allow_single=True)
 
 
 def test_no_input_and_nothing_found_are_refused(tmp_path):
     with pytest.raises(InputError, match="no input"):
-        find_pairs(None, None)
+        search_pairs(None, None)
     for source in (tmp_path, tmp_path / "*.png"):
         with pytest.raises(InputError, match=re.escape(f"RGB {source}: no images found")):
-            find_pairs(source, None)
+            search_pairs(source, None)
     with pytest.raises(InputError, match="no such file or folder"):
-        find_pairs(None, tmp_path / "none")
+        search_pairs(None, tmp_path / "none")
 
 
 def test_a_fourth_channel_is_used_only_where_asked(tmp_path):
@@ -308,6 +308,6 @@ def test_real_street_pairs_read_whole_and_belong_to_day_or_night():
 @needs_shared
 def test_all_real_road_scenes_find_their_partner():
     folder = SHARED / "data" / "roadscene"
-    pairs, unpaired = find_pairs(folder / "rgb", folder / "thermal")
-    assert (len(pairs), unpaired) == (221, [])
-    assert read_pair(pairs[100], Classes(("a", "b"))).label is None
+    found = search_pairs(folder / "rgb", folder / "thermal")
+    assert (len(found.pairs), found.unpaired) == (221, [])
+    assert read_pair(found.pairs[100], Classes(("a", "b"))).label is None

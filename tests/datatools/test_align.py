@@ -117,6 +117,8 @@ def test_auto_aligns_each_pair_and_a_refused_one_costs_that_pair_only(
         (["--align", "auto", "--resize-thermal"], "--resize-thermal"),
         (["--align", "auto", "--thermal", ""], "both --rgb and --thermal"),
         (["--align", "auto", "--rgb", "film.mp4"], "--align is for images"),
+        (["--beside", "--rgb", "film.mp4"], "--beside is for images"),
+        (["--height", "60"], "--height is for the table of objects"),
         (["--align", "auto"], "could not be aligned"),  # the only pair there is
     ],
 )

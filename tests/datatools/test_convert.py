@@ -343,6 +343,26 @@ def test_check_and_align_say_the_same_of_pairs_that_share_no_place(tmp_path, cap
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_what_tells_things_apart_goes_along(tmp_path, capsys):
+    drawn = tmp_path / "drawn"
+    assert main(["data", "synth", str(drawn), "--pairs", "3", "--size", "64x64"]) == 0
+    gone = PairDataset.open(drawn, "train").pairs[0]
+    assert gone.instances is not None
+    gone.instances.unlink()  # which single pairs may lack
+    for command, out in (("convert", "again"), ("shard", "shards")):
+        assert main(["data", command, str(drawn), "--out", str(tmp_path / out)]) == 0
+        for split in open_layout(drawn).splits:
+            ours, theirs = (PairDataset.open(path, split) for path in (tmp_path / out, drawn))
+            for index in range(len(theirs)):
+                mine, other = ours.instances(index), theirs.instances(index)
+                assert (mine is None) == (other is None)
+                np.testing.assert_array_equal(mine, other)
+    capsys.readouterr()
+    out = str(tmp_path / "flat")
+    assert main(["data", "convert", str(drawn), "--to", "flat", "--out", out]) == 0
+    assert "lost: which things are one" in capsys.readouterr().out
+
+
 def test_synth_command_draws_a_set_that_passes_the_check(tmp_path, capsys):
     pytest.importorskip("sartm.scenes.dataset", reason="scenes cannot be drawn yet")
     out = tmp_path / "drawn"

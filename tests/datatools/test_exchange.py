@@ -19,9 +19,10 @@ from sartm.data.pairs import PairDataset
 from sartm.datatools.check import check_dataset
 from sartm.datatools.importing import import_annotations
 from sartm.datatools.init import init_dataset
-from sartm.datatools.shapes import decode_coco, encode_coco, fill_polygons, trace
+from sartm.datatools.shapes import decode_coco, fill_polygons, trace
 from sartm.errors import InputError
 from sartm.io.labels import read_label
+from sartm.io.run_lengths import encode_mask
 from sartm.model.checkpoint import save as save_model
 from sartm.model.facts import ModelFacts
 from sartm.objects.parts import find_parts
@@ -80,8 +81,9 @@ def test_run_lengths_are_those_of_coco() -> None:
     for seed in range(20):
         mask = blobs(seed) == seed % 3
         for one in (mask, mask & False, mask | True, ~mask):
-            ours, theirs = encode_coco(one), oracle.encode(np.asfortranarray(one.astype(np.uint8)))
-            assert ours["counts"] == theirs["counts"].decode()
+            theirs = oracle.encode(np.asfortranarray(one.astype(np.uint8)))
+            assert encode_mask(one) == theirs["counts"].decode()
+            ours = {"size": list(SIZE), "counts": encode_mask(one)}
             np.testing.assert_array_equal(decode_coco(ours, SIZE), one)
         plain = {"size": list(SIZE), "counts": [10, 5, 48 * 64 - 15]}
         wanted = oracle.decode(oracle.frPyObjects(plain, *SIZE))
@@ -183,6 +185,12 @@ def test_predict_writes_what_it_labelled_as_objects(kind: str, yard: Path, tmp_p
     parts = find_parts(label, range(1, len(content["categories"])), 4)
     large[parts.where > 0] = parts.ids[parts.where[parts.where > 0] - 1]
     np.testing.assert_array_equal(drawn, large)
+    # What another model labelled stays, but its ids are not this model's classes.
+    save_model(build(TINY, seed=3), tmp_path / "other", ModelFacts(name="other"))
+    words = ["predict", *map(str, sorted(yard.rglob("p0*"))), *words[2:], "--overwrite"]
+    assert main([word.replace("/tiny", "/other") for word in words]) == 0
+    assert len(json.loads((out / "annotations.json").read_text())["images"]) == 1
+    assert len(list((out / "labels").iterdir())) == 6
 
 
 # --- what tools export ---------------------------------------------------------------------------
@@ -196,6 +204,7 @@ INSIDE[8:24, 10:30] = True
 def coco(root: Path) -> Path:
     mask = np.zeros(SIZE, bool)
     mask[40:44, 50:60] = True
+    code = {"size": list(SIZE), "counts": encode_mask(mask)}
     content = {
         "images": [
             {"id": 7, "file_name": "rgb/p1.png", "height": 48, "width": 64},
@@ -204,7 +213,7 @@ def coco(root: Path) -> Path:
         "categories": [{"id": 3, "name": "person"}, {"id": 1, "name": "road"}],
         "annotations": [
             {"image_id": 7, "category_id": 1, "segmentation": [FLAT], "iscrowd": 0},
-            {"image_id": 7, "category_id": 3, "segmentation": encode_coco(mask), "iscrowd": 1},
+            {"image_id": 7, "category_id": 3, "segmentation": code, "iscrowd": 1},
             {"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]},
         ],
     }  # fmt: skip

@@ -90,6 +90,61 @@ def test_labels_mean_what_their_pixels_say(kind: str, yard: Path) -> None:
         assert any("called" in question for question in start.questions)
 
 
+def test_flirs_two_ways_to_name_partners_otherwise(tmp_path: Path) -> None:
+    counted, listed = tmp_path / "counted", tmp_path / "listed"
+    for index in range(4):
+        pair = own_pair(index)
+        save(counted / f"IR_{2 * index + 1:04}.jpg", pair["thermal"])
+        save(counted / f"DC_{2 * index + 2:04}.jpg", pair["rgb"])
+    save(counted / "IR_0009.jpg", own_pair(9)["thermal"])  # without a visible picture
+    partners = {}
+    for index in range(4):
+        names = [f"video-x-frame-{index:06}-{word * 4}{index}.jpg" for word in ("aB", "Cd")]
+        save(listed / "video_rgb_test/data" / names[0], own_pair(index)["rgb"])
+        save(listed / "video_thermal_test/data" / names[1], own_pair(index)["thermal"])
+        partners[names[0]] = names[1]
+    partners["gone.jpg"] = "other.jpg"
+    (listed / "rgb_to_thermal_vid_map.json").write_text(json.dumps(partners))
+    for folder, split in ((counted, "train"), (listed, "test")):
+        start = init_dataset(folder)
+        assert sum(map(len, open_layout(folder).splits.values())) == 4
+        sample = PairDataset.open(folder, split)[0]
+        drawn = own_pair(0)
+        assert sample.rgb is not None
+        assert sample.thermal is not None
+        assert np.abs(sample.thermal.astype(int) - drawn["thermal"]).mean() < 3
+        assert np.abs(sample.rgb.astype(int) - drawn["rgb"]).mean() < 30
+        assert len(search_pairs(folder, None).pairs) == 4
+        assert not any("aB" in question for question in start.questions)
+    (listed / "rgb_to_thermal_vid_map.json").write_text("[1]")
+    with pytest.raises(InputError, match="rgb_to_thermal_vid_map"):
+        search_pairs(listed, None)
+
+
+def test_folders_whose_names_say_nothing_are_told_what_they_hold(
+    yard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(5):
+        pair = own_pair(index)
+        save(yard / "mast" / "a" / f"pic{index:03}_cam1.png", pair["rgb"])
+        save(yard / "mast" / "b" / f"pic{index:03}_cam2.png", pair["thermal"])
+        save(yard / "x" / f"{index:03}.png", pair["label"])
+        save(yard / "rgb" / f"{index}.png", pair["rgb"])  # of something else
+    told = ["--rgb", "mast/a", "--thermal", "mast/b", "--label"]
+    assert main(["data", "init", str(yard), *told, "../yard/x"]) == 2
+    assert "--label ../yard/x: no folder of that name" in capsys.readouterr().err
+    assert main(["data", "init", str(yard), *told, "x"]) == 0
+    dataset = PairDataset.open(yard, "train")
+    assert len(dataset) == 4
+    for sample in dataset:
+        drawn = own_pair(int("".join(filter(str.isdigit, sample.name))[:3]))
+        np.testing.assert_array_equal(sample.rgb, drawn["rgb"])
+        np.testing.assert_array_equal(sample.thermal, drawn["thermal"])
+        np.testing.assert_array_equal(sample.label, drawn["label"])
+    assert main(["data", "align", str(yard / "mast"), "--out", str(yard / "out")]) == 2
+    assert "sartm data init" in capsys.readouterr().err
+
+
 def test_what_raw_thermal_values_are_is_told(tmp_path: Path) -> None:
     for kind, unit in (("radiometric", "celsius"), ("one folder", "counts"), ("FLIR", "display")):
         OWN_FOLDERS[kind](tmp_path / kind)

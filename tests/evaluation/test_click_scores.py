@@ -100,6 +100,12 @@ def test_the_command_says_what_clicks_are_worth(places, tmp_path, capsys):
     assert {row["method"] for row in report["rows"]} == {"rgb", "flood fill", "GrabCut"}
 
 
+def test_options_that_clicks_know_nothing_of_are_refused(capsys):
+    for more in (["--robustness"], ["--classes", "car"], ["--scales", "1,2"]):
+        assert main(["evaluate", "--data", "none", "--clicks", "2", *more]) == 2
+        assert f"{more[0]} is of scores of labels" in capsys.readouterr().err
+
+
 def test_a_split_without_objects_is_refused(places, tmp_path):
     prompt = Promptable(places / "model", device="cpu")
     dataset = PairDataset.open(places / "data", "val")

@@ -11,17 +11,14 @@ import pytest
 from sartm.classes import CITYSCAPES, FMB, MFNET, PST900, Classes
 from sartm.errors import InputError
 from sartm.evaluation.metrics import (
-    PROTOCOLS,
     ConfusionMatrix,
     best_and_worst,
     bootstrap,
-    choose_protocols,
-    default_protocols,
     means,
     pair_scores,
     protocol_means,
-    protocol_table,
 )
+from sartm.evaluation.protocols import PROTOCOLS, choose_protocols, default_protocols
 
 IGNORE = 255
 
@@ -303,4 +300,5 @@ def test_the_documented_table_is_the_one_in_the_code():
     page = (Path(__file__).resolve().parents[2] / "docs" / "protocols.md").read_text("utf-8")
     table = re.search(r"\| name \|.*?\n\n", page, re.S)
     assert table is not None
-    assert table[0].strip() == protocol_table().strip()
+    rows = [f"| {' | '.join(protocol.row())} |" for protocol in PROTOCOLS.values()]
+    assert table[0].strip().splitlines()[2:] == rows

@@ -9,8 +9,8 @@ from draw_training import draw_dataset
 
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
-from sartm.evaluation.metrics import default_protocols
 from sartm.evaluation.modalities import compare_modalities
+from sartm.evaluation.protocols import default_protocols
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 

@@ -15,7 +15,8 @@ from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.cli.main import main
 from sartm.colours import display_palette
 from sartm.errors import InputError
-from sartm.evaluation.metrics import PROTOCOLS, ConfusionMatrix
+from sartm.evaluation.metrics import ConfusionMatrix
+from sartm.evaluation.protocols import PROTOCOLS
 from sartm.evaluation.report.charts import Shares, class_shares
 from sartm.evaluation.report.files import to_json, to_markdown, write_report
 from sartm.evaluation.report.page import to_html

@@ -32,6 +32,8 @@ def test_every_format_gives_back_its_rows_in_order_and_in_shards(ending, tmp_pat
     parts = [list(manifest.rows(Shard(number, 4))) for number in (1, 2, 3, 4)]
     assert [len(part) for part in parts] == [2, 3, 3, 3]
     assert [row for part in parts for row in part] == found
+    few = [list(manifest.rows(Shard(number, 40))) for number in range(1, 41)]  # most are empty
+    assert [row for part in few for row in part] == found
     assert survey(manifest, Shard()) == 11
 
 
@@ -69,6 +71,15 @@ def test_a_wrong_row_is_named_before_anything_is_written(lines, message, tmp_pat
     assert code == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_half_a_character_is_refused_in_words(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"name": "\\ud800", "rgb": "a.png"}\n')
+    with pytest.raises(InputError, match="row 1: name is no text"):
+        list(Manifest(str(tmp_path / "m.jsonl")))
+    with pytest.raises(InputError, match="UTF-8"):
+        write_manifest([Row("a\udcff", "a.png")], tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/0", "a/b", "1", "-1/2"])

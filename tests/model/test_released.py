@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_weights import pair, small_model, small_released
+from small_weights import count_parameters, pair, small_model, small_released
 
 from sartm.classes import MFNET, PST900, Classes
 from sartm.cli.main import main
@@ -28,7 +28,7 @@ from sartm.model.hiera import ENCODERS
 from sartm.model.loading import convert_weights, load, load_for_training
 from sartm.model.lora import AdaptedQKV
 from sartm.model.released import Released, released_config, released_state, to_default_model
-from sartm.model.sartm import SARTM, count_parameters
+from sartm.model.sartm import SARTM
 from sartm.model.sources import is_encoder, recognise
 
 SKIP = tuple(key for key in names.IGNORED if key.startswith("sam."))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, build
+from small_weights import count_parameters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +21,7 @@ from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
 from sartm.inference.schedule import prepare_network
 from sartm.inference.tiles import resize_strips
-from sartm.model.sartm import SARTM, Output, count_parameters, resize_logits
+from sartm.model.sartm import SARTM, Output, resize_logits
 from sartm.training.recipes import mini
 
 close = torch.testing.assert_close

@@ -18,7 +18,15 @@ import hub_server
 import pytest
 import torch
 from safetensors.torch import save, save_file
-from small_weights import SMALL, hub_weights, meta_weights, pair, small_model, small_released
+from small_weights import (
+    SMALL,
+    count_parameters,
+    hub_weights,
+    meta_weights,
+    pair,
+    small_model,
+    small_released,
+)
 
 from sartm.cli.main import main
 from sartm.config import FusionConfig, ModelConfig
@@ -30,7 +38,7 @@ from sartm.model.filling import build, load_encoder
 from sartm.model.hiera import ENCODERS
 from sartm.model.hub import bundled_models, get_weights, list_weights
 from sartm.model.loading import convert_weights, load, load_for_training
-from sartm.model.sartm import SARTM, count_parameters
+from sartm.model.sartm import SARTM
 from sartm.model.sources import IGNORED, is_sam2, read_weights
 
 REPOSITORY = "facebook/sam2.1-hiera-test"

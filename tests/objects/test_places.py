@@ -13,7 +13,7 @@ from PIL import Image
 
 from sartm.cli.main import main
 from sartm.io.labels import read_label
-from sartm.io.places import Place, Shot, read_place
+from sartm.io.places import Grid, Place, Shot, read_place
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.objects.places import locate, project
@@ -105,6 +105,14 @@ def test_a_system_without_a_number_keeps_its_grid_and_has_no_place_on_earth(scen
     assert {feature["geometry"] for feature in features} == {None}
     assert "EPSG" in entry["place"]["note"]
     assert (tmp_path / "out/geotiff/rgb.tif").is_file()
+
+
+def test_coordinates_that_are_not_on_earth_are_no_place():
+    grid = Grid((1.0, 0.0, 8.0, 0.0, -1.0, 90.5), 4326, ())
+    located = locate(Place(grid=grid, size=(9, 9)), (9, 9))
+    points = located.place(np.array([[0.0, 0.0], [0.0, 1.0]]))
+    assert np.isnan(points[0]).all()
+    assert points[1].tolist() == [8.0, 89.5]
 
 
 # --- a camera over ground ------------------------------------------------------------------------
@@ -231,3 +239,13 @@ def test_files_that_are_cut_off_say_nothing_and_raise_nothing(cut, tmp_path):
         (tmp_path / name).write_bytes(flipped)
         assert isinstance(read_place(tmp_path / name), Place)
     assert locate(read_place(tmp_path / "none.jpg"), (8, 8)).how == ""
+
+
+def test_of_a_png_the_header_alone_is_read(tmp_path):
+    """Its pixels may be too many for the memory, which only reading the image checks."""
+    path = tmp_path / "a.png"
+    Image.new("L", (7, 5)).save(path)
+    data = path.read_bytes()
+    start = data.index(b"IDAT") + 4
+    path.write_bytes(data[:start] + b"\xff" * 8 + data[start + 8 :])
+    assert read_place(path).size == (5, 7)

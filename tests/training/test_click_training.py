@@ -104,7 +104,7 @@ def test_the_command_trains_and_says_what_came_of_it(places, tmp_path, capsys):
     assert "IoU" in capsys.readouterr().out
     assert json.loads((tmp_path / "j.json").read_text())["finished"]
     assert main([*call, "--workers", "2"]) == 2
-    assert "no --workers" in capsys.readouterr().err
+    assert "--workers is not of sartm train clicks" in capsys.readouterr().err
 
 
 def test_a_model_without_clicks_says_how_it_gets_them():

@@ -10,11 +10,11 @@ from fastapi import Path as PathParameter
 
 from sartm.app import schema
 from sartm.app.fields import refuse_unknown_fields
-from sartm.app.masks import decode_mask, encode_mask
 from sartm.app.pairs import PairDep
 from sartm.app.scenes import Kept
 from sartm.app.service import ServiceDep, describe_answers
 from sartm.errors import InputError
+from sartm.io.run_lengths import decode_mask, encode_mask
 
 SceneId = Annotated[str, PathParameter(max_length=100)]
 
@@ -36,7 +36,7 @@ async def encode(request: Request, service: ServiceDep, pair: PairDep) -> schema
     predictor = service.predictors[name]
     how = pair.range_for(predictor)
     begun = time.perf_counter()
-    sample = await pair.read(request, service)
+    sample, _, _ = await pair.read(request, service)
 
     def job() -> schema.Scene:
         prompt = service.scenes.prompt_of(name, predictor)
@@ -91,4 +91,9 @@ def _start(prompt: schema.Prompt, kept: Kept) -> npt.NDArray[Any] | None:
     if prompt.mask.size != kept.scene.size:
         height, width = kept.scene.size
         raise InputError(f"the mask is {prompt.mask.size}, but the scene is {(height, width)}")
-    return decode_mask(prompt.mask.counts, kept.scene.size)
+    try:
+        return decode_mask(prompt.mask.counts, kept.scene.size)
+    except ValueError as error:
+        raise InputError(
+            f"mask: {error}; send COCO's compressed run lengths, as answers have them"
+        ) from None

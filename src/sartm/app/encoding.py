@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.app.masks import encode_masks
 from sartm.app.schema import Mask, Segment, Segmentation, Trust, describe_classes
 from sartm.classes import Classes
 from sartm.colours import IGNORED, display_palette
 from sartm.errors import InputError
 from sartm.inference.prediction import Prediction
 from sartm.io.labels import encode_label
+from sartm.io.run_lengths import encode_masks
 
 Array = npt.NDArray[Any]
 

@@ -1,5 +1,6 @@
 """/metrics: what an operator graphs and is woken by, in Prometheus' format."""
 
+import os
 import time
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def resident_bytes() -> float:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
         return float("nan")
-    return pages * 4096.0
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))  # 64 KiB on some processors
 
 
 class Metered:

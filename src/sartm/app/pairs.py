@@ -6,13 +6,14 @@ from typing import Annotated
 
 from fastapi import Depends, File, Form, Request, UploadFile
 
-from sartm.app.reading import read_uploads
+from sartm.app.reading import read_placed
 from sartm.app.service import Service, read_upload
 from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.inference.predictor import Predictor
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
+from sartm.io.places import Place
 from sartm.io.thermal import ThermalRange, read_range
 
 
@@ -35,11 +36,12 @@ class PairForm:
         """How raw values become [0, 1]; InputError where it is said in no way that is known."""
         return read_range(self.thermal_range) if self.thermal_range else predictor.thermal_range
 
-    async def read(self, request: Request, service: Service) -> Sample:
-        """The images; InputError as `read_uploads`."""
+    async def read(self, request: Request, service: Service) -> tuple[Sample, Place, str]:
+        """The images, where and when they say it was, and what is odd about that; InputError as
+        `read_placed`."""
         return await service.worker.read(
             request,
-            read_uploads,
+            read_placed,
             await read_upload("rgb", self.rgb),
             await read_upload("thermal", self.thermal),
             self.resize_thermal,

@@ -33,7 +33,7 @@ from sartm.app.reading import View, read_correction, read_ids, read_inputs, read
 from sartm.app.scenes import answers_clicks
 from sartm.app.service import ARRAY, JPEG, JSON, PNG, Service, ServiceDep, binary, describe_answers
 from sartm.inference.alarm import WORDS, check_pair
-from sartm.inference.objects import list_objects
+from sartm.inference.objects import describe_place, list_objects
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.io.decode import Upload
@@ -41,6 +41,7 @@ from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
 from sartm.io.thermal import describe_levels, format_range
 from sartm.objects.measurement import Measuring
+from sartm.objects.places import locate
 from sartm.spaces import classes_of_words
 from sartm.vocabulary import things
 from sartm.vocabulary import words as vocabulary
@@ -128,6 +129,9 @@ async def segment(
         str, Form(max_length=100, description="Raw values: celsius, kelvin, tlinear, GAIN:OFFSET.")
     ] = "",
     accuracy: Annotated[float, Form(ge=0, le=1000, description="Degrees, of the camera.")] = 2.0,
+    height: Annotated[
+        float | None, Form(gt=0, lt=1e6, description="Metres above ground, if no file says it.")
+    ] = None,
 ) -> Response:
     """Label one pair, or one image of either kind."""
     model, modality = service.name_of(pair.model), pair.modality
@@ -135,10 +139,10 @@ async def segment(
     if classes:
         predictor = predictor.choose(classes_of_words(classes))
     how = pair.range_for(predictor)
-    measuring = Measuring(min_area, accuracy, degrees)
+    measuring = Measuring(min_area, accuracy, degrees, height)
     scale = choose_scale(degrees, pair.radiometric)
     begun = time.perf_counter()
-    sample = await pair.read(request, service)
+    sample, place, odd = await pair.read(request, service)
 
     def job() -> Response:
         fixed = predictor.fix_levels(sample, modality, how)
@@ -152,8 +156,11 @@ async def segment(
             answer = describe_prediction(prediction, maps)
             answer.model, answer.modalities, answer.note = model, seen, sample.note
             if objects:
-                parts, rows = list_objects(sample, prediction, measuring, scale)
+                located = locate(place, prediction.labels.shape, height)
+                parts, rows = list_objects(sample, prediction, measuring, scale, place, located)
                 answer.objects = [schema.Object(**row) for row in rows]
+                described = describe_place(place, located, odd)
+                answer.place = schema.Place(**described) if described else None
                 if maps:
                     answer.objects_png = as_text(encode_numbers(parts.where))
             answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]

@@ -14,6 +14,7 @@ from sartm.outputs import check_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sartm.data.names import Role
     from sartm.datatools.check import Check, Finding
     from sartm.datatools.stats import GroupStats
 
@@ -30,6 +31,9 @@ Tool = Literal["coco", "yolo", "labelme", "cvat", "label-studio"]
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder that holds the pairs.")],
     classes: Annotated[str, typer.Option(help='Names in the order of ids: "road, person".')] = "",
+    rgb: Annotated[str, typer.Option(help="Its folder of RGB, where names do not say.")] = "",
+    thermal: Annotated[str, typer.Option(help="Likewise of thermal.")] = "",
+    label: Annotated[str, typer.Option(help="Likewise of labels.")] = "",
     overwrite: Annotated[bool, typer.Option(help="Replace dataset.toml and lists.")] = False,
     json_file: options.Json = "",
 ) -> int:
@@ -37,7 +41,9 @@ def init(
     from sartm.datatools.init import init_dataset
 
     names = tuple(name.strip() for name in classes.split(",") if name.strip())
-    start = init_dataset(folder, names, overwrite)
+    sides: dict[Role, str] = {"rgb": rgb, "thermal": thermal, "label": label}
+    told = {role: place for role, place in sides.items() if place}
+    start = init_dataset(folder, names, overwrite, told)
     written = sorted(start.files)
     print_json(
         json_file,

@@ -12,7 +12,8 @@ import typer
 
 from sartm import __version__
 from sartm.cli import data, weights
-from sartm.cli.evaluate import bench, demo, evaluate, score
+from sartm.cli.bench import bench
+from sartm.cli.evaluate import demo, evaluate, score
 from sartm.cli.predict import predict, video
 from sartm.cli.printing import complain, drop_unwritable, log_handler, prepare_streams
 from sartm.cli.serve import serve_app

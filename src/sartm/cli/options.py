@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -163,7 +164,7 @@ MinArea = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Pixels of an object: 20, of --format 1.",
+        help="Pixels of an object; 20, and 1 of predict --format.",
         rich_help_panel=OUTPUT,
         show_default=False,
     ),
@@ -175,6 +176,8 @@ Degrees = Annotated[
         rich_help_panel=THERMAL,
     ),
 ]
+ACCURACY = 2.0
+"""As `Measuring.accuracy`; uncooled cameras' data sheets say it."""
 Accuracy = Annotated[
     float,
     typer.Option(
@@ -190,6 +193,13 @@ Height = Annotated[
 ]
 
 
+def refuse_given(options: Mapping[str, object], why: str) -> None:
+    """Refuse options that would be passed over in silence; those that are not given are false."""
+    for option, given in options.items():
+        if given:
+            raise InputError(f"{option} {why}")
+
+
 def choose_objects(
     wanted: bool,
     min_area: int | None,
@@ -203,8 +213,8 @@ def choose_objects(
     from sartm.objects.measurement import Measuring
 
     if not wanted:
-        if degrees:
-            raise InputError("--degrees is for the table of objects; add --objects")
+        given = {"--degrees": degrees, "--height": height, "--accuracy": accuracy != ACCURACY}
+        refuse_given(given, "is for the table of objects; add --objects")
         return None
     choose_scale(degrees, radiometric)
     return Measuring(20 if min_area is None else min_area, accuracy, degrees, height)
@@ -222,7 +232,9 @@ Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(help="Of --manifest: this process, or a Ray cluster.", rich_help_panel=SPEED),
 ]
-Address = Annotated[str, typer.Option(help="Of that cluster; this machine.", rich_help_panel=SPEED)]
+Address = Annotated[
+    str, typer.Option(help="Of a Ray cluster; this machine if left out.", rich_help_panel=SPEED)
+]
 
 
 def print_json(target: str, content: Any) -> None:

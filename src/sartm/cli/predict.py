@@ -17,6 +17,7 @@ from sartm.cli.options import (
     make_labeller,
     make_predictor,
     print_json,
+    refuse_given,
 )
 from sartm.cli.printing import complain, say
 from sartm.errors import InputError
@@ -104,7 +105,7 @@ def predict(
     objects: options.Objects = False,
     min_area: options.MinArea = None,
     degrees: options.Degrees = "",
-    accuracy: options.Accuracy = 2.0,
+    accuracy: options.Accuracy = options.ACCURACY,
     height: options.Height = None,
     trust: Annotated[
         bool,
@@ -147,9 +148,12 @@ def predict(
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,
     )  # fmt: skip
     if is_video(rgb) or is_video(thermal):
-        if align or instances:
-            option = "--align" if align else "--format"
-            raise InputError(f"{option} is for images; take the video's frames as two folders")
+        pictured = {
+            "--align": align, "--format": instances, "--beside": beside, "--trust": trust,
+            "--no-overlay": not overlay, "--pair": pair, "--height": height,
+            "--four-channel": four_channel != "auto",
+        }  # fmt: skip
+        refuse_given(pictured, "is for images; take the video's frames as two folders")
         from sartm.inference.options import VideoOptions
 
         film = VideoOptions(
@@ -187,6 +191,8 @@ def predict(
         predictor, *sources, folder, model=model, options=how, overwrite=overwrite
     )
     found = _describe_outcome(outcome, folder / "labels")
+    if overlay and outcome.done:
+        found += f", pictures in {folder / 'overlays'}"
     if objects:
         found += f", {outcome.objects} objects in {folder / 'objects.csv'}"
     if instances is not None:
@@ -244,12 +250,17 @@ def _require_input(
 
 
 def _write_instances(out: Path, classes: "Classes", to: Instances, min_area: int) -> str:
-    """--format: what is labelled in a folder, as objects; says so."""
+    """--format: what this model labelled in a folder, as objects; says so."""
     from sartm.datatools.instances import export_predictions
     from sartm.files import read_json
 
-    pairs = read_json(out / "summary.json")["pairs"]
-    files = {name: one["inputs"]["rgb"] or one["inputs"]["thermal"] for name, one in pairs.items()}
+    summary = read_json(out / "summary.json")
+    own = summary["settings"]["fingerprint"]  # ids of another model's maps mean other classes
+    files = {
+        name: one["inputs"]["rgb"] or one["inputs"]["thermal"]
+        for name, one in summary["pairs"].items()
+        if one.get("made", {}).get("fingerprint", own) == own
+    }
     images = [(name, f"{name}{Path(file).suffix}") for name, file in files.items()]
     target, count = export_predictions(out, images, classes, to, min_area)
     return f", {count} objects in {target}"
@@ -340,7 +351,7 @@ def video(
     holes: options.Holes = None,
     repair: options.Repair = False,
     degrees: options.Degrees = "",
-    accuracy: options.Accuracy = 2.0,
+    accuracy: options.Accuracy = options.ACCURACY,
     clahe: options.Clahe = False,
     on_misaligned: options.Misaligned = "warn",
     out: Annotated[

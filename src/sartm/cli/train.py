@@ -71,7 +71,7 @@ def train(
         raise InputError(f"--seed is {seed}; give 0 to {2**32 - 1}")
     if recipe == CLICKS:
         unused = {"--teacher": teacher, "--unlabelled": unlabelled, "--precision": precision,
-                  "--text-encoder": text_encoder, "--workers": workers}  # fmt: skip
+                  "--text-encoder": text_encoder, "--workers": workers is not None}  # fmt: skip
         return _train_clicks(
             data or [], out, init, settings or [], batch_size, seed, resume, max_steps, max_time,
             device, json_file, unused,
@@ -123,9 +123,7 @@ def _train_clicks(
     from sartm.config import override
     from sartm.training.clicks import ClickConfig, read_click_run, train_clicks
 
-    for option, value in unused.items():
-        if value not in ("", None, []):
-            raise InputError(f"sartm train clicks has no {option}; leave it out")
+    options.refuse_given(unused, "is not of sartm train clicks; leave it out")
     if batch_size is not None:
         settings = [*settings, f"clicks.images={batch_size}"]
     config = ClickConfig()

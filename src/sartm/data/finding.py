@@ -31,19 +31,6 @@ class Found:
     """Folder -> why it cannot be read."""
 
 
-def find_pairs(
-    rgb: str | Path | None,
-    thermal: str | Path | None,
-    pair_regex: str | None = None,
-    allow_single: bool = False,
-) -> tuple[list[Pair], list[Path]]:
-    """As `search_pairs`: the pairs and the files without a partner; the log says what is unread."""
-    found = search_pairs(rgb, thermal, pair_regex, allow_single)
-    for folder, reason in found.unreadable.items():
-        log.warning("%s: %s", folder, reason)
-    return found.pairs, found.unpaired
-
-
 def find_sides(folder: Path) -> tuple[Path | None, Path | None]:
     """A folder as `search_pairs` takes it: of both, of RGB, or, by all its names, of thermal."""
     found = pair_folder(folder)

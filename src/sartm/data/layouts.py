@@ -46,6 +46,13 @@ class Pair:
     instances: Path | None = None
     """A number for each thing of the label, where somebody has told them apart."""
 
+    @property
+    def numbered(self) -> bool:
+        """Whether there is such a file, which single pairs may lack."""
+        return self.instances is not None and (
+            not isinstance(self.instances, Path) or self.instances.is_file()  # else of a shard
+        )
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -520,8 +527,9 @@ def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
 def _unrecognised(root: Path) -> str:
     here = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
     found = ", ".join(here[:8]) + (f" and {len(here) - 8} more" if len(here) > 8 else "")
-    kinds = sorted({"+".join(kind.folders("train")) for kind in ARRANGEMENTS})
+    kinds = sorted({"+".join(kind.folders("train")[:2]) for kind in ARRANGEMENTS})
     return (
-        f"{root}: no known layout; found {found or 'nothing'}. Expected a dataset.toml, or the "
-        f"folders of a benchmark with their lists or splits: {'; '.join(kinds)}"
+        f"{root}: no known layout; found {found or 'nothing'}. Of your own pairs sartm data init "
+        f"{root} makes a data set; benchmarks have folders such as {', '.join(kinds[:3])} "
+        f"(docs/datasets.md)"
     )

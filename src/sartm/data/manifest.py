@@ -22,7 +22,7 @@ import numpy as np
 
 from sartm.classes import Classes
 from sartm.data.layouts import Pair
-from sartm.data.names import is_plain_name
+from sartm.data.names import is_plain_name, is_text
 from sartm.errors import InputError, unreadable
 from sartm.files import write_atomic
 from sartm.io.decode import File, Upload
@@ -90,14 +90,14 @@ class Manifest:
 
     def rows(self, shard: Shard) -> Iterator[Row]:
         """The rows of one part; Parquet skips what lies before it, the others are read through."""
-        chosen = range(0) if shard.count == 1 else shard.rows(len(self))
+        chosen = None if shard.count == 1 else shard.rows(len(self))
         with self._opened() as file:
             if self.ending == ".parquet":
                 records = _read_parquet(file, self.place, chosen)
             else:
                 read = _read_csv if self.ending == ".csv" else _read_lines
                 records = read(_as_text(file), self.place)
-                if chosen or shard.count > 1:
+                if chosen is not None:
                     records = _between(records, chosen)
             for number, record in records:
                 yield self._row(record, number)
@@ -133,7 +133,7 @@ class Manifest:
         for column in COLUMNS:
             value = record.get(column)
             values[column] = "" if value is None else value
-            if not isinstance(values[column], str) or len(values[column].encode()) > _LONGEST:
+            if not is_text(values[column]) or len(values[column].encode()) > _LONGEST:
                 raise InputError(f"{where}: {column} is no text of up to {_LONGEST} bytes")
         if not is_plain_name(values["name"]):
             raise InputError(
@@ -207,11 +207,11 @@ def _open_parquet(file: IO[bytes], place: str) -> Any:
         raise InputError(f"{place} is no Parquet: {str(error)[:200]}") from None
 
 
-def _read_parquet(file: IO[bytes], place: str, chosen: range) -> Records:
+def _read_parquet(file: IO[bytes], place: str, chosen: range | None) -> Records:
     table = _open_parquet(file, place)
     columns = [name for name in COLUMNS if name in table.schema_arrow.names]
     _require_columns(columns, place)
-    chosen = chosen or range(table.metadata.num_rows)
+    chosen = range(table.metadata.num_rows) if chosen is None else chosen
     groups, begun, first = [], 0, None
     for group in range(table.metadata.num_row_groups):
         ended = begun + table.metadata.row_group(group).num_rows
@@ -316,6 +316,9 @@ def write_manifest(rows: Iterable[Row], target: Path) -> int:
     """Write a manifest, in the format that its ending says; the number of rows."""
     ending = target.suffix.lower()
     listed = list(rows)
+    for row in listed:
+        if not all(map(is_text, astuple(row))):
+            raise InputError(f"{row.name!r:.100}: a manifest is UTF-8, this name is not; rename it")
     if ending == ".parquet":
         data = _as_parquet(listed, str(target))
     elif ending == ".jsonl":

@@ -1,13 +1,15 @@
 """Pairs and labels of one folder that holds all of them, told apart by the words in their names."""
 
+import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from sartm.data.layouts import Pair
 from sartm.data.listing import list_files
-from sartm.data.names import ASIDE, Reading, Role, read_name
+from sartm.data.names import ASIDE, Reading, Role, read_name, suggest_expression
+from sartm.files import read_json
 from sartm.io.decode import SUFFIXES
 
 
@@ -38,20 +40,29 @@ class FolderPairs:
         return f"{len(self.pairs)} pairs, such as {files}; {labels} labels{lone}"
 
 
-def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
+def pair_folder(
+    folder: Path, out: Path | None = None, told: Mapping[Role, str] | None = None
+) -> FolderPairs:
     """Pair what lies in one folder, by the words in its names and those of its sub-folders.
 
     Where only one modality is named (x.jpg, x_T.jpg), images of no modality are the other one.
     Names alone decide: nothing is opened.
+
+    Args:
+        folder: to look into.
+        out: where outputs will go, which is passed over.
+        told: sub-folders that hold images of a role, whatever their names say; those may then
+            differ in more than words (`suggest_expression`).
     """
-    listing = list_files(folder, out)
+    listing, told = list_files(folder, out), told or {}
     sides: dict[Role | None, dict[Path, Reading]] = {}
     for file in listing.files:
         place = PurePosixPath(file.relative_to(folder).as_posix())
         if file.suffix.lower() not in SUFFIXES or ASIDE.intersection(place.parts[:-1]):
             continue
-        reading = read_name(place)
-        sides.setdefault(reading.role, {})[file] = reading
+        reading = _read(place, told)
+        if reading is not None:
+            sides.setdefault(reading.role, {})[file] = reading
     unknown = sides.pop(None, {})
     named = [role for role in ("rgb", "thermal") if role in sides]
     if len(named) == 1:
@@ -60,7 +71,13 @@ def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
     notes: list[str] = []
     chosen = {role: _choose_kind(some, notes) for role, some in sides.items() if role}
     visible, infrared = chosen.get("rgb", {}), chosen.get("thermal", {})
-    matched = _match_readings(visible, infrared)
+    matched = _match_listed(folder, visible, infrared)
+    for match in (_match_readings, _match_counted):
+        left = {file: one for file, one in visible.items() if file not in matched}
+        taken = set(matched.values())
+        matched |= match(left, {file: one for file, one in infrared.items() if file not in taken})
+    if told and not matched:
+        matched = _match_suggested(visible, infrared)
     heat = {matched[file]: infrared[matched[file]] for file in matched}
     marks = chosen.get("label", {})
     labels = _match_readings({file: visible[file] for file in matched}, marks)
@@ -70,6 +87,8 @@ def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
         for file in matched
         if matched[file] == warm and file not in labels
     }
+    if told and not labels:
+        labels = _match_suggested({file: visible[file] for file in matched}, marks)
     pairs, splits = [], {}
     names = [_name_pair(visible[file], infrared[matched[file]], folder) for file in matched]
     often = Counter(names)
@@ -91,6 +110,17 @@ def pair_folder(folder: Path, out: Path | None = None) -> FolderPairs:
         notes,
         listing.unreadable,
     )
+
+
+def _read(place: PurePosixPath, told: Mapping[Role, str]) -> Reading | None:
+    """What a path says, or the folder it is in was said to hold; None for what another one holds
+    instead."""
+    for role, folder in told.items():
+        if place.is_relative_to(folder):
+            return replace(read_name(place.relative_to(folder)), role=role, place=())
+    reading = read_name(place)
+    both = {"rgb", "thermal"} <= told.keys()
+    return None if reading.role in told or (both and reading.role is None) else reading
 
 
 def _take_alone(
@@ -138,6 +168,46 @@ def _match_readings(first: dict[Path, Reading], second: dict[Path, Reading]) -> 
             sides.append({word: file for file, word in keys.items() if often[word] == 1})
         matched |= {sides[0][word]: sides[1][word] for word in sides[0].keys() & sides[1]}
     return matched
+
+
+def _match_counted(visible: dict[Path, Reading], infrared: dict[Path, Reading]) -> dict[Path, Path]:
+    """FLIR's hand-held cameras count on: IR_0001.jpg, then its visible picture DC_0002.jpg."""
+    sides = []
+    for side, prefix, step in ((visible, "DC", 0), (infrared, "IR", 1)):
+        counted: dict[tuple[str, str, int], Path] = {}
+        for file, one in side.items():
+            if number := re.fullmatch(rf"{prefix}_(\d{{1,18}})", file.stem, re.I):
+                above = one.plain.rpartition("/")[0]
+                counted[one.split, above, int(number[1]) + step] = file
+        sides.append(counted)
+    return {sides[0][key]: sides[1][key] for key in sides[0].keys() & sides[1]}
+
+
+def _match_suggested(first: dict[Path, Reading], second: dict[Path, Reading]) -> dict[Path, Path]:
+    """Files of two sides by the expression that pairs most of their names."""
+    names = [{one.whole: file for file, one in side.items()} for side in (first, second)]
+    expression, _ = suggest_expression(*names)
+    keys = [
+        {found[1]: file for name, file in side.items() if (found := re.search(expression, name))}
+        for side in names
+    ] if expression else [{}, {}]  # fmt: skip
+    return {keys[0][key]: keys[1][key] for key in keys[0].keys() & keys[1]}
+
+
+PARTNERS = "rgb_to_thermal_vid_map.json"
+"""FLIR's ADAS set, version 2: RGB file -> thermal file, whose names have nothing in common."""
+
+
+def _match_listed(
+    folder: Path, visible: dict[Path, Reading], infrared: dict[Path, Reading]
+) -> dict[Path, Path]:
+    """The pairs that a list in the folder names; InputError where it cannot be read."""
+    if not (folder / PARTNERS).is_file():
+        return {}
+    warm = {file.name: file for file in infrared}
+    listed = read_json(folder / PARTNERS)
+    named = ((file, listed.get(file.name)) for file in visible)
+    return {file: warm[other] for file, other in named if isinstance(other, str) and other in warm}
 
 
 def _choose_kind(files: dict[Path, Reading], notes: list[str]) -> dict[Path, Reading]:

@@ -19,8 +19,8 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 _WORDS: dict[Role, frozenset[str]] = {
     "rgb": frozenset({
-        "rgb", "visible", "vis", "vi", "v", "w", "wide", "color", "colour", "co", "eo", "optical",
-        "photo",
+        "rgb", "visible", "vis", "vi", "v", "w", "wide", "color", "colour", "co", "dc", "eo",
+        "optical", "photo",
     }),
     "thermal": frozenset({
         "thermal", "thermals", "ther", "therm", "the", "th", "t", "infrared", "ir", "irs", "lwir",
@@ -95,8 +95,16 @@ def read_name(path: PurePosixPath) -> Reading:
     )
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is text that UTF-8 can hold: no half of a pair of code units, which JSON can
+    name and file systems can have."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
 def is_plain_name(name: str) -> bool:
     """Whether a name stays below the folder it is used in, and every file system takes it."""
+    if not is_text(name):
+        return False
     parts = PurePosixPath(name).parts
     plain = not re.search(r"[\x00-\x1f\\:]", name) and "/".join(parts) == name
     short = all(len(part.encode()) <= 240 for part in parts)  # an ending is to be added

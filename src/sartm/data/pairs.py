@@ -207,10 +207,8 @@ class PairDataset:
 
     def instances(self, index: int) -> Array | None:
         """(H, W) a number for each thing of a pair's label, 0 for none; None where nobody knows."""
-        place = self.pairs[index].instances
-        if place is None or not place.is_file():
-            return None
-        return read_label(place, 0, ())
+        pair = self.pairs[index]
+        return read_label(pair.instances, 0, ()) if pair.instances and pair.numbered else None
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))

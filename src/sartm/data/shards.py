@@ -19,7 +19,7 @@ from sartm.io.remote import is_remote, read_bytes
 
 INDEX = "index.jsonl"
 """What the index is called: a line per shard."""
-KINDS = ("rgb", "thermal", "label", "four_channel")
+KINDS = ("rgb", "thermal", "label", "four_channel", "instances")
 Members = dict[str, Member]
 """Kind of file -> where it lies."""
 

@@ -15,6 +15,7 @@ from sartm.datatools.survey import COMPARED, over_all, spread_over
 from sartm.datatools.writing import (
     Place,
     Plan,
+    copy_instances,
     copy_or_write,
     place_pairs,
     read_stored,
@@ -232,6 +233,7 @@ def _align_pair(
                 f"{size[0]}x{size[1]}; labels belong to the RGB image"
             )
         write_label(plan.path("label", place), label)
+        copy_instances(place, plan)
     if shown:
         picture = plan.root / "comparison" / f"{_title(place, plan.files)}.jpg"
         picture.parent.mkdir(parents=True, exist_ok=True)

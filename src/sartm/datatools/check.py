@@ -15,8 +15,8 @@ from sartm.data.pairs import describe_mixed_types
 from sartm.datatools.init import look_at_folder
 from sartm.datatools.sheet import draw_contact_sheet
 from sartm.datatools.survey import (
-    _WRAPPED_SHARE,
     COMPARED,
+    WRAPPED_SHARE,
     Facts,
     inspect_pair,
     over_all,
@@ -276,7 +276,7 @@ def _oddities(facts: Sequence[Facts]) -> list[Finding]:
     odd = [(kind, one.pair.name) for one in facts if one.heat for kind in one.heat.oddities]
     wrapped = sum(kind == "wrapped" for kind, _ in odd)
     images = sum(one.heat is not None and one.heat.kind == "uint8" for one in facts)
-    if wrapped < _WRAPPED_SHARE * images:
+    if wrapped < WRAPPED_SHARE * images:
         odd = [(kind, name) for kind, name in odd if kind != "wrapped"]
     return _by_kind(odd)
 

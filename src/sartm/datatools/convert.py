@@ -15,6 +15,7 @@ from sartm.datatools.writing import (
     Place,
     Plan,
     Target,
+    copy_instances,
     copy_or_write,
     place_pairs,
     refuse_clashes,
@@ -58,7 +59,7 @@ class Conversion:
     pairs: int
     splits: dict[str, int]
     lost: tuple[str, ...]
-    """What the new data set does not have any more; empty without `lossy`."""
+    """What the new data set does not have any more; no pixel of an image, unless `lossy`."""
 
 
 def convert_dataset(
@@ -138,6 +139,8 @@ def _plan(
             "JPEG changes the pixels of RGB and thermal images; convert to flat, or give --lossy"
         )
     lost = ["exact pixels of RGB and thermal images (JPEG)"] if to == "flat-jpeg" else []
+    if any(place.pair.numbered for place in places):
+        lost.append("which things are one (instances), which dataset.toml keeps")
     if to == "flat-jpeg" and layout.holes is not None:
         lost.append("which thermal pixels are no measurements; they are filled")
     levels = None
@@ -200,6 +203,7 @@ def _write_pair(place: Place, plan: Plan) -> None:
         copy_or_write(original, written.thermal, thermal)
     if written.label and sample.label is not None:
         write_label(written.label, sample.label)
+    copy_instances(place, plan)
     camera = stored if "thermal" in plan.copied else Camera()
     again = read_pair(written, plan.classes, camera=camera, resize_thermal=plan.resize)
     jpeg = ".jpg" in plan.files.get("rgb", "") and "rgb" not in plan.copied

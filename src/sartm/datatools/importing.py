@@ -78,7 +78,7 @@ def import_annotations(source: str | Path, tool: Tool, annotations: Path, out: P
     classes = _classes_of(found)
     splits = _label_splits(layout, pairs, matched)
     described = replace(layout, classes=classes, splits=splits, subsets=layout.subsets)
-    bare = [replace(pair, label=None) for pair in pairs]
+    bare = [replace(pair, label=None, instances=None) for pair in pairs]
     layout = replace(layout, splits={"all": tuple(bare)})
     places = place_pairs(layout, layout.splits, "dataset.toml")
     with finished_folder(out) as root:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from sartm.data.layouts import (
 )
 from sartm.data.lists import read_list
 from sartm.data.matching import FolderPairs, pair_folder
-from sartm.data.names import SPLIT_NAMES, natural_order
+from sartm.data.names import SPLIT_NAMES, Role, natural_order
 from sartm.data.pairs import read_images
 from sartm.data.tables import format_table
 from sartm.datatools.legend import Legend, read_legend
@@ -60,17 +60,30 @@ class _Heat:
 
 
 def init_dataset(
-    folder: str | Path, classes: tuple[str, ...] = (), overwrite: bool = False
+    folder: str | Path,
+    classes: tuple[str, ...] = (),
+    overwrite: bool = False,
+    told: Mapping[Role, str] | None = None,
 ) -> Start:
     """Write dataset.toml and the lists of its splits into a folder of pairs.
 
     Written anew, such as after more pairs were labelled, the names of the classes are kept.
+
+    Args:
+        folder: of the pairs.
+        classes: their names in the order of ids.
+        overwrite: what was written before.
+        told: sub-folders of RGB images, thermal ones and labels, where names do not say it.
 
     Raises:
         InputError: no pairs are found, or a file to be written is there already; then nothing is
             written.
     """
     root = Path(folder)
+    for role, place in (told or {}).items():
+        inside = not Path(place).is_absolute() and ".." not in Path(place).parts
+        if not (inside and (root / place).is_dir()):
+            raise InputError(f"--{role} {place}: no folder of that name in {root}")
     if (root / TOML).is_file() and not overwrite:
         raise InputError(
             f"{root / TOML} is there already: sartm data check {root} reads it; --overwrite writes "
@@ -79,7 +92,7 @@ def init_dataset(
     if not classes and (root / TOML).is_file():  # only what labels do not say is kept
         with suppress(InputError):
             classes = open_layout(root, labels=False).classes.names
-    start = look_at_folder(root, classes, overwrite)
+    start = look_at_folder(root, classes, overwrite, told)
     present = [name for name in start.files if (root / name).exists()]
     if present and not overwrite:
         raise InputError(
@@ -93,19 +106,24 @@ def init_dataset(
     return start
 
 
-def look_at_folder(root: Path, classes: tuple[str, ...] = (), anew: bool = False) -> Start:
+def look_at_folder(
+    root: Path,
+    classes: tuple[str, ...] = (),
+    anew: bool = False,
+    told: Mapping[Role, str] | None = None,
+) -> Start:
     """The data set that a folder of pairs is, with or without labels; nothing is written.
 
-    Lists of splits that are there are kept unless `anew`.
+    Lists of splits that are there are kept unless `anew`; `told` as `pair_folder` takes it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; name one that holds the pairs")
-    known = None if classes or anew else _benchmark(root)
+    known = None if classes or anew or told else _benchmark(root)
     if known is not None:
         sizes = ", ".join(f"{split} {len(pairs)}" for split, pairs in known.splits.items())
         what = f"{known.name} as it circulates ({known.kind}): {sizes}; it needs no {TOML}"
         return Start(known, {}, (what,), ())
-    found = pair_folder(root)
+    found = pair_folder(root, told=told)
     pairs, four = _pairs_of(root, found)
     legend = read_legend(pairs, classes or _names_beside(root), root.resolve().name)
     usable = [
@@ -128,11 +146,11 @@ def look_at_folder(root: Path, classes: tuple[str, ...] = (), anew: bool = False
         kind="dataset.toml",
         resize_thermal=heat.resize,
     )
-    files, told = _describe_files(root, layout, found, legend)
+    files, named = _describe_files(root, layout, found, legend)
     files = {name: text for name, text in files.items()
              if name in (TOML, TABLE) or anew or not (root / name).is_file()}  # fmt: skip
     said = (_describe_pairs(found, usable, four), *heat.said, _describe_labels(usable, legend),
-            told, how)  # fmt: skip
+            named, how)  # fmt: skip
     return Start(layout, files, said, (*_questions(found, legend, usable), *heat.questions))
 
 
@@ -165,8 +183,8 @@ def _pairs_of(root: Path, found: FolderPairs) -> tuple[list[Pair], bool]:
     raise InputError(
         f"{root}: no pairs of RGB and thermal were found among {len(loose)} images ({names}). "
         f"Partners share a name and lie in folders such as rgb/ and thermal/, or end in _rgb and "
-        f"_ir; or images have four channels. Rename them so, or write {TABLE} and {TOML} yourself "
-        f"(docs/own-data.md)"
+        f"_ir; or images have four channels. Say which folders hold them (data init --rgb NAME "
+        f"--thermal NAME), or write {TABLE} and {TOML} yourself (docs/own-data.md)"
     )
 
 
@@ -256,7 +274,7 @@ def _splits(
         return lists, f"splits: the lists that are there, {_counts(lists)}"
     labelled = [pair.name for pair in pairs if pair.label]
     rest = [pair for pair in pairs if labelled and not pair.label]
-    kept = [name for name in (labelled or named)]
+    kept = list(labelled or named)
     if all(name in found.splits for name in kept):
         parts: dict[str, list[str]] = {}
         for name in sorted(kept, key=natural_order):

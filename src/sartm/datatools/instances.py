@@ -13,12 +13,13 @@ import numpy.typing as npt
 from sartm.classes import Classes, is_rest
 from sartm.data.layouts import Pair, open_layout
 from sartm.data.pairs import read_label_of
-from sartm.datatools.shapes import encode_coco, trace
+from sartm.datatools.shapes import trace
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import Place, copy_or_write, place_pairs, read_stored, toml_files
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.labels import read_label
+from sartm.io.run_lengths import encode_masks
 from sartm.objects.parts import Parts, find_parts
 from sartm.outputs import finished_folder
 
@@ -127,9 +128,7 @@ def write_instances(
         label = one.read()
         parts = find_parts(label, wanted, min_area)
         left = label.size - int(parts.areas.sum()) - int(np.isin(label, rest).sum())
-        described = [_coco_part(parts, number) if to == "coco" else
-                     _yolo_lines(parts, number, wanted)
-                     for number in range(1, len(parts) + 1)]  # fmt: skip
+        described = _coco_parts(parts) if to == "coco" else _yolo_lines(parts, wanted)
         return label.shape, described, left
 
     found = over_all(labels, take, f"parts for {to}")
@@ -144,14 +143,20 @@ def write_instances(
     return sum(len(parts) for _, parts, _ in found), sum(left for _, _, left in found)
 
 
-def _coco_part(parts: Parts, number: int) -> dict[str, Any]:
-    return {
-        "category_id": int(parts.ids[number - 1]),
-        "segmentation": encode_coco(parts.where == number),
-        "area": int(parts.areas[number - 1]),
-        "bbox": parts.boxes[number - 1].tolist(),
-        "iscrowd": 0,
-    }
+def _coco_parts(parts: Parts) -> list[dict[str, Any]]:
+    size, codes = list(parts.where.shape), encode_masks(parts.where)
+    return [
+        {
+            "category_id": id_,
+            "segmentation": {"size": size, "counts": codes[number]},
+            "area": area,
+            "bbox": box,
+            "iscrowd": 0,
+        }
+        for number, (id_, area, box) in enumerate(
+            zip(parts.ids.tolist(), parts.areas.tolist(), parts.boxes.tolist(), strict=True), 1
+        )
+    ]
 
 
 def _coco(
@@ -175,16 +180,18 @@ def _coco(
     }
 
 
-def _yolo_lines(parts: Parts, number: int, wanted: Sequence[int]) -> list[str]:
-    left, top, _, _ = parts.boxes[number - 1]
+def _yolo_lines(parts: Parts, wanted: Sequence[int]) -> list[list[str]]:
+    """The lines of each part: one per outline."""
     height, width = parts.where.shape
-    id_ = wanted.index(int(parts.ids[number - 1]))
-    lines = []
-    for outline in trace(np.pad(parts.mask(number), 1)):
-        points = (outline - 1 + (left, top)) / (width, height)
-        corners = " ".join(f"{value:.7g}" for value in points.ravel())
-        lines.append(f"{id_} {corners}")
-    return lines
+    found = []
+    for number in range(1, len(parts) + 1):
+        corner, id_ = parts.boxes[number - 1, :2], wanted.index(int(parts.ids[number - 1]))
+        lines = []
+        for outline in trace(np.pad(parts.mask(number), 1)):
+            points = (outline - 1 + corner) / (width, height)
+            lines.append(" ".join([str(id_), *(f"{value:.7g}" for value in points.ravel())]))
+        found.append(lines)
+    return found
 
 
 def _yolo_yaml(classes: Classes, folders: dict[str, str]) -> str:

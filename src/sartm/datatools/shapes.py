@@ -1,15 +1,17 @@
-"""Areas as people's tools store them, polygons and run lengths, to masks and back.
+"""Areas as people's tools store them, polygons and run lengths, to masks; and outlines of masks.
 
 Coordinates are continuous: the first pixel reaches from 0 to 1, its centre is at 0.5.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from sartm.io.run_lengths import decode_mask, decode_runs
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
@@ -61,64 +63,14 @@ def read_points(values: Any) -> Points:
     return points
 
 
-def decode_runs(counts: Sequence[int] | npt.NDArray[np.int64], total: int) -> Mask:
-    """Run lengths, the first of zeros, to that many booleans; ValueError if they do not add up."""
-    runs = np.asarray(counts, np.int64)
-    if runs.ndim != 1 or (runs < 0).any() or (runs > total).any() or int(runs.sum()) != total:
-        raise ValueError(f"run lengths do not add up to {total} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-
-
 def decode_coco(segmentation: dict[str, Any], size: tuple[int, int]) -> Mask:
     """COCO's run lengths, by columns, plain or compressed into a text, to (H, W)."""
     counts, shape = segmentation["counts"], tuple(segmentation["size"])
     if shape != size:
         raise ValueError(f"run lengths for {shape}, but the image is {size}")
-    runs = _inflate(counts) if isinstance(counts, str) else counts
-    return decode_runs(runs, size[0] * size[1]).reshape(size[::-1]).T
-
-
-def _inflate(text: str) -> list[int]:
-    """COCO's compressed counts: 5 bits a letter, from the third run on the difference."""
-    runs: list[int] = []
-    value = shift = 0
-    for letter in text.encode("ascii"):
-        code = letter - 48
-        if not 0 <= code < 64 or shift > 60:
-            raise ValueError("compressed run lengths hold other letters")
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return runs
-
-
-def encode_coco(mask: Mask) -> dict[str, Any]:
-    """(H, W) as COCO stores it: compressed run lengths and the size."""
-    flat = np.concatenate([[False], mask.T.ravel(), [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1])
-    ends = np.concatenate([[0], edges, [mask.size]])
-    runs = np.diff(ends)
-    runs = runs[:-1] if runs[-1] == 0 and len(runs) > 1 else runs
-    text = "".join(
-        _deflate(int(run) - (int(runs[place - 2]) if place > 2 else 0))
-        for place, run in enumerate(runs)
-    )
-    return {"size": [int(side) for side in mask.shape], "counts": text}
-
-
-def _deflate(value: int) -> str:
-    letters = ""
-    while True:
-        code = value & 31
-        value >>= 5
-        more = value != (-1 if code & 16 else 0)
-        letters += chr(48 + code + 32 * more)
-        if not more:
-            return letters
+    if isinstance(counts, str):
+        return decode_mask(counts, size)
+    return decode_runs(counts, size[0] * size[1]).reshape(size[::-1]).T
 
 
 def trace(mask: Mask) -> list[Points]:

@@ -1,7 +1,6 @@
 """`sartm data shard`: a data set as tar shards, the bytes of its files as they are."""
 
 import io
-import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.shards import INDEX, KINDS, ShardLine, member_name
+from sartm.datatools.writing import format_toml
 from sartm.errors import InputError
 from sartm.io.decode import as_file, read_bytes
 from sartm.outputs import finished_folder
@@ -43,6 +43,7 @@ def shard_dataset(dataset: str | Path, out: Path, most: int = SHARD_BYTES) -> Sh
         InputError: no such data set, or `out` holds something or cannot be written.
     """
     layout = open_layout(dataset)
+    text = _describe(layout)
     shards = size = 0
     with (
         finished_folder(out) as new,
@@ -59,7 +60,7 @@ def shard_dataset(dataset: str | Path, out: Path, most: int = SHARD_BYTES) -> Sh
                 del waiting[: len(line.pairs)]
                 meter.advance(len(line.pairs))
                 number, shards, size = number + 1, shards + 1, size + written
-        (new / "dataset.toml").write_text(_describe(layout), "utf-8")
+        (new / "dataset.toml").write_text(text, "utf-8")
     counts = {split: len(pairs) for split, pairs in layout.splits.items()}
     return Sharded(counts, shards, size)
 
@@ -74,7 +75,7 @@ def _write_shard(path: Path, split: str, pairs: Sequence[Pair], most: int) -> tu
             found[pair.name] = {}
             for kind in KINDS:
                 source = getattr(pair, kind)
-                if source is None:
+                if source is None or (kind == "instances" and not pair.numbered):
                     continue
                 data, ending = read_bytes(as_file(source)), source.suffix.lower()
                 entry = tarfile.TarInfo(member_name(pair.name, kind, ending))
@@ -87,31 +88,10 @@ def _write_shard(path: Path, split: str, pairs: Sequence[Pair], most: int) -> tu
 
 def _describe(layout: Layout) -> str:
     """dataset.toml of the shards."""
-    classes = layout.classes
-    coloured = any(pair.coloured_label for pairs in layout.splits.values() for pair in pairs[:1])
     if layout.repeated:
         raise InputError(
             f"{layout.root}: split {next(iter(layout.repeated))!r} lists names again; take them "
             f"off its list"
         )
-    lines = [
-        f"name = {json.dumps(layout.name)}",
-        f"classes = {json.dumps(classes.names)}",
-        f"ignore = {classes.ignore}",
-    ]
-    if classes.palette:
-        lines.append(f"palette = {json.dumps(classes.palette)}")
-    if any(classes.prompts):
-        lines.append(f"prompts = {json.dumps(classes.prompts)}")
-    if coloured:
-        lines.append("label_colours = true")
-    lines += ["[files]", f'shards = "{INDEX}"', "[splits]"]
-    lines += [f"{json.dumps(split)} = {json.dumps(split)}" for split in layout.splits]
-    if layout.subsets:
-        lines += ["[subsets]"]
-        lines += [f"{json.dumps(n)} = {json.dumps(rule)}" for n, rule in layout.subsets.items()]
-    lines += ["[thermal]", f'unit = "{layout.thermal_unit}"']
-    lines += [f"black_hot = {json.dumps(layout.black_hot)}"]
-    lines += [f"resize = {json.dumps(layout.resize_thermal)}"]
-    lines += [f"holes = {layout.holes}"] * (layout.holes is not None)
-    return "\n".join(lines) + "\n"
+    coloured = any(pair.coloured_label for pairs in layout.splits.values() for pair in pairs[:1])
+    return format_toml(layout, layout.splits, {"shards": INDEX}, coloured)

@@ -32,7 +32,7 @@ _SATURATED, _EMPTY = 0.25, 0.5
 """Share of pixels at the largest value of the number type, and at 0, from which it is said. Real
 street scenes reach 0.001 and 0.04."""
 
-_WRAPPED_SHARE = 0.2
+WRAPPED_SHARE = 0.2
 """Of the 8-bit thermal images; a single one may show something burning beside something cold."""
 
 

@@ -14,14 +14,15 @@ from xml.etree import ElementTree
 import numpy as np
 
 from sartm.datatools.annotations import LARGEST, Annotations, Picture, read_each, whole
-from sartm.datatools.shapes import Mask, Points, Region, decode_runs, read_points
+from sartm.datatools.shapes import Mask, Points, Region, read_points
 from sartm.errors import InputError
 from sartm.files import nests_too_deeply, read_json, read_text
 from sartm.io.decode import Upload
 from sartm.io.labels import read_label
+from sartm.io.run_lengths import decode_runs
 
 _CIRCLE = 64
-"""Pointss of a circle."""
+"""Corners that stand for a circle."""
 
 
 def read_labelme(place: Path) -> Annotations:

@@ -21,6 +21,7 @@ from sartm.files import write_atomic
 from sartm.io.cameras import Camera
 from sartm.io.decode import as_file, read_bytes
 from sartm.io.holes import find_holes
+from sartm.io.labels import read_label
 from sartm.outputs import require_distinct
 
 Array = npt.NDArray[Any]
@@ -129,6 +130,8 @@ def toml_files(
         files[kind] = f"{kind}/{{name}}{suffix}"
     if any(pair.label for pair in pairs):
         files["label"] = "labels/{name}.png"
+    if any(pair.numbered for pair in pairs):
+        files["instances"] = "instances/{name}.png"
     if any(place.folder for place in places):
         files = {kind: pattern.replace("{name}", "{split}/{name}") for kind, pattern in
                  files.items()}  # fmt: skip
@@ -152,6 +155,13 @@ def copy_or_write(original: Path | None, path: Path, image: Array) -> None:
             path.write_bytes(read_bytes(as_file(original)))
     else:
         write_image(path, image)
+
+
+def copy_instances(place: Place, plan: Plan) -> None:
+    """The numbers of the things of a pair's label, where the pair has them and the target may."""
+    pair = place.pair
+    if "instances" in plan.files and pair.instances and pair.numbered:
+        copy_or_write(None, plan.path("instances", place), read_label(pair.instances, 0, ()))
 
 
 def write_image(path: Path, image: Array) -> None:
@@ -205,7 +215,10 @@ def format_toml(
     files: dict[str, str],
     label_colours: bool = False,
 ) -> str:
-    """The dataset.toml of a layout with these patterns and lists; what is usual is left out."""
+    """The dataset.toml of a layout with these patterns and lists; what is usual is left out.
+
+    Of shards the index has the splits instead of lists.
+    """
     classes = layout.classes
     splits = list(splits)
     names = [_file_name(split) for split in splits]
@@ -224,7 +237,7 @@ def format_toml(
         "[files]",
         *(f"{kind} = {_quoted(pattern)}" for kind, pattern in files.items()),
         "[splits]",
-        *(f"{_key(split)} = {_quoted(f'{name}.txt')}"
+        *(f"{_key(split)} = {_quoted(split if 'shards' in files else f'{name}.txt')}"
           for split, name in zip(splits, names, strict=True)),
         *(["[subsets]"] if layout.subsets else []),
         *(f"{_key(subset)} = {_quoted(rule)}" for subset, rule in layout.subsets.items()),

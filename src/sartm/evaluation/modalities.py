@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 from sartm.classes import Classes
 from sartm.config import Modality
 from sartm.data.layouts import Pair
-from sartm.evaluation.metrics import (
-    PROTOCOLS,
-    Counts,
-    Fractions,
-    choose_protocols,
-    draw_pairs,
-    iou,
-    name_mean,
-    percent,
-    protocol_means,
-)
+from sartm.evaluation.metrics import Counts, Fractions, draw_pairs, iou, percent, protocol_means
+from sartm.evaluation.protocols import PROTOCOLS, choose_protocols, name_mean
 
 SINGLE: tuple[Modality, Modality] = ("rgb", "thermal")
 DRAWS = 1000

@@ -15,7 +15,8 @@ from sartm.config import Modality, to_dict
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.evaluation.conditions import Condition, choose_conditions, degrade
-from sartm.evaluation.metrics import PROTOCOLS, Counts, choose_protocols, percent, protocol_means
+from sartm.evaluation.metrics import Counts, percent, protocol_means
+from sartm.evaluation.protocols import PROTOCOLS, choose_protocols
 from sartm.evaluation.reliability import Reliability
 from sartm.evaluation.report.scores import Cell
 from sartm.evaluation.scoring import score_pairs

@@ -16,8 +16,9 @@ from sartm.config import Modality, to_dict
 from sartm.data.layouts import Pair, files_below
 from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
 from sartm.errors import InputError
-from sartm.evaluation.metrics import Counts, best_and_worst, choose_protocols, count_pixels
+from sartm.evaluation.metrics import Counts, best_and_worst, count_pixels
 from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities
+from sartm.evaluation.protocols import choose_protocols
 from sartm.evaluation.reliability import Reliability
 from sartm.evaluation.report.pictures import PairPictures, draw_sample
 from sartm.evaluation.report.scores import Cell, Report, build_report

@@ -14,7 +14,8 @@ from sartm.classes import Classes
 from sartm.data.manifest import Manifest, Row, Shard, fetch, fetch_pair, survey
 from sartm.data.pairs import read_label_of
 from sartm.errors import InputError
-from sartm.evaluation.metrics import choose_protocols, count_pixels
+from sartm.evaluation.metrics import count_pixels
+from sartm.evaluation.protocols import choose_protocols
 from sartm.evaluation.reliability import Reliability
 from sartm.evaluation.report.scores import Report, build_report
 from sartm.evaluation.scoring import LARGEST_COUNTS

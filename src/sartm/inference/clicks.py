@@ -19,7 +19,8 @@ from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
-from sartm.inference.predictor import Images, Predictor, Source, as_sample
+from sartm.inference.predictor import Images, Predictor
+from sartm.inference.samples import Source, as_sample
 from sartm.io.thermal import ThermalRange
 from sartm.model.clicks import ClickDecoder, ClickMaps
 from sartm.model.encoder import Levels

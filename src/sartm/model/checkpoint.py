@@ -37,8 +37,6 @@ log = logging.getLogger("sartm")
 _LARGEST_IMAGES = 2**31
 """Bytes of the file of training images: 20 million pairs."""
 
-"""Bytes; 100,000 hashes of training images need a sixth of it."""
-
 
 def hash_encoder(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, shapes and float32 values of SAM 2's trunk and neck in a state dict."""

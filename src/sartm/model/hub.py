@@ -16,11 +16,11 @@ from safetensors import safe_open
 from sartm.errors import InputError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-IMAGES = "training_images.json"
-"""Hashes of training images, of models that have seen too many for config.json."""
-MOST_IN_CONFIG = 20_000
-"""So many are none too many."""
 """What a model folder holds, ours and the hub's."""
+IMAGES = "training_images.json"
+"""Hashes of training images, of models that have seen more than `MOST_IN_CONFIG`."""
+MOST_IN_CONFIG = 20_000
+"""Hashes of training images that config.json holds."""
 
 SUFFIXES = {".safetensors", ".pt", ".pth"}
 """Of files of weights; a name that ends so is never looked up on the hub."""

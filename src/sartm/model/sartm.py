@@ -459,23 +459,3 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, K, h/4, w/4) logits of a padded input to (B, K, H, W) of the input itself."""
     full = F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
     return full[..., : size[0], : size[1]]
-
-
-def count_parameters(model: SARTM) -> dict[str, tuple[int, int]]:
-    """Parameters per group, as (all, learning)."""
-    groups = {"encoder": (0, 0), "lora": (0, 0), "decoder": (0, 0), "fusion": (0, 0)}
-    groups |= {"auxiliary": (0, 0), "codes": (0, 0), "total": (0, 0)}
-    homes = {
-        "image_encoder": "encoder",
-        "sam_mask_decoder": "decoder",
-        "fusion": "fusion",
-        "auxiliary_head": "auxiliary",
-        "words": "decoder",
-    }
-    for name, parameter in model.named_parameters():
-        home = "lora" if ".lora_" in name else homes.get(name.split(".")[0], "codes")
-        for group in (home, "total"):
-            total, learning = groups[group]
-            size = parameter.numel()
-            groups[group] = (total + size, learning + size * parameter.requires_grad)
-    return groups

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sartm.evaluation.metrics import PROTOCOLS, name_mean
 from sartm.evaluation.modalities import Comparison as ModalityComparison
 from sartm.evaluation.modalities import Gain, signed
+from sartm.evaluation.protocols import PROTOCOLS, name_mean
 from sartm.evaluation.report.published import Comparison, Published
 from sartm.evaluation.report.scores import Cell, Report, SubsetScores
 

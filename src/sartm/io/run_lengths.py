@@ -1,23 +1,22 @@
-"""COCO's run-length code, so that label maps go to browsers and annotation tools exactly."""
+"""COCO's run-length code of masks, by which they go to browsers and annotation tools exactly.
 
+Runs go down the columns and start with one of zeros. Compressed: from the fourth on, the difference
+to the run two before is written, in digits of five bits, lowest first, as characters from `0` on
+(cocodataset.org, "RLE" of the mask API).
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sartm.errors import InputError
-
 Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 
 
 def encode_masks(labels: Array) -> dict[int, str]:
-    """One compressed mask per id that occurs in (H, W) ids: the `counts` of COCO's RLE.
-
-    Runs go down the columns and start with one of zeros; from the fourth on, the difference to the
-    run two before is written, in digits of five bits, lowest first, as characters from `0` on.
-
-    Source: the COCO mask format (cocodataset.org, "RLE" of the mask API).
-    """
+    """The compressed `counts` of a mask for each id that occurs in (H, W) ids."""
     column = labels.T.ravel()  # column by column
     if not column.size:
         return {}
@@ -33,31 +32,28 @@ def encode_masks(labels: Array) -> dict[int, str]:
     }
 
 
-def encode_mask(mask: npt.NDArray[np.bool_]) -> str:
-    """The `counts` of one mask (H, W) that is not without pixels, as `encode_masks` writes them."""
+def encode_mask(mask: Mask) -> str:
+    """The compressed `counts` of one mask (H, W) that is not without pixels."""
     column = mask.T.ravel()
     edges = np.flatnonzero(column[1:] != column[:-1]) + 1
     runs = np.diff(np.concatenate([[0], edges, [column.size]])).astype(np.int64)
     return _digits(np.concatenate([[0], runs]) if column[0] else runs)
 
 
-def decode_mask(counts: str, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """(H, W) of compressed `counts`.
-
-    Raises:
-        InputError: they are none, or those of a mask of another size.
-    """
-    height, width = size
+def decode_mask(counts: str, size: tuple[int, int]) -> Mask:
+    """(H, W) of compressed `counts`; ValueError if they are none, or of a mask of another size."""
     runs = _numbers(counts.encode("ascii") if counts.isascii() else b"")
     for first in (1, 2):  # the first of either kind is itself, the others are differences
         runs[first::2] = np.cumsum(runs[first::2])
-    if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
-        raise InputError(
-            f"counts is no run-length code of a mask of {height}x{width} (height x width); send "
-            f"COCO's compressed one, as answers have it"
-        )
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(width, height).T
+    return decode_runs(runs, size[0] * size[1]).reshape(size[::-1]).T
+
+
+def decode_runs(runs: Sequence[int] | npt.NDArray[np.int64], total: int) -> Mask:
+    """Run lengths, the first of zeros, to that many booleans; ValueError if they do not add up."""
+    runs = np.asarray(runs, np.int64)
+    if runs.ndim != 1 or (runs < 0).any() or (runs > total).any() or int(runs.sum()) != total:
+        raise ValueError(f"run lengths do not add up to {total} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
 
 
 def _numbers(text: bytes) -> npt.NDArray[np.int64]:
