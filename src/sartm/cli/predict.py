@@ -19,7 +19,7 @@ from sartm.cli.options import (
     print_json,
     refuse_given,
 )
-from sartm.cli.printing import complain, say
+from sartm.cli.printing import complain, complain_of_each, say
 from sartm.errors import InputError
 from sartm.io.remote import is_remote, local_path
 from sartm.outputs import check_json
@@ -197,13 +197,9 @@ def predict(
         found += f", {outcome.objects} objects in {folder / 'objects.csv'}"
     if instances is not None:
         found += _write_instances(folder, predictor.classes, instances, min_area or 1)
-    _print_outcome(_complaints(outcome), folder / "summary.json", found, json_file)
+    complain_of_each(outcome.failures)
+    _print_outcome([outcome.alarms], folder / "summary.json", found, json_file)
     return 3 if outcome.failures else 0
-
-
-def _complaints(outcome: "Outcome") -> list[str]:
-    found = [f"{name}: {message}" for name, message in outcome.failures.items()]
-    return found + [outcome.alarms] * bool(outcome.alarms)
 
 
 def _label_manifest(
@@ -215,8 +211,9 @@ def _label_manifest(
 
     manifest = Manifest(place)
     outcome = label_manifest(labeller, manifest, out, way)
-    for complaint in _complaints(outcome):
-        complain(complaint)
+    complain_of_each(outcome.failures)
+    if outcome.alarms:
+        complain(outcome.alarms)
     shown = {"done": outcome.done, "kept": outcome.skipped, "failures": outcome.failures}
     print_json(json_file, shown | {"out": out})
     if json_file != "-":
@@ -450,7 +447,7 @@ def _label_video(
 def _print_outcome(
     complaints: Iterable[str], summary: Path, found: str, json_file: str, quiet: bool = False
 ) -> None:
-    for complaint in complaints:
+    for complaint in filter(None, complaints):
         complain(complaint)
     if json_file:
         print_json(json_file, json.loads(summary.read_text()))
