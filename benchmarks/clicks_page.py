@@ -21,6 +21,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -179,12 +181,14 @@ def serving_folder(folder: Path, model: str) -> Iterator[str]:
     try:
         for line in service.stderr:
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                rest = service.stderr  # to be read on, or the service waits once the pipe is full
+                threading.Thread(target=deque, args=(rest, 0), daemon=True).start()
                 yield found[0]
                 return
         raise SystemExit(f"the service did not start: {' '.join(command)}")
     finally:
         service.terminate()
-        service.communicate(timeout=30)
+        service.wait(timeout=30)
 
 
 class Page:

@@ -60,6 +60,7 @@ MODULES = {
     "sartm.model.checkpoint": "Models on disk",
     "sartm.model.hub": "Models by name",
     "sartm.export": "ONNX and OpenVINO",
+    "sartm.click_export": "Clicks as ONNX",
     "sartm.benchmark": "Speed and memory",
     "sartm.app.server": "Page and REST API",
     "sartm.demo": "The demo",

@@ -56,11 +56,11 @@ model.released
 model.sources model.exported
 model.filling model.card
 model.prompts model.looking
-model.checkpoint
+model.click_graphs model.checkpoint
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
-inference.playback
+inference.playback inference.samples
 inference.trust inference.frames
 inference.bags inference.live inference.sequences
 inference.prediction
@@ -78,7 +78,7 @@ evaluation.modalities
 evaluation.report.scores
 evaluation.report.published
 evaluation.report.tables
-evaluation.report.rendering
+evaluation.report.rendering evaluation.report.texts
 evaluation.report.charts evaluation.report.pictures
 evaluation.report.page
 evaluation.report.files evaluation.report.run evaluation.report.clicks
@@ -97,7 +97,8 @@ training.augmentation training.optimizer
 training.workers training.budget
 training.clicking
 training.teaching training.batches training.processes training.recompute training.wording
-training.failures
+training.failures training.sharding
+training.parts
 training.start
 training.validation training.clicks
 training.loop
@@ -108,13 +109,15 @@ datatools.annotations datatools.instances
 datatools.tool_exports
 datatools.importing
 datatools.check datatools.convert datatools.align
+graphs
 export demo
-benchmark
+click_export benchmark
 app.problems app.fields app.connections app.reading
 app.bodies app.decoding
 app.worker
 app.schema app.guard app.annotation app.metrics app.scenes
 app.service app.encoding
+app.pairs
 app.routes app.values app.clicks app.examples
 app.server
 cli.printing

@@ -1,11 +1,6 @@
-"""Models that leave PyTorch: ONNX and OpenVINO files, written only if they compute the same.
-
-The older, tracing exporter is used on purpose: it records sizes as arithmetic on the input's shape,
-so one graph serves every image size and batch; the newer one fixes the branches on padding.
-"""
+"""Models that leave PyTorch: ONNX and OpenVINO files, written only if they compute the same."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +9,24 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from sartm import __version__
-from sartm.config import Modality, ThermalRule, to_dict
+from sartm.config import Modality, to_dict
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, Sample
 from sartm.errors import InputError
 from sartm.files import replacing_folder
+from sartm.graphs import (
+    OPSET,
+    Images,
+    blank_images,
+    describe_rule,
+    lacks,
+    require_modality,
+    resize_images,
+    write_graph,
+)
 from sartm.inference.predictor import Predictor
 from sartm.model.card import table, title
 from sartm.model.checkpoint import require_replaceable
@@ -33,10 +37,7 @@ from sartm.outputs import lock_target
 from sartm.terminal import as_markdown
 
 Array = npt.NDArray[Any]
-Images = tuple[Array | None, Array | None]
-"""(H, W, 3) uint8 and (H, W) float32 in [0, 1], or None where the export does not take it."""
 
-OPSET = 17
 LARGEST_DIFFERENCE = 1e-3
 """Of any fp32 logit to PyTorch's, as a share of the largest one (at least 1)."""
 LEAST_AGREEMENT = {"fp32": 0.999, "int8": 0.97}
@@ -133,9 +134,9 @@ def export_model(
     settings = ExportSettings(format, modality, precision, size, OPSET)
     content = ExportFile(FORMAT, __version__, settings, model.config, model.facts or ModelFacts())
     reference = Predictor(model, device="cpu", precision="fp32", thermal_range="model")
-    real = [_fit(reference.inputs(sample, modality), size) for sample in samples]
-    ranges = [_fit(reference.inputs(sample, modality), size) for sample in calibration]
-    _require_modality([*real, *ranges], modality)
+    real = [resize_images(reference.inputs(sample, modality), size) for sample in samples]
+    ranges = [resize_images(reference.inputs(sample, modality), size) for sample in calibration]
+    require_modality([*real, *ranges], modality)
     try:
         with lock_target(target), replacing_folder(target) as new:
             require_replaceable(target, PARTS)
@@ -212,27 +213,6 @@ def _check_options(
         raise InputError(f"size is {size[0]}x{size[1]}; each side needs 32 to 8192 pixels")
 
 
-def _fit(images: Images, size: tuple[int, int] | None) -> Images:
-    """Both at the size the graph is fixed to."""
-    if size is None:
-        return images
-    rgb, thermal = (
-        None if x is None else cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR)
-        for x in images
-    )
-    return rgb, thermal
-
-
-def _require_modality(images: Sequence[Images], modality: Modality) -> None:
-    for rgb, thermal in images:
-        present = tuple(n for n, x in (("rgb", rgb), ("thermal", thermal)) if x is not None)
-        if present != INPUTS[modality]:
-            raise InputError(
-                f"the export takes {' and '.join(INPUTS[modality])}, but a pair of the data has "
-                f"only {' and '.join(present)}; choose another --data or --modality"
-            )
-
-
 def require_same(found: Comparison, settings: ExportSettings, least: float | None) -> None:
     """Raise InputError where a file differs by more than its precision explains."""
     needed = LEAST_AGREEMENT[settings.precision] if least is None else least
@@ -245,41 +225,19 @@ def require_same(found: Comparison, settings: ExportSettings, least: float | Non
     )  # fmt: skip
     raise InputError(
         f"the {settings.format} file does not compute what PyTorch does: logits differ by up to "
-        f"{found.difference:.2g} (largest {found.largest:.2g}), classes agree on "
+        f"{found.difference:.2g} (largest {found.largest:.2g}), labels or masks agree on "
         f"{100 * found.agreement:.2f} % (needed {100 * needed:g} %). Nothing was written; {remedy}"
     )
 
 
 def _write_onnx(model: SARTM, file: Path, content: ExportFile) -> None:
-    try:
-        import onnx
-    except ModuleNotFoundError:
-        raise _lacks("onnx") from None
     settings = content.export
-    ready = model.merged()
     names = INPUTS[settings.modality]
-    height, width = settings.size or TRACED_AT
-    examples = {
-        "rgb": torch.zeros((1, height, width, 3), dtype=torch.uint8),
-        "thermal": torch.zeros((1, height, width)),
-    }
     axes = {name: {0: "batch", 1: "height", 2: "width"} for name in names}
     axes["logits"] = {0: "batch", 2: "quarter_height", 3: "quarter_width"}
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of branches on sizes, which TRACED_AT chooses
-        torch.onnx.export(
-            _Graph(ready, settings.modality).eval(),
-            tuple(examples[name] for name in names),
-            str(file),
-            dynamo=False,
-            opset_version=settings.opset,
-            input_names=list(names),
-            output_names=["logits"],
-            dynamic_axes=None if settings.size else axes,
-        )
-    graph = onnx.load(str(file))
-    onnx.helper.set_model_props(graph, {KEY: json.dumps(to_dict(content))})
-    onnx.save(graph, str(file))
+    graph = _Graph(model.merged(), settings.modality).eval()
+    inputs = blank_images(settings.modality, settings.size or TRACED_AT)
+    write_graph(graph, inputs, ["logits"], file, content, {} if settings.size else axes)
 
 
 def _write_openvino(
@@ -288,7 +246,7 @@ def _write_openvino(
     try:
         import openvino
     except ModuleNotFoundError:
-        raise _lacks("openvino") from None
+        raise lacks("openvino") from None
     graph = openvino.Core().read_model(source)
     if content.export.size is not None:
         _fold(graph)
@@ -317,7 +275,7 @@ def _quantize(graph: Any, ranges: Sequence[Images]) -> Any:
     try:
         import nncf
     except ModuleNotFoundError:
-        raise _lacks("nncf") from None
+        raise lacks("nncf") from None
     items = [
         {name: x[None] for name, x in zip(("rgb", "thermal"), pair, strict=True) if x is not None}
         for pair in ranges
@@ -330,19 +288,6 @@ def _quantize(graph: Any, ranges: Sequence[Images]) -> Any:
         model_type=nncf.ModelType.TRANSFORMER,  # leaves norms as they are
         ignored_scope=nncf.IgnoredScope(patterns=list(EXACT), validate=False),
     )
-
-
-def _lacks(package: str) -> InputError:
-    return InputError(
-        f"export needs {package}, which is not installed: pip install 'sartm[export]'"
-    )
-
-
-def _in_words(rule: ThermalRule) -> str:
-    if rule.rule == "uint8":
-        return "8-bit values / 255"
-    kind = "values" if rule.rule == "range" else "percentiles of each image"
-    return f"{kind} {rule.low:g} to {rule.high:g} become 0 to 1, clipped"
 
 
 def write_card(content: ExportFile, comparison: Comparison) -> str:
@@ -360,7 +305,7 @@ def write_card(content: ExportFile, comparison: Comparison) -> str:
         "output `logits`": f"({'1' if fixed else 'batch'}, {len(config.classes)}, h/4, w/4) "
         f"float32; h and w are height and width, padded to multiples of 32",
         "sizes": "fixed" if fixed else "any height, width and batch (dynamic axes)",
-        "thermal rule": _in_words(config.thermal),
+        "thermal rule": describe_rule(config.thermal),
         "against PyTorch": f"{comparison.images} {'real' if comparison.real else 'drawn'} images: "
         f"largest logit difference {comparison.difference:.2g} (logits reach "
         f"{comparison.largest:.2g}), same class on {100 * comparison.agreement:.3f} %",

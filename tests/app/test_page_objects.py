@@ -3,10 +3,10 @@
 import csv
 import json
 
-import cv2
 import numpy as np
 import pytest
 from browser import MISSING
+from draw_places import write_shot
 from page import LABELLED, choose, open_page, place
 
 pytest.importorskip("fastapi")
@@ -30,16 +30,16 @@ READ = "return document.getElementById('objects-count').textContent"
 def warm(window, address, work, tmp_path):
     """A pair with float Celsius on the page, and the table that predict makes of it."""
     scene = draw_scene(4, SceneOptions(size=(240, 320)))
-    cv2.imwrite(str(tmp_path / "rgb.png"), scene.rgb[..., ::-1])
+    write_shot(tmp_path / "rgb.jpg", scene.rgb, 47.05, -8.3)
     np.save(tmp_path / "thermal.npy", scene.celsius)
-    command = ["predict", f"{tmp_path}/rgb.png", f"{tmp_path}/thermal.npy", "--objects"]
+    command = ["predict", f"{tmp_path}/rgb.jpg", f"{tmp_path}/thermal.npy", "--objects"]
     command += ["--degrees", "celsius", "--model", f"{work}/tiny", "--precision", "fp32"]
     assert main([*command, "--out", f"{tmp_path}/out"]) == 0
     lines = (tmp_path / "out/objects.jsonl").read_text().splitlines()
     window.resize(1280, 860)
     window.go("about:blank")
     open_page(window, address)
-    choose(window, tmp_path / "rgb.png", tmp_path / "thermal.npy")
+    choose(window, tmp_path / "rgb.jpg", tmp_path / "thermal.npy")
     window.wait(LABELLED)
     window.complaints()
     yield window, [json.loads(line) for line in lines]
@@ -82,6 +82,8 @@ def test_the_card_is_of_the_object_under_the_pointer(warm):
     assert text.startswith(f"{name} {largest['id']}")
     assert f"{largest['area']} pixels" in text
     assert f"{largest['celsius_mean']:.1f} °C ± {largest['celsius_error']:.1f}" in text
+    assert "Camera at\n47.050000, -8.300000" in text
+    assert "2026-07-14 13:05:59" in text
     page.js("document.querySelector('#edit').click()")  # a map being corrected has no objects
     page.drag(at, button=False)
     assert page.js(CARD) == ""
@@ -94,9 +96,13 @@ def test_the_csv_is_that_of_predict(warm, tmp_path):
     with saved.open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [line["class"] for line in table] == [row["class"] for row in rows]
+    assert {(line["located"], line["taken"]) for line in table} == {
+        ("camera", "2026-07-14T13:05:59"),
+    }  # fmt: skip
     for line, row in zip(table, rows, strict=True):
+        assert list(line) == [name for name in row if name != "geometry"]
         for name, text in line.items():
-            if name not in ("pair", "class"):
+            if name not in ("pair", "class", "located", "taken"):
                 assert float(text or "nan") == pytest.approx(
                     float("nan") if row[name] is None else row[name], nan_ok=True
                 ), name

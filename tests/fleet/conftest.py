@@ -55,3 +55,25 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_manifest(draw_pairs(tmp_path / "in", 7), tmp_path / "in/pairs.csv")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A Ray cluster that has no cores yet."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'sartm[fleet]'")
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield found
+    found.shutdown()
+
+
+@pytest.fixture
+def cluster(head):
+    """It with two nodes of one core each, which a test may kill."""
+    import ray
+
+    while len(head.worker_nodes) < 2:
+        head.add_node(num_cpus=1)
+    yield head
+    ray.shutdown()

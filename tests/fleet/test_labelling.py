@@ -2,15 +2,12 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from processes import start_command, wait
 
 from fleet.conftest import draw_pairs, maps_in
 from sartm.cli.main import main
@@ -142,11 +139,8 @@ def test_shards_of_label_maps_hold_the_same_maps(sink, place, tiny, monkeypatch,
 @pytest.mark.slow
 def test_shards_of_a_batch_system_together_are_the_whole(place, tiny, capsys):
     whole = reference(tiny)
-    running = [
-        subprocess.Popen([sys.executable, "-m", "sartm", *command(tiny, "--shard", f"{i}/3")])
-        for i in (1, 2)
-    ]
-    assert [process.wait() for process in running] == [0, 0]
+    running = [start_command(command(tiny, "--shard", f"{i}/3")) for i in (1, 2)]
+    assert [wait(process) for process in running] == [0, 0]
     assert main(["data", "merge", "out", "--manifest", "in/pairs.csv"]) == 3  # one is not run yet
     assert "3 missing: " in capsys.readouterr().err
     assert main(command(tiny, "--shard", "3/3")) == 0
@@ -179,23 +173,21 @@ def test_two_runs_do_not_write_the_same_shard(place, tiny, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sink", ["files", "tar"])
-def test_a_killed_run_is_gone_on_with(sink, place, tiny):
-    write_manifest(draw_pairs(place / "in", 60), place / "in/pairs.csv")
-    run = [sys.executable, "-m", "sartm", *command(tiny, "--sink", sink, "--workers", "1")]
-    code = "import sartm.fleet.sink as s, sys; s.PART_PAIRS = 7; from sartm.cli.main import main; "
-    run = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *run[3:]]
+def test_a_killed_run_is_gone_on_with(sink, place, tiny, monkeypatch):
+    write_manifest(draw_pairs(place / "in", 30), place / "in/pairs.csv")
+    monkeypatch.setattr("sartm.fleet.sink.PART_PAIRS", 4)
     kills, deadline = 0, time.monotonic() + 120
     while time.monotonic() < deadline:
-        process = subprocess.Popen(run, stderr=subprocess.DEVNULL)
+        process = start_command(command(tiny, "--sink", sink, "--workers", "1"))
         seen = (place / "out/record.jsonl").stat().st_size if (place / "out").exists() else 0
-        while process.poll() is None and kills < 3:
+        while process.is_alive() and kills < 3:
             file = place / "out/record.jsonl"
-            if file.exists() and file.stat().st_size > seen + 4000:
-                os.kill(process.pid, signal.SIGKILL)
+            if file.exists() and file.stat().st_size > seen + 2000:
+                process.kill()
                 kills += 1
                 break
             time.sleep(0.01)
-        if process.wait() == 0:
+        if wait(process) == 0:
             break
     assert kills == 3
     whole = reference(tiny)
@@ -206,29 +198,27 @@ def test_a_killed_run_is_gone_on_with(sink, place, tiny):
                 maps |= {m.name[:-4]: tar.extractfile(m).read() for m in tar if m.name[-1] == "g"
                          and m.name.endswith(".png")}  # fmt: skip
     assert maps == whole
-    again = len(pairs_recorded(place / "out")) - 60
+    again = len(pairs_recorded(place / "out")) - 30
     assert again <= 3  # of a kill between a line and its map
 
 
 @pytest.mark.slow
-def test_a_run_that_is_told_to_stop_keeps_all_that_it_made(place, tiny):
-    write_manifest(draw_pairs(place / "in", 400), place / "in/pairs.csv")
-    code = "import sartm.fleet.sink as s, sys; s.PART_PAIRS = 50; from sartm.cli.main import main; "
-    run = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))"]
-    options = command(tiny, "--sink", "tar", "--no-overlay")
-    process = subprocess.Popen([*run, *options], stderr=subprocess.DEVNULL)
+def test_a_run_that_is_told_to_stop_keeps_all_that_it_made(place, tiny, monkeypatch):
+    write_manifest(draw_pairs(place / "in", 200), place / "in/pairs.csv")
+    monkeypatch.setattr("sartm.fleet.sink.PART_PAIRS", 20)
+    process = start_command(command(tiny, "--sink", "tar", "--no-overlay"))
     deadline = time.monotonic() + 60
     while not (place / "out/record.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.02)  # until the first part is full
-    time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 130
+    time.sleep(0.2)
+    process.terminate()
+    assert wait(process) == 130
     count = 0
     for part in (place / "out/labels").iterdir():
         with tarfile.open(part) as tar:
             count += len(tar.getnames())
-    assert 50 < count < 400
-    assert count % 50  # the last part was not full
+    assert 20 < count < 200
+    assert count % 20  # the last part was not full
     names = pairs_recorded(place / "out")
     assert len(names) == len(set(names)) == count
 

@@ -21,19 +21,6 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'sart
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch):
-    """Two nodes of one core each beside a head without any."""
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [found.add_node(num_cpus=1) for _ in range(2)]
-    yield found, nodes
-    ray.shutdown()
-    found.shutdown()
-
-
 def command(tiny: str, address: str, *options: str) -> list[str]:
     files = ["--manifest", "in/pairs.csv", "--out", "out", "--model", tiny]
     return ["predict", *files, "--engine", "ray", "--address", address, *options]
@@ -49,17 +36,16 @@ def wait_for_lines(out: Path, count: int) -> None:
 
 
 def test_a_node_that_dies_half_way_costs_nothing(cluster, place, tiny):
-    found, nodes = cluster
     write_manifest(draw_pairs(place / "in", 200), place / "in/pairs.csv")
     whole = reference(tiny)
 
     def kill() -> None:
         wait_for_lines(place / "out", 60)
-        found.remove_node(nodes[0], allow_graceful=False)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert main(command(tiny, found.address)) == 0
+    assert main(command(tiny, cluster.address)) == 0
     killer.join()
     until = time.monotonic() + 60
     while sum(node["Alive"] for node in ray.nodes()) > 2:  # the head and one, as soon as Ray knows
@@ -70,16 +56,15 @@ def test_a_node_that_dies_half_way_costs_nothing(cluster, place, tiny):
 
 
 def test_after_a_killed_driver_the_rest_alone_is_made(cluster, place, tiny, capsys):
-    found, _ = cluster
     write_manifest(draw_pairs(place / "in", 120), place / "in/pairs.csv")
-    run = [sys.executable, "-m", "sartm", *command(tiny, found.address)]
+    run = [sys.executable, "-m", "sartm", *command(tiny, cluster.address)]
     driver = subprocess.Popen(run, stderr=subprocess.DEVNULL)
     wait_for_lines(place / "out", 30)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     there = maps_in(place / "out")
     assert 20 < len(there) < 120
-    assert main(command(tiny, found.address, "--json", "-")) == 0
+    assert main(command(tiny, cluster.address, "--json", "-")) == 0
     assert json.loads(capsys.readouterr().out)["kept"] == len(there)
     assert maps_in(place / "out") == reference(tiny)
     assert max(Counter(pairs_recorded(place / "out")).values()) <= 2  # a line without its map

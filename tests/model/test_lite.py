@@ -14,7 +14,15 @@ from sartm.errors import InputError
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.filling import load_encoder
-from sartm.model.lite import LITES, NORM_EPSILON, TAPS, AdaptedConv, LiteTrunk, from_efficientnet
+from sartm.model.lite import (
+    LITES,
+    NORM_EPSILON,
+    TAPS,
+    AdaptedConv,
+    LiteTrunk,
+    clip,
+    from_efficientnet,
+)
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
 
@@ -290,3 +298,16 @@ def test_norms_that_would_spread_the_weights_are_refused(part, tmp_path):
     torch.save(weights, tmp_path / "lite0.pth")
     with pytest.raises(InputError, match="_conv_stem and _bn0 do not fit"):
         load(tmp_path / "lite0.pth")
+
+
+def test_clipping_has_the_values_and_gradients_of_relu6():
+    values = torch.tensor([-1.0, 0.0, 1e-6, 3.0, 6.0 - 1e-6, 6.0, 9.0])
+    with torch.no_grad():
+        assert torch.equal(clip(values.clone()), F.relu6(values))
+    found = []
+    for clipped in (clip, F.relu6):
+        x = values.clone().requires_grad_()
+        out = clipped((2 * x).view(-1, 1)[:, 0])
+        (out * torch.arange(7.0)).sum().backward()
+        found.append((out.detach(), x.grad))
+    assert all(map(torch.equal, *found))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sam2_oracle import oracle, randomise
 from torch import Tensor, nn
 
 from sartm.config import DecoderConfig, EncoderConfig, LoRAConfig
@@ -30,57 +31,13 @@ def _seed():
     torch.manual_seed(0)
 
 
-def randomise(module: nn.Module) -> None:
-    """Weights that let every part matter, norms and codes included."""
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if tensor.ndim <= 1:
-                tensor.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)
-            elif "embed" in name or "token" in name or "positional" in name:
-                tensor.normal_()
-            else:
-                tensor.normal_(std=math.prod(tensor.shape[1:]) ** -0.5)
-
-
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def oracle(config: EncoderConfig) -> tuple[nn.Module, dict[str, Tensor]]:
-    """transformers' SAM 2 with random weights, and those under Meta's names."""
-    sam2 = pytest.importorskip("transformers.models.sam2")
-    widths = [config.embed_dim * 2**stage for stage in range(4)]
-    trunk = sam2.Sam2HieraDetConfig(
-        hidden_size=config.embed_dim,
-        num_attention_heads=config.heads,
-        window_positional_embedding_background_size=list(config.background),
-        blocks_per_stage=list(config.stages),
-        embed_dim_per_stage=widths,
-        num_attention_heads_per_stage=[config.heads * 2**stage for stage in range(4)],
-        window_size_per_stage=list(config.windows),
-        global_attention_blocks=list(config.global_blocks),
-        mlp_ratio=float(config.mlp_ratio),
-    )
-    vision = sam2.Sam2VisionConfig(
-        backbone_config=trunk, backbone_channel_list=widths[::-1], fpn_hidden_size=WIDTH
-    )
-    prompts = sam2.Sam2PromptEncoderConfig(hidden_size=WIDTH)
-    decoder = sam2.Sam2MaskDecoderConfig(
-        hidden_size=WIDTH,
-        mlp_dim=DECODER.mlp_dim,
-        num_attention_heads=DECODER.heads,
-        num_multimask_outputs=CLASSES - 1,
-        iou_head_hidden_dim=WIDTH,
-        dynamic_multimask_via_stability=False,
-    )
-    whole = sam2.Sam2Config(
-        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder
-    )
-    whole._attn_implementation = "sdpa"
-    model = sam2.Sam2Model(whole).eval()
-    randomise(model)
-    shared = model.shared_image_embedding.positional_embedding  # one code in two places
-    model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
+def by_meta(config: EncoderConfig) -> tuple[nn.Module, dict[str, Tensor]]:
+    """transformers' SAM 2, and its weights under Meta's names."""
+    model = oracle(config, WIDTH, DECODER, masks=CLASSES, stability=False)
     return model, from_hub_names(model.state_dict(), "transformers")
 
 
@@ -102,7 +59,7 @@ def our_decoder(meta: dict[str, Tensor]) -> MaskDecoder:
 @pytest.mark.parametrize("size", [SQUARE, PHOTO, (96, 160)])
 @torch.no_grad()
 def test_trunk_and_neck_are_those_of_transformers(name, size):
-    theirs, meta = oracle(SMALL[name])
+    theirs, meta = by_meta(SMALL[name])
     encoder, decoder = our_encoder(SMALL[name], meta)
     images = torch.randn(2, 3, *size)
     maps = theirs.vision_encoder(images).fpn_hidden_states
@@ -116,7 +73,7 @@ def test_trunk_and_neck_are_those_of_transformers(name, size):
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_published_size_tiny_is_that_of_transformers():
-    theirs, meta = oracle(ENCODERS["tiny"])
+    theirs, meta = by_meta(ENCODERS["tiny"])
     encoder, decoder = our_encoder(ENCODERS["tiny"], meta)
     images = torch.randn(1, 3, *PHOTO)
     maps = theirs.vision_encoder(images).fpn_hidden_states
@@ -127,7 +84,7 @@ def test_the_published_size_tiny_is_that_of_transformers():
 @pytest.mark.parametrize("grid", [(8, 8), (30, 40)])
 @torch.no_grad()
 def test_decoder_is_that_of_transformers_with_a_token_per_class(grid):
-    theirs, meta = oracle(SMALL["test"])
+    theirs, meta = by_meta(SMALL["test"])
     decoder, codes = our_decoder(meta), PromptCodes(WIDTH)
     codes.load_state_dict(
         {
@@ -161,7 +118,7 @@ def test_decoder_is_that_of_transformers_with_a_token_per_class(grid):
 
 @torch.no_grad()
 def test_positional_code_is_that_of_transformers():
-    theirs, meta = oracle(SMALL["test"])
+    theirs, meta = by_meta(SMALL["test"])
     layer = PositionCode(WIDTH)
     layer.load_state_dict(under(meta, "sam_prompt_encoder.pe_layer."))
     wide = theirs.get_image_wide_positional_embeddings()  # (1, D, 64, 64), square only

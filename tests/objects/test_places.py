@@ -13,7 +13,7 @@ from PIL import Image
 
 from sartm.cli.main import main
 from sartm.io.labels import read_label
-from sartm.io.places import Place, Shot, read_place
+from sartm.io.places import Grid, Place, Shot, read_place
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.objects.places import locate, project
@@ -105,6 +105,14 @@ def test_a_system_without_a_number_keeps_its_grid_and_has_no_place_on_earth(scen
     assert {feature["geometry"] for feature in features} == {None}
     assert "EPSG" in entry["place"]["note"]
     assert (tmp_path / "out/geotiff/rgb.tif").is_file()
+
+
+def test_coordinates_that_are_not_on_earth_are_no_place():
+    grid = Grid((1.0, 0.0, 8.0, 0.0, -1.0, 90.5), 4326, ())
+    located = locate(Place(grid=grid, size=(9, 9)), (9, 9))
+    points = located.place(np.array([[0.0, 0.0], [0.0, 1.0]]))
+    assert np.isnan(points[0]).all()
+    assert points[1].tolist() == [8.0, 89.5]
 
 
 # --- a camera over ground ------------------------------------------------------------------------

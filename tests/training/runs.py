@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,18 +105,32 @@ def copy_validation(data: Path) -> None:
     (data / "val.txt").write_text("".join(f"val-{index}\n" for index in range(len(names))))
 
 
-TRAINS = (
-    "import json, sys, torch\n"
-    "from pathlib import Path\n"
-    "from sartm.training.recipes import load_recipe\n"
-    "from sartm.training.loop import train\n"
-    "torch.set_num_threads(1)\n"
-    "train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device='cpu')\n"
-)
-"""A script for `launch_two`."""
+def in_two(work: Callable[[], Any]) -> None:
+    """Do `work` in two processes that know each other as those of torchrun do.
+
+    They are forked: torchrun imports everything twice again, see `launch_two`.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+    def run(rank: int) -> None:
+        os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank), GLOO_SOCKET_IFNAME="lo")
+        torch.set_num_threads(1)
+        work()
+
+    fork = multiprocessing.get_context("fork").Process
+    processes = [fork(target=run, args=(rank,)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def launch_two(script: Path, config: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script by torchrun, in two processes, as users do."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     command += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr"]
     command += ["127.0.0.1", str(script), str(config), str(out)]

@@ -23,7 +23,7 @@ from sartm.scenes import dataset as synthetic
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig, TrainConfig
-from training.runs import TRAINS, assert_same_run, launch_two, lines, losses, short
+from training.runs import assert_same_run, in_two, launch_two, lines, losses, short
 
 
 @pytest.mark.slow
@@ -120,11 +120,7 @@ def test_two_processes_give_the_curve_of_one_with_the_double_batch(tmp_path, acc
     config = replace(config, optim=optim)
     one = replace(config, optim=replace(optim, batch_size=4))
     train(one, tmp_path / "one", device="cpu")
-    script = tmp_path / "start.py"
-    script.write_text(TRAINS)
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
-    done = launch_two(script, tmp_path / "config.json", tmp_path / "two")
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two(lambda: train(config, tmp_path / "two", device="cpu"))
     assert len(losses(tmp_path / "two")) == len(losses(tmp_path / "one")) == 8 // accumulate
     for term in ("total", "ce", "auxiliary", "prototype", "cmkd", "norm"):
         ours, expected = losses(tmp_path / "two", term), losses(tmp_path / "one", term)

@@ -27,7 +27,7 @@ from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig, OptimConfig, TrainConfig
 from sartm.training.splits import open_splits
-from training.runs import TRAINS, launch_two, lines, losses, short
+from training.runs import in_two, lines, losses, short
 
 CRACK = Classes(names=("background", "crack"))
 
@@ -273,11 +273,7 @@ def test_two_processes_give_the_curve_of_one_on_several_sets(six, cracks, tmp_pa
     config = replace(config, optim=replace(config.optim, batch_size=2))
     one = replace(config, optim=replace(config.optim, batch_size=4))
     train(one, tmp_path / "one", device="cpu")
-    script = tmp_path / "start.py"
-    script.write_text(TRAINS)
-    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
-    done = launch_two(script, tmp_path / "config.json", tmp_path / "two")
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two(lambda: train(config, tmp_path / "two", device="cpu"))
     for term in ("total", "ce", "lovasz", "auxiliary", "norm"):
         ours, expected = losses(tmp_path / "two", term), losses(tmp_path / "one", term)
         assert len(ours) == len(expected) == 6

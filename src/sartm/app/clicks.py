@@ -5,20 +5,27 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, Request
 from fastapi import Path as PathParameter
 
 from sartm.app import schema
 from sartm.app.fields import refuse_unknown_fields
+<<<<<<< HEAD
 from sartm.app.reading import read_uploads
+=======
+from sartm.app.masks import decode_mask, encode_mask
+from sartm.app.pairs import PairDep
+>>>>>>> main
 from sartm.app.scenes import Kept
-from sartm.app.service import ServiceDep, describe_answers, read_upload
-from sartm.config import Modality
+from sartm.app.service import ServiceDep, describe_answers
 from sartm.errors import InputError
+<<<<<<< HEAD
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.run_lengths import decode_mask, encode_mask
 from sartm.io.thermal import read_range
+=======
+>>>>>>> main
 
 SceneId = Annotated[str, PathParameter(max_length=100)]
 
@@ -30,39 +37,22 @@ router = APIRouter(dependencies=[Depends(refuse_unknown_fields)])
     responses=describe_answers(400, description="It is encoded; masks are asked for by its id."),
     tags=["clicks"],
 )
-async def encode(
-    request: Request,
-    service: ServiceDep,
-    rgb: Annotated[UploadFile | None, File(description="RGB, or RGB + thermal in one.")] = None,
-    thermal: Annotated[UploadFile | None, File(description="8 or 16 bits, or float.")] = None,
-    model: Annotated[str, Form(max_length=200, description="Empty: the default.")] = "",
-    modality: Annotated[Modality, Form(description="What the model may see.")] = "both",
-    resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
-    four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
-    radiometric: Annotated[bool, Form(description="Thermal is FLIR's JPEG: degrees.")] = False,
-    thermal_range: Annotated[
-        str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
-    ] = "",
-) -> schema.Scene:
+async def encode(request: Request, service: ServiceDep, pair: PairDep) -> schema.Scene:
     """Encode one pair, or one image of either kind, to click on: fields as of /v1/segment.
 
     Scenes that were used longest ago are dropped, where there are too many or they take too much
     memory; send the images again then.
     """
-    name = service.name_of(model)
+    name = service.name_of(pair.model)
     predictor = service.predictors[name]
-    how = read_range(thermal_range) if thermal_range else predictor.thermal_range
-    sources = (await read_upload("rgb", rgb), await read_upload("thermal", thermal))
+    how = pair.range_for(predictor)
     begun = time.perf_counter()
-    sample = await service.worker.read(
-        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
-        Camera(radiometric=radiometric),
-    )  # fmt: skip
+    sample, _, _ = await pair.read(request, service)
 
     def job() -> schema.Scene:
         prompt = service.scenes.prompt_of(name, predictor)
-        fixed = predictor.fix_levels(sample, modality, how)
-        scene = prompt.encode_sample(fixed, modality)
+        fixed = predictor.fix_levels(sample, pair.modality, how)
+        scene = prompt.encode_sample(fixed, pair.modality)
         return schema.Scene(
             id=service.scenes.add(prompt, scene),
             model=name,

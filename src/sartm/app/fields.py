@@ -1,9 +1,10 @@
 """Names of fields that nobody reads are said, not passed over: a misspelt option has no effect."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fastapi import Request
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from sartm.errors import InputError
@@ -18,11 +19,19 @@ async def refuse_unknown_fields(request: Request) -> None:
     route = request.scope["route"]
     if not isinstance(route, APIRoute) or not route.path.startswith("/v1/"):
         return  # whoever watches the service may add what keeps caches away
-    query = [field.alias for field in route.dependant.query_params]
+    parts = list(_walk(route.dependant))
+    query = [field.alias for part in parts for field in part.query_params]
     _refuse(request.query_params, query, "query parameter")
-    if route.dependant.body_params:
-        fields = [field.alias for field in route.dependant.body_params]
+    fields = [field.alias for part in parts for field in part.body_params]
+    if fields:
         _refuse(await request.form(), fields, "field")
+
+
+def _walk(dependant: Dependant) -> Iterator[Dependant]:
+    """What a route takes by itself, and by what it depends on."""
+    for part in dependant.dependencies:
+        yield from _walk(part)
+    yield dependant
 
 
 def _refuse(sent: Iterable[str], known: list[str], kind: str) -> None:

@@ -26,6 +26,7 @@ from sartm.io.decode import (
 )
 from sartm.io.flir import is_radiometric, read_radiometric
 from sartm.io.labels import read_label
+from sartm.io.places import Place, find_place
 
 Array = npt.NDArray[Any]
 View = Literal["rgb", "thermal", "fourth"]
@@ -84,6 +85,19 @@ def read_uploads(
             extent.check(name, image.shape[:2])
     images = match_sizes(images, "the pair", resize_thermal, RESIZE_OR_REGISTER)
     return images.as_sample("upload")
+
+
+def read_placed(
+    rgb: Upload | None,
+    thermal: Upload | None,
+    resize_thermal: bool,
+    four_channel: FourChannel,
+    extent: Extent,
+    camera: Camera,
+) -> tuple[Sample, Place, str]:
+    """As `read_uploads`, with where and when they say it was, and what is odd about that."""
+    sample = read_uploads(rgb, thermal, resize_thermal, four_channel, extent, camera)
+    return sample, *find_place((rgb, thermal), moved=False)
 
 
 def read_view(upload: Upload, view: View, extent: Extent) -> Array:

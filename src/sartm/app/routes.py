@@ -28,30 +28,20 @@ from sartm.app.encoding import (
     stretch,
 )
 from sartm.app.fields import refuse_unknown_fields
-from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_uploads, read_view
+from sartm.app.pairs import PairDep
+from sartm.app.reading import View, read_correction, read_ids, read_inputs, read_view
 from sartm.app.scenes import answers_clicks
-from sartm.app.service import (
-    ARRAY,
-    JPEG,
-    JSON,
-    PNG,
-    Service,
-    ServiceDep,
-    binary,
-    describe_answers,
-    read_upload,
-)
-from sartm.config import Modality
+from sartm.app.service import ARRAY, JPEG, JSON, PNG, Service, ServiceDep, binary, describe_answers
 from sartm.inference.alarm import WORDS, check_pair
-from sartm.inference.objects import list_objects
+from sartm.inference.objects import describe_place, list_objects
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
-from sartm.io.cameras import Camera
-from sartm.io.decode import FourChannel, Upload
+from sartm.io.decode import Upload
 from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
-from sartm.io.thermal import describe_levels, format_range, read_range
+from sartm.io.thermal import describe_levels, format_range
 from sartm.objects.measurement import Measuring
+from sartm.objects.places import locate
 from sartm.spaces import classes_of_words
 from sartm.vocabulary import things
 from sartm.vocabulary import words as vocabulary
@@ -127,19 +117,10 @@ async def words() -> schema.Words:
 async def segment(
     request: Request,
     service: ServiceDep,
-    rgb: Annotated[UploadFile | None, File(description="RGB, or RGB + thermal in one.")] = None,
-    thermal: Annotated[UploadFile | None, File(description="8 or 16 bits, or float.")] = None,
-    model: Annotated[str, Form(max_length=200, description="Empty: the default.")] = "",
-    modality: Annotated[Modality, Form(description="What the model may see.")] = "both",
+    pair: PairDep,
     output: Annotated[Output, Form()] = "label",
     opacity: Annotated[float, Form(ge=0, le=1, description="Of the overlay.")] = 0.5,
-    resize_thermal: Annotated[bool, Form(description="Both show the same view.")] = False,
-    four_channel: Annotated[FourChannel, Form(description="Is RGB's 4th thermal?")] = "auto",
-    radiometric: Annotated[bool, Form(description="Thermal is FLIR's JPEG: degrees.")] = False,
     maps: Annotated[bool, Form(description="JSON with both PNGs in base64.")] = False,
-    thermal_range: Annotated[
-        str, Form(max_length=100, description="auto, LOW:HIGH or model; empty: the service's.")
-    ] = "",
     classes: Annotated[str, Form(max_length=10_000, description="As car, road; empty: all.")] = "",
     trust: Annotated[bool, Form(description="JSON: which camera labels rest on.")] = False,
     objects: Annotated[bool, Form(description="JSON with a list of objects.")] = False,
@@ -148,20 +129,20 @@ async def segment(
         str, Form(max_length=100, description="Raw values: celsius, kelvin, tlinear, GAIN:OFFSET.")
     ] = "",
     accuracy: Annotated[float, Form(ge=0, le=1000, description="Degrees, of the camera.")] = 2.0,
+    height: Annotated[
+        float | None, Form(gt=0, lt=1e6, description="Metres above ground, if no file says it.")
+    ] = None,
 ) -> Response:
     """Label one pair, or one image of either kind."""
-    model = service.name_of(model)
+    model, modality = service.name_of(pair.model), pair.modality
     predictor = service.predictors[model]
     if classes:
         predictor = predictor.choose(classes_of_words(classes))
-    how = read_range(thermal_range) if thermal_range else predictor.thermal_range
-    measuring, scale = Measuring(min_area, accuracy, degrees), choose_scale(degrees, radiometric)
-    sources = (await read_upload("rgb", rgb), await read_upload("thermal", thermal))
+    how = pair.range_for(predictor)
+    measuring = Measuring(min_area, accuracy, degrees, height)
+    scale = choose_scale(degrees, pair.radiometric)
     begun = time.perf_counter()
-    sample = await service.worker.read(
-        request, read_uploads, *sources, resize_thermal, four_channel, service.limits.extent,
-        Camera(radiometric=radiometric),
-    )  # fmt: skip
+    sample, place, odd = await pair.read(request, service)
 
     def job() -> Response:
         fixed = predictor.fix_levels(sample, modality, how)
@@ -175,8 +156,11 @@ async def segment(
             answer = describe_prediction(prediction, maps)
             answer.model, answer.modalities, answer.note = model, seen, sample.note
             if objects:
-                parts, rows = list_objects(sample, prediction, measuring, scale)
+                located = locate(place, prediction.labels.shape, height)
+                parts, rows = list_objects(sample, prediction, measuring, scale, place, located)
                 answer.objects = [schema.Object(**row) for row in rows]
+                described = describe_place(place, located, odd)
+                answer.place = schema.Place(**described) if described else None
                 if maps:
                     answer.objects_png = as_text(encode_numbers(parts.where))
             answer.alarms = [WORDS[alarm] for alarm in check_pair(sample).alarms]

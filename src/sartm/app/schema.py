@@ -1,6 +1,6 @@
 """What the REST API answers, as types: the OpenAPI description is made from them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -111,6 +111,10 @@ class Trust(BaseModel):
     objects: float | None = Field(description="Over pixels labelled as objects; null without.")
 
 
+How = Literal["grid", "ground", "camera"]
+"""What places an object: coordinates of a GeoTIFF, a camera over flat ground, the camera alone."""
+
+
 class Object(BaseModel):
     """One connected part of a class; what is not known is missing."""
 
@@ -139,6 +143,45 @@ class Object(BaseModel):
     celsius_error: float | None = Field(
         default=None, description="Of the mean: the camera's, and that of the mask's edge."
     )
+    latitude: float | None = Field(default=None, description="WGS84, degrees.")
+    longitude: float | None = None
+    located: How | None = Field(default=None, description="By what; camera: only where that was.")
+    taken: str | None = Field(default=None, description="ISO 8601.")
+    geometry: dict[str, Any] | None = Field(
+        default=None, description="GeoJSON: the outline, or the camera's position."
+    )
+
+
+class CameraPlace(BaseModel):
+    """Where a camera was and how it looked; what its file does not say is missing."""
+
+    latitude: float
+    longitude: float
+    altitude: float | None = Field(default=None, description="Metres above the sea.")
+    height: float | None = Field(default=None, description="Metres above ground.")
+    heading: float | None = Field(default=None, description="Degrees from north to east.")
+    pitch: float | None = Field(default=None, description="Degrees; -90: straight down.")
+    roll: float = 0.0
+    focal: float | None = Field(default=None, description="Pixels.")
+
+
+class Coordinates(BaseModel):
+    """The grid of a GeoTIFF: x = a column + b row + c, y = d column + e row + f."""
+
+    transform: tuple[float, float, float, float, float, float] = Field(
+        description="a to f, of the centres of pixels."
+    )
+    epsg: int | None = None
+
+
+class Place(BaseModel):
+    """Where and when, as the files say it."""
+
+    taken: str | None = Field(default=None, description="ISO 8601.")
+    camera: CameraPlace | None = None
+    grid: Coordinates | None = None
+    located: How | None = Field(default=None, description="What places the objects.")
+    note: str | None = Field(default=None, description="Why it is not known better.")
 
 
 class Segmentation(BaseModel):
@@ -162,6 +205,9 @@ class Segmentation(BaseModel):
         default=None, description="With `maps`: 8-bit PNG in base64, 255 means probability 1."
     )
     objects: list[Object] | None = Field(default=None, description="With `objects`.")
+    place: Place | None = Field(
+        default=None, description="With `objects`, where the files say anything of it."
+    )
     objects_png: str | None = Field(
         default=None,
         description="With `objects` and `maps`: RGB PNG in base64, R + 256 G + 65536 B is an id.",

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,6 +12,9 @@ from sartm.cli.printing import print_table, say
 from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.outputs import check_json
+
+if TYPE_CHECKING:
+    from sartm.model.sartm import SARTM
 
 app = typer.Typer(help="List, fetch and convert weights.", no_args_is_help=True)
 
@@ -122,6 +125,10 @@ def export(
     data: Annotated[str, typer.Option("--data", help="Your pairs, for comparison and int8.")] = "",
     pairs: Annotated[int, typer.Option(min=1, help="Pairs int8 is measured on.")] = 64,
     size: Annotated[str, typer.Option(help="Fix the graph to HEIGHTxWIDTH; any if left out.")] = "",
+    clicks: Annotated[
+        bool,
+        typer.Option("--clicks", help="Encoder and decoder for clicks instead: docs/clicks.md."),
+    ] = False,
     json_file: options.Json = "",
 ) -> int:
     """Write a model as ONNX or OpenVINO, once it is shown to compute what PyTorch computes."""
@@ -131,15 +138,20 @@ def export(
 
     check_json(json_file, [model, encoder, classes, data], out)
     sides = read_size(size, "--size") if size else None
+    if clicks:
+        _check_clicks(format, sides, int8)
     loaded = load(
         model,
         encoder=encoder or None,
         classes=read_classes(classes),
-        canvas=canvas,
+        canvas=None if clicks else canvas,
         text_encoder=text_encoder,
     )
     if not isinstance(loaded, SARTM):
         raise InputError(f"{model} is an export already; give the model it was made from")
+    if clicks:
+        assert sides is not None
+        return _export_clicks(loaded, out, modality, sides, canvas, data, json_file)
     result = export_model(
         loaded,
         out,
@@ -157,4 +169,45 @@ def export(
         say(f"against PyTorch on {found.images} {kind} images: logits differ by up to "
               f"{found.difference:.2g}, same class on {100 * found.agreement:.3f} %")  # fmt: skip
         say(f"model: {result.file}")
+    return 0
+
+
+def _check_clicks(format: str, size: tuple[int, int] | None, int8: bool) -> None:
+    if format != "onnx" or int8:
+        raise InputError("clicks are exported as ONNX in fp32: --format onnx, without --int8")
+    if size is None:
+        raise InputError(
+            "an export for clicks is for images of one size; give it: --size HEIGHTxWIDTH"
+        )
+
+
+def _export_clicks(
+    model: "SARTM",
+    out: Path,
+    modality: Modality,
+    size: tuple[int, int],
+    canvas: int | None,
+    data: str,
+    json_file: str,
+) -> int:
+    from sartm.click_export import export_clicks
+    from sartm.export import open_samples
+
+    result = export_clicks(
+        model,
+        out,
+        size=size,
+        modality=modality,
+        canvas=canvas or 1024,
+        samples=open_samples(data, 4, ("val", "test")) if data else (),
+    )
+    found = result.comparison
+    files = {"encoder": str(result.encoder), "decoder": str(result.decoder)}
+    print_json(json_file, files | asdict(found) | asdict(result.settings))
+    if json_file != "-":
+        kind = "real" if found.real else "drawn"
+        say(f"against PyTorch on {found.images} {kind} images: logits differ by up to "
+              f"{found.difference:.2g}, same mask on {100 * found.agreement:.3f} %")  # fmt: skip
+        say(f"encoder: {result.encoder}")
+        say(f"decoder: {result.decoder}")
     return 0

@@ -19,7 +19,8 @@ from sartm.config import Modality
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
 from sartm.inference.devices import Precision
-from sartm.inference.predictor import Predictor, Source, as_sample
+from sartm.inference.predictor import Images, Predictor
+from sartm.inference.samples import Source, as_sample
 from sartm.io.thermal import ThermalRange
 from sartm.model.clicks import ClickDecoder, ClickMaps
 from sartm.model.encoder import Levels
@@ -97,7 +98,7 @@ class Prompt:
     @property
     def is_ambiguous(self) -> bool:
         """Whether it is one click and nothing else, as somebody begins."""
-        return len(self.points) == 1 and self.mask is None
+        return int((self.labels != NO_POINT).sum()) == 1 and self.mask is None
 
 
 class Promptable:
@@ -160,32 +161,35 @@ class Promptable:
         """
         return self.encode_sample(as_sample(rgb, thermal))
 
-    @torch.inference_mode()
     def encode_sample(self, sample: Sample, modality: Modality = "both") -> Scene:
         """Encode a sample as read from a data set, with both or only one of its modalities."""
-        images = self.predictor.inputs(sample, modality)
+        return self.encode_inputs(self.predictor.inputs(sample, modality))
+
+    @torch.inference_mode()
+    def encode_inputs(self, images: Images) -> Scene:
+        """Encode what `Predictor.inputs` gives."""
         size = next(image.shape[:2] for image in images if image is not None)
-        rgb, thermal = self.predictor.tensors([images])
-        given: Modality = "thermal" if rgb is None else "rgb" if thermal is None else "both"
+        given: Modality = "thermal" if images[0] is None else "rgb" if images[1] is None else "both"
+        seen = self.size_seen(size)
+        rgb, thermal = (
+            x if x is None or x.shape[2:] == seen else F.interpolate(
+                x, seen, mode="bilinear", antialias=True
+            )
+            for x in self.predictor.tensors([images])
+        )  # fmt: skip
         if isinstance(self.decoder, ClickDecoder):
-            size_seen = _fit(size)
-            if size_seen != size:
-                rgb, thermal = (
-                    None if x is None else F.interpolate(
-                        x, size_seen, mode="bilinear", antialias=True
-                    )
-                    for x in (rgb, thermal)
-                )  # fmt: skip
             maps = click_maps(self.network, self.decoder, rgb, thermal)
             return Scene(size, given, (maps.features, *maps.pixels))
-        square = [
-            None if x is None else F.interpolate(
-                x, (self.canvas, self.canvas), mode="bilinear", antialias=True
-            )
-            for x in (rgb, thermal)
-        ]  # fmt: skip
-        levels = prompt_levels(self.network, *square)
+        levels = prompt_levels(self.network, rgb, thermal)
         return Scene(size, given, tuple(level.float() for level in levels))
+
+    def size_seen(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that images of a size are encoded in: their own or the largest that
+        is not too much, or SAM 2's square."""
+        if not isinstance(self.decoder, ClickDecoder):
+            return self.canvas, self.canvas
+        factor = min(1.0, LARGEST / max(size))
+        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
     def mask(
         self,
@@ -253,7 +257,7 @@ class Promptable:
         self, decoder: ClickDecoder, scene: Scene, prompt: Prompt, several: bool
     ) -> tuple[Tensor, Tensor]:
         features, *pixels = scene.maps
-        maps, seen = ClickMaps(features, tuple(pixels)), _fit(scene.size)
+        maps, seen = ClickMaps(features, tuple(pixels)), self.size_seen(scene.size)
         scale = np.array([seen[1] / scene.size[1], seen[0] / scene.size[0]])
         points = (prompt.points + 0.5) * scale
         box: Box | None = None
@@ -278,12 +282,6 @@ class Promptable:
         if full.shape != scene.size:
             full = F.interpolate(logits[None, None], scene.size, mode="bilinear")[0, 0]
         return Mask((full > 0).cpu().numpy(), score, logits.cpu().numpy())
-
-
-def _fit(size: tuple[int, int]) -> tuple[int, int]:
-    """The size that a pair is looked at in: its own, or the largest that is not too much."""
-    factor = min(1.0, LARGEST / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def require_weights(model: SARTM | ExportedModel, name: str) -> SARTM:

@@ -18,7 +18,7 @@ from sartm.errors import InputError
 from sartm.files import hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
 from sartm.inference.alarm import PairCheck, count_alarms, word_alarms
-from sartm.inference.objects import ObjectFolder, count_objects, describe_place, find_place
+from sartm.inference.objects import ObjectFolder, count_objects, describe_place
 from sartm.inference.options import PredictOptions
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
@@ -26,7 +26,7 @@ from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Workshop
 from sartm.inference.record import Record
 from sartm.io.labels import encode_geotiff
-from sartm.io.places import Place
+from sartm.io.places import Place, find_place
 from sartm.objects.places import locate
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
@@ -89,7 +89,8 @@ def label_folder(
         todo = run.begin(found.pairs, overwrite)
 
         def read(pair: Pair) -> Sample:
-            run.places[pair.name] = find_place(pair, moved=options.align is not None)
+            sources = (pair.four_channel or pair.rgb, pair.thermal)
+            run.places[pair.name] = find_place(sources, moved=options.align is not None)
             return workshop.read(images_of(pair))
 
         if not todo:
@@ -263,7 +264,8 @@ class _Run:
         rows = self.objects.measure(pair.name, sample, prediction, place, located)
         product = self.workshop.make(images_of(pair), sample, prediction, seconds)
         self.checks.append(product.check)
-        entry = product.made.entry | describe_place(place, located, odd)
+        described = describe_place(place, located, odd)
+        entry = product.made.entry | ({"place": described} if described else {})
         if rows is not None:
             entry["objects"] = count_objects(rows)
         made = replace(product.made, entry=entry, objects=self.objects.made)

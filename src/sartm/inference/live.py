@@ -34,6 +34,8 @@ PATIENCE = 15.0
 """Seconds without a frame after which a source is given up."""
 STALL = 5.0
 """Seconds without data after which a network stream is opened again."""
+_SETTLING = 2.0
+"""Seconds of a connection after which every picture is taken to be new."""
 _KEPT = 100  # losses that are listed
 _TELEMETRY = {(80, 63): 60, (160, 122): 120, (320, 258): 256, (640, 514): 512}
 """Width and height with the rows that Lepton and Boson add below the picture -> its height."""
@@ -160,9 +162,17 @@ def _open_network(source: str, role: Role, camera: Camera, epoch: float) -> Stre
 def _connect(source: str, scheme: str) -> Any:
     av = import_av()
     options = {"protocol_whitelist": _SCHEMES[scheme], "format_whitelist": _FORMATS,
-               "rtsp_transport": "tcp", "fflags": "nobuffer"}  # fmt: skip
+               "rtsp_flags": "prefer_tcp", "fflags": "nobuffer"}  # fmt: skip
+    only_udp = options | {"rtsp_flags": "0", "rtsp_transport": "udp"}
+    connect = partial(av.open, source, timeout=(STALL, STALL))
     try:
-        container = av.open(source, options=options, timeout=(STALL, STALL))
+        try:
+            container = connect(options=options)
+        except av.error.HTTPBadRequestError:
+            if scheme != "rtsp":
+                raise
+            # What servers that send by UDP alone say to TCP, unless they know the word for it.
+            container = connect(options=only_udp)
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{hide_password(source)}: cannot be opened ({error.strerror or error}); does it play "
@@ -208,14 +218,38 @@ def _pictures(stream: Stream, container: Any, ended: threading.Event) -> Produce
     assert stream.clock is not None
     failure = import_av().error.FFmpegError
     with contextlib.closing(container), contextlib.suppress(failure, OSError):
-        for picture in container.decode(video=0):
+        for now, picture in _skip_buffered(stream, container.decode(video=0)):
             if ended.is_set():
                 return
-            now = time.monotonic()
             if picture.pts is None or stream.clock.kind == "arrival":
                 yield stream.clock.arrive(now), picture
             else:
                 yield stream.clock.see(float(picture.pts * picture.time_base), now), picture
+
+
+def _skip_buffered(stream: Stream, pictures: Iterator[Any]) -> Produced:
+    """When pictures came, without those that lay waiting while the connection was opened.
+
+    They come faster than they were taken, and nobody can say how old they are.
+    """
+    begun = before = time.monotonic()
+    held = None
+    for picture in pictures:
+        now = time.monotonic()
+        interval = float(1 / stream.rate)
+        if held is not None and None not in (picture.pts, held.pts):
+            interval = float((picture.pts - held.pts) * picture.time_base)
+        fresh = held is not None and now - before > interval / 2
+        if fresh or now - begun > _SETTLING:
+            yield now, picture
+            held = None
+            break
+        stream.passed += held is not None
+        held, before = picture, now
+    if held is not None:  # all that there was
+        yield before, held
+    for picture in pictures:
+        yield time.monotonic(), picture
 
 
 def _newest(

@@ -2,16 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample
 from sartm.files import write_atomic
 from sartm.inference.prediction import Prediction
 from sartm.io.degrees import Scale, choose_scale, to_degrees
-from sartm.io.places import Place, read_place
+from sartm.io.places import Place
 from sartm.objects.measurement import Measuring, Row, find_objects, measure_objects
 from sartm.objects.parts import Parts
 from sartm.objects.places import Located, place_rows
@@ -19,9 +18,23 @@ from sartm.objects.table import TableFiles, complete_rows, encode_lines, read_li
 
 
 def list_objects(
-    sample: Sample, prediction: Prediction, how: Measuring, scale: Scale | None
+    sample: Sample,
+    prediction: Prediction,
+    how: Measuring,
+    scale: Scale | None,
+    place: Place = Place(),
+    located: Located = Located(""),
 ) -> tuple[Parts, list[Row]]:
-    """The objects and a row of each, with degrees where there is a `scale` and thermal to read."""
+    """The objects and a row of each, with degrees where there is a `scale` and thermal to read.
+
+    Args:
+        sample: what the cameras saw.
+        prediction: its label map.
+        how: what counts as an object.
+        scale: what makes degrees of raw thermal values.
+        place: what the files say of where and when.
+        located: what that means for its pixels.
+    """
     celsius = None
     if sample.thermal is not None and scale is not None:
         celsius = to_degrees(sample.thermal, scale, sample.black_hot)
@@ -29,24 +42,8 @@ def list_objects(
     rows = measure_objects(
         parts, prediction.classes, prediction.confidence, celsius, sample.unseen, how.accuracy
     )
+    place_rows(rows, parts, located, place.taken)
     return parts, rows
-
-
-def find_place(pair: Pair, moved: bool) -> tuple[Place, str]:
-    """Where a pair was taken, and what is odd about it: RGB's word counts, else thermal's.
-
-    `moved`: thermal was brought onto RGB, so that its own pixels are no longer the picture's.
-    """
-    files = [file for file in (pair.four_channel or pair.rgb, pair.thermal) if file is not None]
-    places = [read_place(file) for file in files]
-    grids = {(place.grid.transform, place.grid.epsg) for place in places if place.grid is not None}
-    odd = "RGB and thermal have other coordinates, those of RGB count" if len(grids) > 1 else ""
-    taken = next((place.taken for place in places if place.taken), None)
-    for index, place in enumerate(places):
-        if place.grid is not None or place.shot is not None:
-            found = replace(place, taken=taken)
-            return (replace(found, size=(0, 0)) if index and moved else found), odd
-    return Place(taken=taken), odd
 
 
 def count_objects(rows: Iterable[Row]) -> dict[str, int]:
@@ -58,7 +55,7 @@ def describe_place(place: Place, located: Located, odd: str) -> dict[str, Any]:
     """What a summary says of it; empty where nothing is known."""
     found = place.describe() | ({"located": located.how} if located.how else {})
     notes = [note for note in (located.note, odd) if note]
-    return {"place": found | ({"note": "; ".join(notes)} if notes else {})} if found else {}
+    return found | ({"note": "; ".join(notes)} if notes and found else {})
 
 
 class ObjectFolder:
@@ -88,8 +85,7 @@ class ObjectFolder:
         """The rows of a pair; None where nobody asked for them."""
         if self.how is None:
             return None
-        parts, rows = list_objects(sample, prediction, self.how, self.scale)
-        place_rows(rows, parts, located, place.taken)
+        rows = list_objects(sample, prediction, self.how, self.scale, place, located)[1]
         return complete_rows(pair, rows)
 
     def write(self, pair: str, rows: list[Row] | None) -> None:

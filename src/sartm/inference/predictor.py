@@ -5,45 +5,40 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sartm.classes import Classes
 from sartm.config import Calibration, Modality
-from sartm.data.pairs import RawImages, Sample, format_size, match_sizes, read_images
+from sartm.data.pairs import Sample, format_size
 from sartm.errors import InputError
 from sartm.inference.ahead import read_ahead, split_chunks
 from sartm.inference.confidence import confidence_of
 from sartm.inference.devices import Precision, choose_device, fast_precision
 from sartm.inference.overlays import ROWS, draw_grey
 from sartm.inference.prediction import Prediction
+from sartm.inference.samples import Source, as_sample, check_sample
 from sartm.inference.schedule import prepare_network
 from sartm.inference.stopping import check_stop
 from sartm.inference.tiles import STRIDE, Tiling, resize_strips, tile_logits
 from sartm.inference.trust import weigh_cameras
-from sartm.io.opened import Opened, take_rgb, take_thermal
 from sartm.io.thermal import ThermalRange, choose_levels, format_range, read_range, scale_thermal
 from sartm.model.exported import ExportedModel
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
 
 Array = npt.NDArray[Any]
-Source = str | Path | Image.Image | Array | None
 Images = tuple[Array | None, npt.NDArray[np.float32] | None]
 """(H, W, 3) uint8 and (H, W) in [0, 1] by the thermal rule; None what there is not."""
 Network = Callable[[Tensor | None, Tensor | None], Tensor]
 """Images (B, C, H, W) in [0, 1] to logits (B, K, h/4, w/4)."""
 Area = tuple[slice, slice]
 """Rows and columns."""
-
-_REGISTER = "Register the two (sartm data align) or resize"
 
 SMALL = 10_000_000
 """Parameters up to which several pairs are labelled at a time on a CPU, each by one core."""
@@ -164,7 +159,7 @@ class Predictor:
             InputError: one of them has no such modality, holds NaN or what are no pixels, or does
                 not fit the thermal rule.
         """
-        samples = [self.fix_levels(_checked(sample), modality) for sample in samples]
+        samples = [self.fix_levels(check_sample(sample), modality) for sample in samples]
         tiled = [self._needs_tiles(sample) for sample in samples]
         whole = [sample for sample, large in zip(samples, tiled, strict=True) if not large]
         images = [self.inputs(sample, modality) for sample in whole]
@@ -312,7 +307,7 @@ class Predictor:
 
         Raises InputError as `predict_batch`.
         """
-        sample = self.fix_levels(_checked(sample), modality)
+        sample = self.fix_levels(check_sample(sample), modality)
         rgb, thermal = _select_modality(sample, modality)
         if thermal is None:
             return rgb, None
@@ -432,33 +427,3 @@ def _largest(rows: Iterable[Tensor], size: tuple[int, int], classes: int) -> Arr
         # `max` over the outer dimension takes a tenth of the time of `argmax`.
         out[top : top + strip.shape[1]] = strip.max(0).indices.numpy()
     return out
-
-
-def as_sample(rgb: Source, thermal: Source) -> Sample:
-    """A pair as somebody hands it over, read and checked."""
-    if rgb is None and thermal is None:
-        raise InputError("no input: give rgb, thermal or both")
-    rgb_file = Path(rgb) if isinstance(rgb, str | Path) else None
-    thermal_file = Path(thermal) if isinstance(thermal, str | Path) else None
-    images = read_images(rgb_file, thermal_file)
-    if not (rgb is None or isinstance(rgb, str | Path)):
-        images = replace(images, rgb=take_rgb(_as_opened(rgb), "rgb"))
-    if not (thermal is None or isinstance(thermal, str | Path)):
-        images = replace(images, thermal=take_thermal(_as_opened(thermal), "thermal"))
-    images = match_sizes(images, "pair", False, _REGISTER)
-    return images.as_sample("pair")
-
-
-def _as_opened(source: Image.Image | Array) -> Opened:
-    return source if isinstance(source, Image.Image) else np.asarray(source)
-
-
-def _checked(sample: Sample) -> Sample:
-    """A sample, which a caller may have built by hand, held to what files are held to."""
-    rgb, thermal = sample.rgb, sample.thermal
-    if rgb is not None:
-        rgb = take_rgb(rgb, f"pair {sample.name!r}: rgb")
-    if thermal is not None:
-        thermal = take_thermal(thermal, f"pair {sample.name!r}: thermal")
-    match_sizes(RawImages(rgb, thermal), f"pair {sample.name!r}", False, _REGISTER)
-    return replace(sample, rgb=rgb, thermal=thermal)

@@ -5,8 +5,8 @@ Files are anybody's: what is missing or makes no sense is no place, never an err
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.files import require_plain
 from sartm.io import tiff
+from sartm.io.decode import File, Source, as_file
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """Scale, tie points, transformation, and the three tables of keys of a GeoTIFF."""
@@ -90,11 +91,31 @@ class Place:
         return found
 
 
-def read_place(path: Path) -> Place:
+def find_place(sources: Iterable[Source | None], moved: bool) -> tuple[Place, str]:
+    """Where a pair was taken, and what is odd about it: RGB's word counts, else thermal's.
+
+    Args:
+        sources: RGB and thermal, or the one file of both; None is passed over.
+        moved: thermal was brought onto RGB, so that its own pixels are no longer the picture's.
+    """
+    places = [read_place(source) for source in sources if source is not None]
+    grids = {(place.grid.transform, place.grid.epsg) for place in places if place.grid is not None}
+    odd = "RGB and thermal have other coordinates, those of RGB count" if len(grids) > 1 else ""
+    taken = next((place.taken for place in places if place.taken), None)
+    for index, place in enumerate(places):
+        if place.grid is not None or place.shot is not None:
+            found = replace(place, taken=taken)
+            return (replace(found, size=(0, 0)) if index and moved else found), odd
+    return Place(taken=taken), odd
+
+
+def read_place(source: Source) -> Place:
     """What the header of an image says; an empty place where it says nothing that can be read."""
     place, plugin = Place(), None
     try:
-        require_plain(path)
+        path = as_file(source)
+        if isinstance(path, Path):
+            require_plain(path)
         with path.open("rb") as file:
             start = file.read(4)
             plugin = next((kind for magic, kind in _PLUGINS if start.startswith(magic)), None)
@@ -200,7 +221,7 @@ def _read_focal(camera: Mapping[int, Any], size: tuple[int, int]) -> float | Non
     return None
 
 
-def _read_grid(path: Path) -> tuple[Grid | None, tuple[int, int] | None]:
+def _read_grid(path: File) -> tuple[Grid | None, tuple[int, int] | None]:
     """The grid of a TIFF and its height and width."""
     try:
         with path.open("rb") as file:

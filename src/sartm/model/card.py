@@ -1,6 +1,7 @@
 """README.md of a model folder: what it is, from what data, by which command, with what licence.
 
-An export's card (sartm.export) is made of the same parts: title, table of two columns, plain text.
+An export's card (sartm.export, sartm.click_export) is made of the same parts: title, table of two
+columns, plain text.
 """
 
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sartm.model.exported import ExportFile
+from sartm.model.exported import ClickFile, ExportFile
 from sartm.model.facts import ModelFacts, ModelFile
 from sartm.model.hub import CONFIG, IMAGES, MOST_IN_CONFIG
 from sartm.model.lite import LITES
@@ -73,7 +74,7 @@ def title(facts: ModelFacts) -> str:
     return as_markdown(facts.name) or "sartm model"
 
 
-def table(rows: Mapping[str, str], content: ModelFile | ExportFile) -> list[str]:
+def table(rows: Mapping[str, str], content: ModelFile | ExportFile | ClickFile) -> list[str]:
     """A Markdown table of properties, the version that wrote the file last."""
     rows = {**rows, "written by": f"sartm {content.sartm}, format {content.format}"}
     return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]

@@ -31,6 +31,8 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 FILES: dict[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
 """What an export folder holds; OpenVINO's weights lie in model.bin beside it."""
+CLICK_FILES = ("encoder.onnx", "decoder.onnx")
+"""What a folder to click on holds; this package writes it for other tools."""
 KEY = "sartm"
 """Name of the JSON in ONNX's metadata and in OpenVINO's rt_info."""
 INPUTS: dict[Modality, tuple[str, ...]] = {
@@ -64,6 +66,32 @@ class ExportFile:
     export: ExportSettings
     model: ModelConfig
     """Classes, palette and thermal rule among it."""
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class ClickSettings:
+    """What was chosen when a model was exported to click on."""
+
+    modality: Modality
+    """The inputs of the encoder."""
+    size: tuple[int, int]
+    """Height and width of the images."""
+    seen: tuple[int, int]
+    """The size that they are encoded in."""
+    opset: int
+
+
+@dataclass(frozen=True)
+class ClickFile:
+    """config.json of an export to click on; the same JSON is inside both files."""
+
+    format: int
+    sartm: str
+    """Version that wrote it."""
+    clicks: ClickSettings
+    model: ModelConfig
+    """Thermal rule among it."""
     facts: ModelFacts
 
 
@@ -197,7 +225,7 @@ def find_export(path: Path) -> Path | None:
     """The model file that a path names: itself, or the one in an export folder; else None."""
     if path.suffix in {".onnx", ".xml"}:
         return path
-    found = [path / name for name in FILES.values() if (path / name).is_file()]
+    found = [path / name for name in (*FILES.values(), *CLICK_FILES) if (path / name).is_file()]
     return found[0] if found else None
 
 
@@ -321,6 +349,11 @@ def _describe(description: str, path: Path) -> ExportFile:
         values = parse_json(description)
     except (ValueError, RecursionError):
         values = None
+    if isinstance(values, dict) and "clicks" in values:
+        raise InputError(
+            f"{path} is an export for clicks (--clicks), which other tools run; for labels export "
+            f"without it, and click on the model that it was made from"
+        )
     version = values.get("format") if isinstance(values, dict) else None
     if type(version) is not int:
         raise InputError(f"{path}: what it says about itself is damaged; export the model again")

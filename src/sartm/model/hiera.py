@@ -214,7 +214,7 @@ class Trunk(nn.Module):
         coarse = F.interpolate(self.pos_embed, (height, width), mode="bicubic")
         side = self.pos_embed_window.shape[-1]
         rows, columns = (height + side - 1) // side, (width + side - 1) // side
-        window = self.pos_embed_window.tile(1, 1, rows, columns)
+        window = self.pos_embed_window.repeat(1, 1, rows, columns)
         code = (coarse + window[:, :, :height, :width]).permute(0, 2, 3, 1).contiguous()
         keep_code(self.codes, (height, width), code)
         return code

@@ -11,6 +11,7 @@ Sources: EfficientNet, arXiv:1905.11946; inverted bottlenecks, arXiv:1801.04381;
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +150,35 @@ class MergedConv(nn.Module):
         return F.linear(x, self.weight[min(modality, len(self.weight) - 1)], self.bias)
 
 
+class _Clip(torch.autograd.Function):
+    """ReLU6 that keeps its output alone, which the next layer keeps anyhow.
+
+    In place on a view, as layers of tokens give it, autograd copies maps back and forth for nearly
+    half of a trunk's time; otherwise PyTorch's own keeps input and output.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        out = F.relu6(x)
+        context.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        (out,) = context.saved_tensors
+        # 0 where the output is at an end, as where the input is at or beyond it
+        passed: Tensor = torch.ops.aten.hardtanh_backward(gradients[0], out, 0.0, 6.0)
+        return passed
+
+
+def clip(x: Tensor) -> Tensor:
+    """ReLU6; `x` is not to be used again."""
+    if torch.is_grad_enabled():
+        clipped: Tensor = _Clip.apply(x)  # type: ignore[no-untyped-call]
+        return clipped
+    return F.relu6(x, inplace=True)
+
+
 class Bottleneck(nn.Module):
     """Widen by a 1x1 convolution, filter each channel, narrow again; the input is added."""
 
@@ -166,9 +196,9 @@ class Bottleneck(nn.Module):
         """(B, h, w, i) of one modality to (B, h / stride, w / stride, o)."""
         wide = x
         if self.expand is not None:
-            wide = F.relu6(self.expand(x, modality), inplace=True)
+            wide = clip(self.expand(x, modality))
         seen = self.depthwise(wide.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        out: Tensor = self.project(F.relu6(seen, inplace=True), modality)
+        out: Tensor = self.project(clip(seen), modality)
         return x + out if self.adds else out
 
 
@@ -205,7 +235,7 @@ class LiteTrunk(nn.Module):
         return [torch.cat(pair) for pair in both]
 
     def _stages(self, images: Tensor, modality: int) -> list[Tensor]:
-        x = F.relu6(self.stem(images), inplace=True).permute(0, 2, 3, 1)
+        x = clip(self.stem(images)).permute(0, 2, 3, 1)
         stages = []
         for index, block in enumerate(self.blocks):
             run = self.run_block

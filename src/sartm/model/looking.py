@@ -30,8 +30,8 @@ ROOM, MARGIN = 1.4, 16.0
 """A window's side: so many times the longer side of what is in it, and so many pixels more."""
 OUTSIDE = -8.0
 """Logit of what lies outside of a window: whatever was there is not meant."""
-_SIMILAR = 1.25
-"""Windows that differ by less are the same look."""
+SIMILAR, ASIDE = 1.25, 0.2
+"""Windows are the same look whose sides differ by less, and whose middles by less of a side."""
 
 
 def click_maps(
@@ -214,10 +214,10 @@ def look(
 def similar(window: Window, other: Window) -> bool:
     """Whether two windows show about the same."""
     side = max(window[2], other[2])
-    if side > _SIMILAR * min(window[2], other[2]):
+    if side > SIMILAR * min(window[2], other[2]):
         return False
     off = max(
         abs(a + window[2] / 2 - b - other[2] / 2)
         for a, b in zip(window[:2], other[:2], strict=True)
     )
-    return off < 0.2 * side
+    return off < ASIDE * side

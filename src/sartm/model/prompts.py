@@ -136,6 +136,15 @@ class PromptDecoder(nn.Module):
             masks: (P, 1, 4 h, 4 w) logits of masks to start from.
             multimask: the three masks of an ambiguous prompt; else one, by the rule of stability.
         """
+        encoder = self.sam_prompt_encoder
+        dense = encoder.dense() if masks is None else encoder.masks(masks.to(levels.sfm.dtype))
+        answer = self.answer(levels, points, labels, dense)
+        if multimask:
+            return Answer(answer.logits[:, 1:], answer.scores[:, 1:], answer.present)
+        return choose_stable(answer)
+
+    def answer(self, levels: Levels, points: Tensor, labels: Tensor, dense: Tensor) -> Answer:
+        """All four masks, given the codes `dense` (P or 1, D, h or 1, w or 1) of those before."""
         height, width = levels.sfm.shape[2:]
         encoder, dtype = self.sam_prompt_encoder, levels.sfm.dtype
         places = (points.float() + 0.5) / points.new_tensor([16 * width, 16 * height])
@@ -144,12 +153,8 @@ class PromptDecoder(nn.Module):
         places = torch.nn.functional.pad(places, (0, 0, 0, empty))
         labels = torch.nn.functional.pad(labels.long(), (0, empty), value=NO_POINT)
         sparse = encoder.sparse(places, labels).to(dtype)
-        dense = encoder.dense() if masks is None else encoder.masks(masks.to(dtype))
         code = encoder.pe_layer(height, width, dtype)
-        answer = self.sam_mask_decoder.answer(levels, sparse, dense, code)
-        if multimask:
-            return Answer(answer.logits[:, 1:], answer.scores[:, 1:], answer.present)
-        return choose_stable(answer)
+        return self.sam_mask_decoder.answer(levels, sparse, dense, code)
 
 
 def choose_stable(answer: Answer) -> Answer:

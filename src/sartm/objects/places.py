@@ -83,7 +83,9 @@ def _by_grid(grid: Grid) -> Located:
 
     def place(points: Points) -> Points:
         x, y = points.T
-        return turn(np.stack([a * x + b * y + c, d * x + e * y + f], axis=1))
+        found = turn(np.stack([a * x + b * y + c, d * x + e * y + f], axis=1))
+        on_earth = (np.abs(found) <= (360, 90)).all(1, keepdims=True)
+        return np.where(on_earth, found, np.nan)
 
     return Located("grid", "", place)
 
@@ -97,7 +99,7 @@ def _to_wgs84(epsg: int) -> Callable[[Points], Points]:
 
     try:
         transformer = pyproj.Transformer.from_crs(epsg, _WGS84, always_xy=True)
-    except pyproj.exceptions.CRSError as error:
+    except pyproj.exceptions.ProjError as error:
         raise ValueError(str(error)) from None
 
     def turn(points: Points) -> Points:

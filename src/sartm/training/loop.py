@@ -41,6 +41,7 @@ from sartm.training.runs import (
     writing,
 )
 from sartm.training.settings import OptimConfig, TrainConfig
+from sartm.training.sharding import whole
 from sartm.training.splits import fingerprint
 from sartm.training.start import Setup, prepare_run, write_config
 from sartm.training.teaching import Teacher
@@ -187,7 +188,8 @@ class _Run:
         """All steps that are left, or up to `most` or the time limit; the result of `train`."""
         setup, config, schedule = self.setup, self.setup.config, self.schedule
         accelerator, parts, batches = setup.accelerator, setup.parts, setup.batches
-        model, optimizer = accelerator.prepare(parts.model, parts.optimizer)
+        model = parts.model if config.shard else accelerator.prepare(parts.model)
+        optimizer = accelerator.prepare(parts.optimizer)
         if config.tensorboard:
             self.journal.open_board(self.step)
         loader = accelerator.prepare_data_loader(
@@ -242,7 +244,7 @@ class _Run:
                 if planned or last or stopped or self.step % config.checkpoint_every == 0:
                     self._save()
         modalities = None
-        if self.step >= schedule.plan.steps and not stop.received:
+        if self.step >= schedule.plan.steps and not agree(accelerator, stop.received)[0]:
             modalities = self._compare(stop)
         self.journal.close()
         accelerator.free_memory()
@@ -260,10 +262,11 @@ class _Run:
     def _compare(self, stop: _StopSignal) -> dict[str, Any] | None:
         """What each camera adds, by the first process; None also where that was broken off."""
         found, accelerator = None, self.setup.accelerator
+        model = self.setup.parts.validated()
         if accelerator.is_main_process:
             try:
                 with stop.breaks_off():
-                    found = self.validator.compare(self.step, self.seconds)
+                    found = self.validator.compare(model, self.step, self.seconds)
             except _Stopped:
                 pass
         accelerator.wait_for_everyone()
@@ -364,8 +367,10 @@ class _Run:
             return
         self.saved = self.step
         setup = self.setup
-        if setup.accelerator.is_main_process:
-            tensors = setup.parts.tensors() | {"rng": torch.get_rng_state()}
+        main = setup.accelerator.is_main_process
+        tensors = setup.parts.tensors(keep=main)
+        if main:
+            tensors |= {"rng": torch.get_rng_state()}
             state = {
                 "best": self.validator.best,
                 "seconds": self.seconds,
@@ -417,7 +422,7 @@ def train_step(
         for name, value in zip(terms, values, strict=True):  # fetched at once: a GPU waits once
             sums[name] = sums.get(name, 0.0) + value
     clip = config.clip or math.inf
-    norm = accelerator.clip_grad_norm_(model.parameters(), clip)
+    norm = whole(accelerator.clip_grad_norm_(model.parameters(), clip))
     scale = loss_scale(accelerator)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

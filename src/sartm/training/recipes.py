@@ -14,7 +14,7 @@ from sartm.training.settings import AugmentationConfig, LossConfig, OptimConfig,
 
 MAY_CHANGE = frozenset(
     {"data", "pooled", "unlabelled", "workers", "keep", "checkpoint_every", "pictures",
-     "tensorboard", "activation_checkpointing"}
+     "tensorboard", "activation_checkpointing", "shard"}
 )  # fmt: skip
 """What a run that is resumed may have otherwise than before: where its data lies now, and what
 does not change the weights."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from sartm.inference.schedule import split_rows
@@ -22,7 +23,8 @@ def recompute_block(block: nn.Module, x: Tensor, rgb_rows: int) -> Tensor:
     if not torch.is_grad_enabled():
         result: Tensor = block(x, rgb_rows)
         return result
-    if not isinstance(block, Block) or x.device.type != "cpu":
+    apart = isinstance(block, FSDPModule)  # it is put together to be called, not for its halves
+    if apart or not isinstance(block, Block) or x.device.type != "cpu":
         return _forget(block, x, rgb_rows)
     if block.window:
         strips = [_forget(block, strip, rgb_rows) for _, strip in split_rows(block, x)]

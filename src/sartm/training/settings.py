@@ -194,6 +194,9 @@ class TrainConfig:
     workers: Annotated[int, Range(0, 256)] = 2
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     activation_checkpointing: bool = False
+    shard: bool = False
+    """Cut the model over the processes of the run, which hold a part each (FSDP), where it is too
+    large to be whole on every GPU; the numbers stay the same."""
     validate_every: Annotated[int, Range(0)] | None = 1
     """Epochs between validations; null: about twelve over the run, fewer where the split is large;
     0: none, and the model of the last step is kept."""

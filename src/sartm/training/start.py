@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from sartm.config import from_dict, to_dict
 from sartm.data.pairs import PairDataset
@@ -34,57 +33,18 @@ from sartm.training.batches import (
 )
 from sartm.training.criterion import Criterion
 from sartm.training.optimizer import make_average, make_optimizer
+from sartm.training.parts import Parts
 from sartm.training.processes import make_accelerator, sum_over_ranks
 from sartm.training.recipes import find_changes, load_recipe
 from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
+from sartm.training.sharding import require_shardable, shard
 from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
 from sartm.training.teaching import Teacher, load_teacher
 from sartm.training.wording import resolve_words
 
 log = logging.getLogger("sartm")
-
-
-@dataclass
-class Parts:
-    """All state of a run that a checkpoint must hold."""
-
-    model: SARTM
-    optimizer: torch.optim.AdamW
-    criterion: Criterion
-    average: AveragedModel | None
-
-    def tensors(self) -> dict[str, Tensor]:
-        named = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        named |= {f"criterion/{k}": v for k, v in self.criterion.state_dict().items()}
-        if self.average is not None:
-            named |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
-        names = {id(p): name for name, p in self.model.named_parameters()}
-        for parameter, state in self.optimizer.state.items():
-            for key, value in state.items():
-                named[f"optimizer/{key}/{names[id(parameter)]}"] = torch.as_tensor(value)
-        return named
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.model.load_state_dict(under("model/"))
-        self.criterion.load_state_dict(under("criterion/"))
-        if self.average is not None:
-            self.average.load_state_dict(under("average/"))
-        parameters = dict(self.model.named_parameters())
-        for key, value in under("optimizer/").items():
-            kind, name = key.split("/", 1)
-            self.optimizer.state[parameters[name]][kind] = value
-
-    def validated(self) -> SARTM:
-        """The model that is validated and kept."""
-        if self.average is None:
-            return self.model
-        assert isinstance(self.average.module, SARTM)
-        return self.average.module
 
 
 @dataclass(frozen=True)
@@ -132,6 +92,8 @@ def prepare_run(
     # what `auto` measured once holds for the whole run, or a resumed one would differ
     state = {} if checkpoint is None else checkpoint.state
     accelerator = make_accelerator(state.get("precision", config.precision), device)
+    if config.shard:
+        require_shardable(accelerator)
     if accelerator.is_main_process:
         check_folder(out, config, resume, restored=checkpoint is not None)
     else:
@@ -346,7 +308,8 @@ def build_parts(
         model.words.vectors.copy_(vectors)
     if config.activation_checkpointing:
         recompute_activations(model)
-    model.to(accelerator.device)
+    if not config.shard:
+        model.to(accelerator.device)
     classes = config.model.classes
     cosines = None if table is None else torch.from_numpy(table.matrix(classes))
     criterion = Criterion(
@@ -361,6 +324,9 @@ def build_parts(
         merges=config.model.rest == "words",
     ).to(accelerator.device)
     average = make_average(model, config.optim.ema)
+    if config.shard:  # block by block: no device has to hold all of it
+        for network in (model,) if average is None else (model, average.module):
+            shard(network, accelerator)
     return Parts(model, make_optimizer(model, config.optim), criterion, average)
 
 

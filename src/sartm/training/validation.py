@@ -44,15 +44,16 @@ class Validator:
         Returns whether it was done: being told to stop breaks it off, without a trace.
         """
         sets = [part.val for part in self.setup.splits.sets if part.val is not None]
+        model = self.setup.parts.validated()
         if not sets:
-            self.keep(step, {})
+            self.keep(model, step, {})
             return True
         scores: dict[str, Any] = {}
         each: dict[str, float | None] = {}
         pictures: list[PairPictures] = []
         for val in sets:
             with explained_failures(step - 1, self.setup.config):
-                found = self._count(val, stopped)
+                found = self._count(model, val, stopped)
             if found is None:
                 return False
             matrix, drawn = found
@@ -68,12 +69,12 @@ class Validator:
             } | scores
         self.headline = next(iter(scores.values()))["miou"]
         self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
-        self.select_best(step, scores)
+        self.select_best(model, step, scores)
         self.journal.show(step, pictures)
         return True
 
-    def select_best(self, step: int, scores: dict[str, Any]) -> None:
-        """Keep the model of `step` where its mean over the present classes is the highest yet."""
+    def select_best(self, model: SARTM, step: int, scores: dict[str, Any]) -> None:
+        """Keep `model`, of `step`, where its mean over the present classes is the highest yet."""
         present = scores["present"]["miou"] or 0.0
         if present > self.best["present"]:
             names = self.setup.config.model.classes.names
@@ -84,9 +85,9 @@ class Validator:
                 "headline": [name_mean(headline, names), mean["miou"]],
                 "means": scores,
             }
-            self.keep(step, self.best)
+            self.keep(model, step, self.best)
 
-    def compare(self, step: int, seconds: float) -> dict[str, Any] | None:
+    def compare(self, model: SARTM, step: int, seconds: float) -> dict[str, Any] | None:
         """What each camera adds in the best model, as `modalities` of `train`'s result.
 
         None where there is nothing to compare, or several data sets: `evaluate` does it for each.
@@ -100,7 +101,7 @@ class Validator:
         if known:
             found: dict[str, Any] = known[-1]
             return found
-        model = copy.deepcopy(self.setup.parts.validated())
+        model = copy.deepcopy(model)
         # of adapters the file lacks the frozen encoder, which this model has
         model.load_state_dict(read_safetensors(out / "best" / WEIGHTS), strict=False)
         counts = count_pairs(self._predictor(model), val, ("both", *SINGLE))
@@ -118,8 +119,8 @@ class Validator:
             thermal_range="model",
         )
 
-    def keep(self, step: int, results: dict[str, Any]) -> None:
-        """Write the model as it is to best/, with what it was trained on and by which command."""
+    def keep(self, model: SARTM, step: int, results: dict[str, Any]) -> None:
+        """Write `model` as it is to best/, with what it was trained on and by which command."""
         setup = self.setup
         if not setup.accelerator.is_main_process:
             return
@@ -149,14 +150,13 @@ class Validator:
             text=text,
             recipe=to_dict(setup.shareable_config()),
         )
-        save(setup.parts.validated(), setup.out / "best", facts)
+        save(model, setup.out / "best", facts)
 
     def _count(
-        self, val: PairDataset, stopped: Callable[[], bool]
+        self, model: SARTM, val: PairDataset, stopped: Callable[[], bool]
     ) -> tuple[ConfusionMatrix, list[PairPictures]] | None:
         """Counts of the whole split over all ranks, and pictures of its fixed pairs on this one."""
         accelerator, config = self.setup.accelerator, self.setup.config
-        model = self.setup.parts.validated()
         several = len(self.setup.splits.sets) > 1
         predictor = self._predictor(model.choose(val.classes) if several else model)
         matrix = ConfusionMatrix(len(val.classes))

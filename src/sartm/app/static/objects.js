@@ -30,6 +30,8 @@ function drawCard(state) {
     lines.push(["Range", `${degrees(found.celsius_min)} to ${degrees(found.celsius_max)}`]);
     if (found.contrast !== undefined) lines.push(["Around it", `${found.contrast > 0 ? "+" : ""}${found.contrast.toFixed(1)} K`]);
   }
+  if (found.located) lines.push([found.located === "camera" ? "Camera at" : "Place", `${found.latitude.toFixed(6)}, ${found.longitude.toFixed(6)}`]);
+  if (found.taken) lines.push(["Taken", found.taken.replace("T", " ")]);
   const words = lines.flatMap(([title, text]) => [make("dt", { textContent: title }), make("dd", { textContent: text })]);
   $("object").replaceChildren(make("b", { textContent: `${readable(found.class)} ${found.id}` }), make("dl", {}, ...words));
 }

@@ -122,6 +122,7 @@ export async function readResult(state, { json, png, sure, parts }) {
 const COLUMNS = [
   "id", "class", "area", "left", "top", "width", "height", "x", "y", "confidence", "lowest_confidence", "celsius_min", "celsius_p5",
   "celsius_median", "celsius_mean", "celsius_p95", "celsius_max", "hottest_x", "hottest_y", "contrast", "celsius_error",
+  "latitude", "longitude", "located", "taken", "seconds",
 ];
 
 /** The objects of pairs, [name, objects] each, in the columns of `sartm predict --objects`. */

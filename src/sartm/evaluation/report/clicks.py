@@ -8,10 +8,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from sartm.errors import InputError
 from sartm.evaluation.report.rendering import render
 from sartm.evaluation.report.tables import NONE, Table, describe_versions
-from sartm.files import write_atomic
+from sartm.evaluation.report.texts import markdown_origin, markdown_table, write_texts
 from sartm.terminal import as_markdown
 
 
@@ -163,19 +162,8 @@ def write_click_report(report: ClickReport, out: Path) -> None:
         {"title": title, "facts": facts, "curves": draw_curves(report), "tables": present,
          "command": report.command or NONE, "versions": describe_versions(report.versions)},
     )  # fmt: skip
-    blocks = [f"# {as_markdown(title)}", as_markdown(facts)]
-    for table in present:
-        lines = [f"## {table.title}", "", " | ".join(("", *map(as_markdown, table.head), ""))]
-        lines.append("|".join(("", *("---" for _ in table.head), "")))
-        lines += [" | ".join(("", *map(as_markdown, row), "")).strip() for row in table.rows]
-        blocks.append("\n".join(line.strip() for line in lines))
-    text = json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False)
-    files = {"report.json": text + "\n", "report.md": "\n\n".join(blocks) + "\n",
-             "report.html": str(page)}  # fmt: skip
-    try:
-        for name, content in files.items():
-            write_atomic(out / name, content.encode(), durable=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the report to {out}: {error.strerror}; choose another folder with --out"
-        ) from None
+    blocks = [f"# {as_markdown(title)}", as_markdown(facts), *map(markdown_table, present)]
+    blocks += markdown_origin(report.command, report.versions)
+    values = json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False)
+    texts = {"report.json": values, "report.md": "\n\n".join(blocks)}
+    write_texts(out, {name: f"{text}\n" for name, text in texts.items()} | {"report.html": page})

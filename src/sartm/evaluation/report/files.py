@@ -7,25 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sartm.classes import Colour
-from sartm.errors import InputError
 from sartm.evaluation.report.page import to_html
 from sartm.evaluation.report.pictures import PairPictures
 from sartm.evaluation.report.published import Comparison
 from sartm.evaluation.report.scores import Report
 from sartm.evaluation.report.tables import (
-    Table,
     class_table,
     comparison_notes,
     confusion_table,
     describe_selection,
-    describe_versions,
     distinct_means,
     list_facts,
     list_warnings,
     means_table,
     modalities_table,
     number,
-    numeric_columns,
     published_tables,
     reliability_table,
     risk_table,
@@ -33,8 +29,8 @@ from sartm.evaluation.report.tables import (
     subset_table,
     title_of,
 )
-from sartm.files import write_atomic
-from sartm.terminal import as_markdown, clean_text
+from sartm.evaluation.report.texts import markdown_origin, markdown_table, write_texts
+from sartm.terminal import as_markdown
 
 
 def write_report(
@@ -53,13 +49,7 @@ def write_report(
         "report.md": to_markdown(report, comparison),
         "report.html": to_html(report, pictures, comparison, palette),
     }
-    try:
-        for name, text in texts.items():
-            write_atomic(out / name, text.encode(), durable=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot write the report to {out}: {error.strerror}; choose another folder with --out"
-        ) from None
+    write_texts(out, texts)
 
 
 def to_json(report: Report) -> str:
@@ -97,19 +87,8 @@ def to_markdown(report: Report, comparison: Comparison | None = None) -> str:
     tables += [class_table(report), subset_table(report)]
     tables += [reliability_table(report), risk_table(report)]
     tables += [robustness_table(report), confusion_table(report)]
-    blocks += [_markdown_table(table) for table in tables if table is not None]
-    blocks += [_markdown_table(table) for table in published_tables(report, comparison)]
+    blocks += [markdown_table(table) for table in tables if table is not None]
+    blocks += [markdown_table(table) for table in published_tables(report, comparison)]
     blocks += [f"* {as_markdown(text)}" for text in comparison_notes(comparison)]
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.command)), default=0))
-    blocks.append(f"## Command\n\n{fence}sh\n{clean_text(report.command)}\n{fence}")
-    blocks.append(as_markdown(f"Versions: {describe_versions(report.versions)}"))
+    blocks += markdown_origin(report.command, report.versions)
     return "\n\n".join(blocks) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    align = ["---", *("---:" if column else "---" for column in numeric_columns(table)[1:])]
-    lines = [table.head, align, *table.rows]
-    body = "\n".join("| " + " | ".join(map(as_markdown, line)) + " |" for line in lines)
-    return f"## {as_markdown(table.title)}\n\n{body}" + (
-        f"\n\n{as_markdown(table.note)}" if table.note else ""
-    )
