@@ -10,22 +10,11 @@ from fastapi import Path as PathParameter
 
 from sartm.app import schema
 from sartm.app.fields import refuse_unknown_fields
-<<<<<<< HEAD
-from sartm.app.reading import read_uploads
-=======
-from sartm.app.masks import decode_mask, encode_mask
 from sartm.app.pairs import PairDep
->>>>>>> main
 from sartm.app.scenes import Kept
 from sartm.app.service import ServiceDep, describe_answers
 from sartm.errors import InputError
-<<<<<<< HEAD
-from sartm.io.cameras import Camera
-from sartm.io.decode import FourChannel
 from sartm.io.run_lengths import decode_mask, encode_mask
-from sartm.io.thermal import read_range
-=======
->>>>>>> main
 
 SceneId = Annotated[str, PathParameter(max_length=100)]
 
