@@ -122,6 +122,7 @@ app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
+cli.video
 cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__
