@@ -25,6 +25,8 @@ objects.measurement
 objects.table
 io.streams io.remote io.run_lengths
 io.tiff
+io.sources
+io.header
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
 io.cameras io.places

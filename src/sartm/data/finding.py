@@ -14,7 +14,7 @@ from sartm.data.listing import Listing, list_files
 from sartm.data.matching import pair_folder
 from sartm.data.names import strip_name, suggest_expression
 from sartm.errors import InputError
-from sartm.io.decode import SUFFIXES
+from sartm.io.header import SUFFIXES
 
 log = logging.getLogger("sartm")
 

@@ -22,7 +22,8 @@ from sartm.data.tables import read_table
 from sartm.errors import InputError
 from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
-from sartm.io.decode import SUFFIXES, image_size
+from sartm.io.decode import image_size
+from sartm.io.header import SUFFIXES
 from sartm.io.remote import is_remote
 
 log = logging.getLogger("sartm")
