@@ -25,6 +25,8 @@ objects.measurement
 objects.table
 io.streams io.remote io.run_lengths
 io.tiff
+io.sources
+io.header
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
 io.cameras io.places
@@ -123,6 +125,7 @@ app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
+cli.video
 cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__
