@@ -25,6 +25,8 @@ objects.measurement
 objects.table
 io.streams io.remote io.run_lengths
 io.tiff
+io.sources
+io.header
 io.decode
 io.thermal io.labels io.holes io.opened io.flir
 io.cameras io.places
@@ -57,6 +59,7 @@ model.sources model.exported
 model.filling model.card
 model.prompts model.looking
 model.click_graphs model.checkpoint
+model.look_graph
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm
@@ -122,6 +125,7 @@ app.routes app.values app.clicks app.examples
 app.server
 cli.printing
 cli.options
+cli.video
 cli.predict cli.train cli.evaluate cli.bench cli.data cli.weights cli.serve
 cli.main
 __main__

@@ -36,9 +36,9 @@ from sartm.config import ThermalRule
 from sartm.errors import InputError
 from sartm.inference.folders import label_folder
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import Upload
 from sartm.io.labels import read_label
 from sartm.io.run_lengths import encode_masks
+from sartm.io.sources import Upload
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 

@@ -11,7 +11,7 @@ import pytest
 from sartm.app.decoding import Decoder
 from sartm.app.reading import Extent, read_uploads
 from sartm.errors import InputError
-from sartm.io.decode import Upload
+from sartm.io.sources import Upload
 
 EXTENT = Extent(1_000_000, 16_384)
 

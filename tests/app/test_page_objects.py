@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from browser import MISSING
+from browser import MISSING, serving
 from draw_places import write_shot
 from page import LABELLED, choose, open_page, place
 
@@ -13,6 +13,9 @@ pytest.importorskip("fastapi")
 if MISSING:
     pytest.skip(f"the page needs a browser: {MISSING}", allow_module_level=True)
 
+from sartm.app.annotation import open_annotation
+from sartm.app.server import create_app
+from sartm.classes import Classes
 from sartm.cli.main import main
 from sartm.scenes.dataset import SceneOptions, draw_scene
 
@@ -106,3 +109,20 @@ def test_the_csv_is_that_of_predict(warm, tmp_path):
                 assert float(text or "nan") == pytest.approx(
                     float("nan") if row[name] is None else row[name], nan_ok=True
                 ), name
+
+
+def test_a_folder_of_other_classes_lists_only_objects_of_its_own(
+    window, predictors, work, tmp_path
+):
+    for kind in ("rgb", "thermal"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "one.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
+    known = predictors["tiny"].classes.names
+    for names in (("background", known[1]), ("background", "walrus")):
+        annotation = open_annotation(tmp_path, None, Classes(names))
+        with serving(create_app(predictors, annotation=annotation)) as address:
+            window.go(address)
+            window.wait(LABELLED)
+            shown = {cells[0].rsplit(" ", 1)[0] for cells in window.js(TABLE)}
+            assert shown <= {known[1].replace("_", " ")} & set(names)
+            assert window.complaints() == []

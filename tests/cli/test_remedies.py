@@ -11,7 +11,7 @@ from calls import DEFINITIONS, Place, body_of, reach
 from sartm.cli.main import app
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
-OTHERS = {("pip", "--no-deps"), ("dji_irp", "--measurefmt")}
+OTHERS = {("pip", "--no-deps"), ("dji_irp", "--measurefmt"), ("torchrun", "--nproc-per-node")}
 """Options of other programs, which a message names before them."""
 
 

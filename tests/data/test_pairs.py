@@ -21,7 +21,7 @@ from sartm.data.pairs import (
 )
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
-from sartm.io.decode import Upload
+from sartm.io.sources import Upload
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(

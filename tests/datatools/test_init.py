@@ -172,6 +172,8 @@ def test_pairs_that_were_labelled_since_join_the_splits(yard: Path) -> None:
     opened = open_annotation(yard, None, MFNET)
     for index in (0, 1, 2, 8):
         save(opened.targets[index], own_pair(index)["label"])
+    with pytest.raises(InputError, match="leave it out: sartm data init --overwrite"):
+        open_layout(yard)
     assert main(["data", "init", str(yard), "--overwrite"]) == 0
     layout = open_layout(yard)
     assert layout.classes.names == ("rest", "road", "person")
@@ -179,6 +181,23 @@ def test_pairs_that_were_labelled_since_join_the_splits(yard: Path) -> None:
         "train": 3, "val": 1, "unlabelled": 6,
     }  # fmt: skip
     assert check_dataset(yard).usable
+
+
+def test_a_set_stays_usable_while_its_unlabelled_pairs_are_labelled(
+    yard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    OWN_FOLDERS["suffixes"](yard)
+    (yard / "masks/003_mask.png").unlink()
+    init_dataset(yard)
+    palette = np.array(open_layout(yard).classes.palette, np.uint8)
+    bare = open_layout(yard, labels=False).splits["unlabelled"]
+    assert [pair.name for pair in bare] == ["000", "003"]
+    assert bare[1].label is not None
+    save(bare[1].label, palette[own_pair(3)["label"]])
+    assert [pair.label is None for pair in open_layout(yard).splits["unlabelled"]] == [True, False]
+    assert main(["data", "check", str(yard)]) == 0
+    assert "sartm data init" in capsys.readouterr().out
+    assert main(["data", "convert", str(yard), "--to", "coco", "--out", str(yard / "x")]) == 0
 
 
 def test_nothing_that_is_there_is_written_over(

@@ -116,6 +116,30 @@ def test_another_pair_of_the_folder_does_not_matter(place, models):
     assert main(command(models)) == 0  # nor does the pair that was added
 
 
+def test_a_data_set_is_labelled_as_its_toml_says(place, models, capsys):
+    for seed, name in enumerate(("x", "y")):
+        write_pair(place / "set", name, seed)
+        (place / "set/thermal" / f"{name}.png").rename(place / "set" / f"{name}-2.png")
+        half = cv2.resize(cv2.imread(f"set/{name}-2.png", 0), (48, 32))
+        cv2.imwrite(f"set/{name}-2.png", half)
+    words = ["predict", "set", "--model", str(models / "first"), "--device", "cpu", "--no-overlay"]
+    (place / "set/dataset.toml").write_text(
+        'name = "set"\nclasses = ["a", "b"]\n[files]\nrgb = "rgb/{name}.png"\n'
+        'thermal = "{name}-2.png"\n[splits]\nall = "*"\n[thermal]\nresize = true\n'
+    )
+    assert main([*words, "--out", "out"]) == 0
+    entry = json.loads((place / "out/summary.json").read_text())["pairs"]["y"]
+    assert entry["inputs"]["thermal"] == "set/y-2.png"
+    toml = (place / "set/dataset.toml").read_text()
+    (place / "set/dataset.toml").write_text(toml.replace("resize = true", ""))
+    capsys.readouterr()
+    assert main([*words, "--out", "other"]) == 3
+    said = capsys.readouterr().err
+    assert said.count("--resize-thermal") == 1  # said once of all
+    assert "x: RGB is 64x96 but thermal is 32x48" in said
+    assert "; the same of 1 more: y" in said
+
+
 def test_overlay_options_draw_overlays_again(place, models):
     assert main(command(models)) == 0
     before = snapshot(place / "out")

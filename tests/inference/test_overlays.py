@@ -14,8 +14,8 @@ from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
 from sartm.colours import display_palette
 from sartm.inference.overlays import draw_legend, draw_overlay, find_outlines, place_beside
-from sartm.io.decode import Upload
 from sartm.io.labels import encode_label, read_label
+from sartm.io.sources import Upload
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 

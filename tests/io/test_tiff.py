@@ -33,15 +33,9 @@ from PIL import Image
 from tifffile import imwrite
 
 from sartm.errors import InputError
-from sartm.io.decode import (
-    Upload,
-    image_size,
-    read_four_channel,
-    read_rgb,
-    read_rgb_alone,
-    read_thermal,
-)
+from sartm.io.decode import image_size, read_four_channel, read_rgb, read_rgb_alone, read_thermal
 from sartm.io.labels import read_label
+from sartm.io.sources import Upload
 
 READERS = (read_rgb, read_thermal, read_label, read_four_channel, image_size)
 

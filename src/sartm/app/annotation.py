@@ -14,8 +14,8 @@ from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.matching import pair_folder
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
-from sartm.io.decode import Member
 from sartm.io.labels import write_label
+from sartm.io.sources import Member
 
 Array = npt.NDArray[Any]
 

@@ -15,18 +15,11 @@ from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, check_ids, match_sizes, read_images, read_pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
-from sartm.io.decode import (
-    FourChannel,
-    Source,
-    Upload,
-    image_size,
-    read_rgb,
-    read_rgb_alone,
-    read_thermal,
-)
+from sartm.io.decode import FourChannel, image_size, read_rgb, read_rgb_alone, read_thermal
 from sartm.io.flir import is_radiometric, read_radiometric
 from sartm.io.labels import read_label
 from sartm.io.places import Place, find_place
+from sartm.io.sources import Source, Upload
 
 Array = npt.NDArray[Any]
 View = Literal["rgb", "thermal", "fourth"]

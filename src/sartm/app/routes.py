@@ -36,9 +36,9 @@ from sartm.inference.alarm import WORDS, check_pair
 from sartm.inference.objects import describe_place, list_objects
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import Upload
 from sartm.io.degrees import choose_scale
 from sartm.io.labels import encode_label
+from sartm.io.sources import Upload
 from sartm.io.thermal import describe_levels, format_range
 from sartm.objects.measurement import Measuring
 from sartm.objects.places import locate

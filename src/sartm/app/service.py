@@ -12,7 +12,7 @@ from sartm.app.scenes import Scenes
 from sartm.app.worker import Worker
 from sartm.errors import InputError
 from sartm.inference.predictor import Predictor
-from sartm.io.decode import Upload
+from sartm.io.sources import Upload
 
 PNG, JPEG = "image/png", "image/jpeg"
 JSON, ARRAY = "application/json", "application/octet-stream"

@@ -11,7 +11,7 @@ from sartm.app.encoding import encode_array
 from sartm.app.fields import refuse_unknown_fields
 from sartm.app.reading import read_values
 from sartm.app.service import ARRAY, ServiceDep, binary, describe_answers
-from sartm.io.decode import Upload
+from sartm.io.sources import Upload
 
 UNIT = {
     "X-Thermal-Unit": {

@@ -7,7 +7,7 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import print_json, read_size
-from sartm.cli.printing import complain, print_table, say
+from sartm.cli.printing import complain, complain_of_each, print_table, say
 from sartm.errors import InputError
 from sartm.outputs import check_json
 
@@ -170,8 +170,7 @@ def stats(
             _print_stats([group for group in result.groups if group.split == whole.split])
         if out:
             say(f"chart: {out / 'classes.svg'}")
-    for name, message in result.failures.items():
-        complain(f"{name}: {message}")
+    complain_of_each(result.failures)
     return 3 if result.failures else 0
 
 
@@ -352,8 +351,7 @@ def align(
         quality = f", quality {min(known):.2f} or better" if known else ""
         say(f"{len(result.pairs)} pairs aligned ({result.method}{quality}) in {out}")
         say(f"before and after: {out / 'comparison'}")
-    for name, reason in result.refused.items():
-        complain(f"{name}: left out: {reason}")
+    complain_of_each({name: f"left out: {reason}" for name, reason in result.refused.items()})
     return 3 if result.refused else 0
 
 

@@ -10,7 +10,7 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import command_line, make_labeller, make_predictor, print_json, read_size
-from sartm.cli.printing import complain, print_comparison, print_table, say
+from sartm.cli.printing import complain, complain_of_each, print_comparison, print_table, say
 from sartm.colours import display_palette
 from sartm.config import Modality
 from sartm.errors import InputError
@@ -240,8 +240,7 @@ def _finish(
     _print_report(report, out, json_file)
     if poor:
         complain(poor)
-    for name, why in failures.items():
-        complain(f"{name}: {why}")
+    complain_of_each(failures)
     return 3 if failures else 0
 
 

@@ -14,10 +14,11 @@ from sartm import __version__
 from sartm.cli import data, weights
 from sartm.cli.bench import bench
 from sartm.cli.evaluate import demo, evaluate, score
-from sartm.cli.predict import predict, video
+from sartm.cli.predict import predict
 from sartm.cli.printing import complain, drop_unwritable, log_handler, prepare_streams
 from sartm.cli.serve import serve_app
 from sartm.cli.train import train
+from sartm.cli.video import video
 from sartm.cli.weights import export
 from sartm.errors import InputError, explain_refusal
 from sartm.terminal import printable

@@ -3,8 +3,9 @@
 import io
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -26,6 +27,18 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """A line on standard error, under the name of the program."""
     print(f"sartm: {printable(text)}", file=sys.stderr)
+
+
+def complain_of_each(failures: Mapping[str, str]) -> None:
+    """A line for every reason, with all that it befell: a folder may fail for one reason."""
+    alike: dict[str, list[str]] = {}
+    for name, message in failures.items():
+        reason = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "", message)
+        alike.setdefault(reason, []).append(name)
+    for first, *others in alike.values():
+        message = failures[first].removeprefix(f"pair {first!r}: ")
+        same = f"; the same of {len(others)} more: {', '.join(others)}" if others else ""
+        complain(f"{first}: {message}{same}")
 
 
 _MOST_ROWS = 1000

@@ -5,16 +5,16 @@ import logging
 import re
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sartm.data.layouts import Pair
+from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.listing import Listing, list_files
 from sartm.data.matching import pair_folder
 from sartm.data.names import strip_name, suggest_expression
 from sartm.errors import InputError
-from sartm.io.decode import SUFFIXES
+from sartm.io.header import SUFFIXES
 
 log = logging.getLogger("sartm")
 
@@ -29,10 +29,14 @@ class Found:
     """Files without a partner."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Folder -> why it cannot be read."""
+    layout: Layout | None = None
+    """The data set that they are of, which says how thermal is to be read; None: loose images."""
 
 
 def find_sides(folder: Path) -> tuple[Path | None, Path | None]:
     """A folder as `search_pairs` takes it: of both, of RGB, or, by all its names, of thermal."""
+    if (folder / "dataset.toml").is_file():
+        return folder, None
     found = pair_folder(folder)
     only = found.alone and not found.pairs and all(pair.rgb is None for pair in found.alone)
     return (None, folder) if only else (folder, None)
@@ -49,9 +53,10 @@ def search_pairs(
 
     Folders and globs are paired by the path below them without suffix, or by group 1 of
     `pair_regex` searched in that path; what is left over without such words as _rgb and _ir
-    (`names`). A folder of both, given once or twice, is paired as `pair_folder` says. Two single
-    files are a pair whatever they are called. What exists under a name is taken before the name is
-    read as a glob. Folders are searched as `list_files` says; `out` is where outputs will go.
+    (`names`). A folder of both, given once or twice, is paired as its dataset.toml says, all splits
+    of it, or as `pair_folder` does where there is none. Two single files are a pair whatever they
+    are called. What exists under a name is taken before the name is read as a glob. Folders are
+    searched as `list_files` says; `out` is where outputs will go.
 
     Returns:
         The pairs, sorted by name (RGB's, else thermal's), and the files left without a partner,
@@ -135,6 +140,9 @@ def _mixed_folder(
     """The pairs of a folder that holds both modalities; None for other inputs."""
     if rgb is None or not _is_same(rgb, thermal) or _kind_of(Path(rgb)) != "folder":
         return None
+    if (Path(rgb) / "dataset.toml").is_file():
+        layout = open_layout(rgb, labels=False)
+        return Found(_name_apart(layout), layout=layout)
     found = pair_folder(Path(rgb), out)
     if not found.pairs:
         return None
@@ -143,6 +151,21 @@ def _mixed_folder(
         return Found(found.pairs, found.unpaired, found.unreadable)
     lone = [Pair(file.relative_to(rgb).with_suffix("").as_posix(), file) for file in found.unpaired]
     return Found([*found.pairs, *lone], [], found.unreadable)
+
+
+def _name_apart(layout: Layout) -> list[Pair]:
+    """The pairs of all splits, each once; names that splits share are told apart by the split."""
+    first = {
+        (pair.rgb, pair.thermal, pair.four_channel): (split, pair)
+        for split, pairs in reversed(layout.splits.items())
+        for pair in pairs
+    }
+    often = Counter(pair.name for _, pair in first.values())
+    pairs = [
+        replace(pair, name=f"{split}/{pair.name}") if often[pair.name] > 1 else pair
+        for split, pair in first.values()
+    ]
+    return sorted(pairs, key=lambda pair: pair.name)
 
 
 def _is_same(rgb: str | Path, thermal: str | Path | None) -> bool:

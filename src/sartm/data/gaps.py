@@ -59,7 +59,7 @@ def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
         folder = split if listed or "*" in value or "?" in value else value
         whole = []
         for pair in drop_absent_labels(
-            tuple(toml_pair(path, toml, name, folder, table) for name in names)
+            tuple(toml_pair(path, toml, name, folder, table) for name in names), split
         ):
             places = (pair.rgb, pair.thermal, pair.four_channel, pair.label)
             lost = [place for place in places if place is not None and not place.is_file()]

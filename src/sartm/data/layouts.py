@@ -16,13 +16,14 @@ from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.config import from_dict
 from sartm.data.listing import list_files
 from sartm.data.lists import read_list
-from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
+from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES, UNLABELLED
 from sartm.data.shards import read_index
 from sartm.data.tables import read_table
 from sartm.errors import InputError
 from sartm.files import read_toml, require_plain
 from sartm.io.cameras import Camera
-from sartm.io.decode import SUFFIXES, image_size
+from sartm.io.decode import image_size
+from sartm.io.header import SUFFIXES
 from sartm.io.remote import is_remote
 
 log = logging.getLogger("sartm")
@@ -337,7 +338,7 @@ def toml_split(path: Path, toml: DatasetFile, split: str, labels: bool) -> tuple
         raise InputError(f"{source} is empty: no file fits {images!r} below {root}")
     pairs = tuple(toml_pair(path, toml, name, folder, table) for name in names)
     if labels:
-        pairs = drop_absent_labels(pairs)
+        pairs = drop_absent_labels(pairs, split)
     _require_files(pairs, source, labels)
     return pairs
 
@@ -347,14 +348,15 @@ def toml_table(path: Path, toml: DatasetFile) -> dict[str, dict[str, str]]:
     return read_table(path.parent / toml.files.table) if toml.files.table else {}
 
 
-def drop_absent_labels(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+def drop_absent_labels(pairs: tuple[Pair, ...], split: str) -> tuple[Pair, ...]:
     """The pairs without labels where none of them is there: a split that is still to be labelled.
 
-    Where some are there, the others are missing.
+    Where some are there, the others are missing; but in `UNLABELLED` each stands for itself.
     """
-    if any(pair.label is not None and pair.label.exists() for pair in pairs):
+    there = {pair for pair in pairs if pair.label is not None and pair.label.exists()}
+    if there and split != UNLABELLED:
         return pairs
-    return tuple(replace(pair, label=None) for pair in pairs)
+    return tuple(pair if pair in there else replace(pair, label=None) for pair in pairs)
 
 
 def listed_names(path: Path, toml: DatasetFile, split: str) -> list[str]:
@@ -518,10 +520,10 @@ def _require_files(pairs: Iterable[Pair], source: str, labels: bool) -> None:
         for file in (pair.rgb, pair.thermal, pair.four_channel, pair.label if labels else None):
             if file and not file.is_file():
                 kind = "is no file" if file.exists() else "does not exist"
-                raise InputError(
-                    f"{source} has {pair.name!r}, but {file} {kind}; "
-                    f"complete the download or take the name out"
-                )
+                remedy = "complete the download or take the name out"
+                if file == pair.label:
+                    remedy = "label it, or leave it out: sartm data init --overwrite"
+                raise InputError(f"{source} has {pair.name!r}, but {file} {kind}; {remedy}")
 
 
 def _unrecognised(root: Path) -> str:
@@ -529,7 +531,7 @@ def _unrecognised(root: Path) -> str:
     found = ", ".join(here[:8]) + (f" and {len(here) - 8} more" if len(here) > 8 else "")
     kinds = sorted({"+".join(kind.folders("train")[:2]) for kind in ARRANGEMENTS})
     return (
-        f"{root}: no known layout; found {found or 'nothing'}. Of your own pairs sartm data init "
-        f"{root} makes a data set; benchmarks have folders such as {', '.join(kinds[:3])} "
+        f"{root}: no known layout; found {found or 'nothing'}. For your own pairs sartm data init "
+        f"{root} writes a dataset.toml; benchmarks have folders such as {', '.join(kinds[:3])} "
         f"(docs/datasets.md)"
     )

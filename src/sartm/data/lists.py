@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from sartm.errors import InputError
 from sartm.files import read_text
-from sartm.io.decode import SUFFIXES
+from sartm.io.header import SUFFIXES
 
 
 def read_list(path: Path, root: Path, above: str = "") -> list[str]:

@@ -25,8 +25,8 @@ from sartm.data.layouts import Pair
 from sartm.data.names import is_plain_name, is_text
 from sartm.errors import InputError, unreadable
 from sartm.files import write_atomic
-from sartm.io.decode import File, Upload
 from sartm.io.remote import file_system, is_remote, local_path, patiently, read_bytes
+from sartm.io.sources import File, Upload
 
 COLUMNS = ("name", "rgb", "thermal", "label")
 ENDINGS = (".parquet", ".csv", ".jsonl")

@@ -10,7 +10,7 @@ from sartm.data.layouts import Pair
 from sartm.data.listing import list_files
 from sartm.data.names import ASIDE, Reading, Role, read_name, suggest_expression
 from sartm.files import read_json
-from sartm.io.decode import SUFFIXES
+from sartm.io.header import SUFFIXES
 
 
 @dataclass(frozen=True)

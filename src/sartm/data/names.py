@@ -13,6 +13,8 @@ from typing import Literal
 Role = Literal["rgb", "thermal", "label"]
 
 SPLIT_NAMES = ("train", "val", "test", "trainval", "test_day", "test_night")
+UNLABELLED = "unlabelled"
+"""Split of the pairs that are to be labelled still; some may have been since."""
 # Folder -> split: the other words in use.
 SPLIT_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "validation": "val", "test": "test",

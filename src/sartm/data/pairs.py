@@ -17,16 +17,11 @@ from sartm.classes import Classes
 from sartm.data.layouts import Layout, Pair, ThermalUnit, camera_of, open_layout
 from sartm.errors import InputError
 from sartm.io.cameras import Camera, prepare_thermal, read_raw
-from sartm.io.decode import (
-    MAX_PIXELS,
-    FourChannel,
-    Source,
-    read_four_channel,
-    read_rgb,
-    read_rgb_alone,
-)
+from sartm.io.decode import FourChannel, read_four_channel, read_rgb, read_rgb_alone
+from sartm.io.header import MAX_PIXELS
 from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
+from sartm.io.sources import Source
 from sartm.io.thermal import Levels
 from sartm.registration.estimate import AlignedThermal
 from sartm.spaces import choose_space

@@ -14,8 +14,8 @@ from typing import Any
 from sartm.data.names import is_plain_name
 from sartm.errors import InputError, unreadable
 from sartm.files import require_plain
-from sartm.io.decode import Member
 from sartm.io.remote import is_remote, read_bytes
+from sartm.io.sources import Member
 
 INDEX = "index.jsonl"
 """What the index is called: a line per shard."""

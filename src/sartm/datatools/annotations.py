@@ -20,7 +20,7 @@ from sartm.data.layouts import files_below
 from sartm.datatools.shapes import Region, decode_coco, read_points
 from sartm.errors import InputError
 from sartm.files import read_json, read_text
-from sartm.io.decode import MAX_PIXELS, check_limits
+from sartm.io.header import MAX_PIXELS, check_limits
 
 LARGEST = 512 * 2**20
 """Bytes of one annotation file."""

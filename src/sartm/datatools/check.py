@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sartm.data.coverage import describe_poor_labels
 from sartm.data.gaps import open_what_is_there
 from sartm.data.layouts import Layout, Pair
+from sartm.data.names import UNLABELLED
 from sartm.data.pairs import describe_mixed_types
 from sartm.datatools.init import look_at_folder
 from sartm.datatools.sheet import draw_contact_sheet
@@ -236,13 +237,19 @@ def _open(path: Path) -> tuple[Layout, list[str], tuple[str, ...]]:
 
 
 def _unlabelled(layout: Layout) -> list[Finding]:
-    """Splits that are still to be labelled."""
+    """Splits that are still to be labelled, and pairs that have been since."""
     bare = [
         f"{split} ({len(pairs)} pairs)"
         for split, pairs in layout.splits.items()
         if not any(pair.label for pair in pairs)
     ]
-    return [_finding("unlabelled", bare)] if bare else []
+    found = [_finding("unlabelled", bare)] if bare else []
+    done = [pair.name for pair in layout.splits.get(UNLABELLED, ()) if pair.label]
+    if done:
+        remedy = f"sartm data init {layout.root} --overwrite puts them into train and val"
+        message = f"pairs of split {UNLABELLED} that have labels: {len(done)}; {remedy}"
+        found.append(Finding("warning", "labelled", message, tuple(done)))
+    return found
 
 
 def _poor_labels(layout: Layout, facts: Sequence[Facts]) -> list[Finding]:

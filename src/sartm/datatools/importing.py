@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from sartm.classes import Classes, is_rest
 from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.names import UNLABELLED
 from sartm.datatools.annotations import Annotations, Picture, read_coco, read_yolo, refusing, scaled
-from sartm.datatools.init import UNLABELLED, look_at_folder
+from sartm.datatools.init import look_at_folder
 from sartm.datatools.splitting import split_blocks
 from sartm.datatools.survey import over_all
 from sartm.datatools.tool_exports import read_cvat, read_label_studio, read_labelme

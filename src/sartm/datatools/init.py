@@ -18,7 +18,7 @@ from sartm.data.layouts import (
 )
 from sartm.data.lists import read_list
 from sartm.data.matching import FolderPairs, pair_folder
-from sartm.data.names import SPLIT_NAMES, Role, natural_order
+from sartm.data.names import SPLIT_NAMES, UNLABELLED, Role, natural_order
 from sartm.data.pairs import read_images
 from sartm.data.tables import format_table
 from sartm.datatools.legend import Legend, read_legend
@@ -30,7 +30,7 @@ from sartm.files import read_text, write_atomic
 from sartm.io.cameras import Camera
 from sartm.io.decode import image_size
 
-TOML, TABLE, UNLABELLED = "dataset.toml", "pairs.tsv", "unlabelled"
+TOML, TABLE = "dataset.toml", "pairs.tsv"
 _LOOKED_AT = 8
 """Thermal images that are opened to see what their values are."""
 _KINDS = ("rgb", "thermal", "label", "four_channel")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from sartm.classes import Classes, is_rest
 from sartm.data.layouts import Pair, open_layout
+from sartm.data.names import UNLABELLED
 from sartm.data.pairs import read_label_of
 from sartm.datatools.shapes import trace
 from sartm.datatools.survey import over_all
@@ -61,7 +62,11 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
     """
     layout = open_layout(source)
     classes = layout.classes
-    splits = {split: pairs for split, pairs in layout.splits.items() if any(p.label for p in pairs)}
+    splits = {
+        split: tuple(pair for pair in pairs if pair.label) if split == UNLABELLED else pairs
+        for split, pairs in layout.splits.items()
+        if any(pair.label for pair in pairs)
+    }
     if not splits:
         raise InputError(f"{source}: no pair has a label; there is nothing to export")
     places = place_pairs(layout, splits, "dataset.toml")

@@ -10,7 +10,7 @@ from sartm.data.layouts import Layout, Pair, open_layout
 from sartm.data.shards import INDEX, KINDS, ShardLine, member_name
 from sartm.datatools.writing import format_toml
 from sartm.errors import InputError
-from sartm.io.decode import as_file, read_bytes
+from sartm.io.sources import as_file, read_bytes
 from sartm.outputs import finished_folder
 from sartm.progress import Meter
 

@@ -17,9 +17,9 @@ from sartm.datatools.annotations import LARGEST, Annotations, Picture, read_each
 from sartm.datatools.shapes import Mask, Points, Region, read_points
 from sartm.errors import InputError
 from sartm.files import nests_too_deeply, read_json, read_text
-from sartm.io.decode import Upload
 from sartm.io.labels import read_label
 from sartm.io.run_lengths import decode_runs
+from sartm.io.sources import Upload
 
 _CIRCLE = 64
 """Corners that stand for a circle."""

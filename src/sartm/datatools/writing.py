@@ -19,9 +19,9 @@ from sartm.datatools.survey import over_all
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.cameras import Camera
-from sartm.io.decode import as_file, read_bytes
 from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
+from sartm.io.sources import as_file, read_bytes
 from sartm.outputs import require_distinct
 
 Array = npt.NDArray[Any]

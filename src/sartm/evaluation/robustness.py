@@ -24,7 +24,7 @@ from sartm.evaluation.views import Views
 from sartm.files import require_plain
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import fingerprint
-from sartm.io.decode import Member
+from sartm.io.sources import Member
 from sartm.progress import Meter
 
 Key = tuple[str, float | None]

@@ -16,8 +16,8 @@ from sartm.inference.options import PredictOptions
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Product, Workshop
-from sartm.io.decode import File, Upload
 from sartm.io.remote import is_remote, local_path
+from sartm.io.sources import File, Upload
 from sartm.io.thermal import ThermalRange
 from sartm.model.exported import ExportedModel
 from sartm.model.loading import load

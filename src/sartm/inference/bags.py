@@ -20,7 +20,9 @@ from sartm.inference.clocks import Clock
 from sartm.inference.frames import Frame, Stream
 from sartm.inference.pictures import Role, convert_camera_picture
 from sartm.io.cameras import Camera
-from sartm.io.decode import Upload, as_rgb, check_limits
+from sartm.io.decode import as_rgb
+from sartm.io.header import check_limits
+from sartm.io.sources import Upload
 
 Array = npt.NDArray[Any]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sartm.colours import describe_classes
 from sartm.config import to_dict
 from sartm.data.finding import search_pairs
-from sartm.data.layouts import Pair
+from sartm.data.layouts import Layout, Pair
 from sartm.data.listing import RECORD, SUMMARY, WRITTEN
 from sartm.data.pairs import Sample
 from sartm.errors import InputError
@@ -76,11 +76,10 @@ def label_folder(
         InputError: no input, two inputs with one name, label maps that would be replaced without
             `overwrite`, a folder that is an input, is in use, or cannot be written.
     """
-    if options.align is not None and (rgb is None or thermal is None):
-        raise InputError("--align moves thermal onto RGB; give both --rgb and --thermal")
-    if options.align is not None and options.resize_thermal:
-        raise InputError("--align and --resize-thermal exclude each other; leave one out")
     found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
+    _require_alignable(options, found.pairs)
+    if found.layout is not None:
+        options = _as_described(options, found.layout, found.pairs)
     workshop = Workshop(predictor, options, model)
     with lock_folder(out):
         run = _Run(out, workshop)
@@ -112,6 +111,27 @@ def label_folder(
                 meter.advance()
     alarms = word_alarms(count_alarms(check.alarms for check in run.checks), len(run.checks))
     return Outcome(run.done, len(found.pairs) - len(todo), run.failures, alarms, run.objects.count)
+
+
+def _require_alignable(options: PredictOptions, pairs: list[Pair]) -> None:
+    if options.align is None:
+        return
+    if options.resize_thermal:
+        raise InputError("--align and --resize-thermal exclude each other; leave one out")
+    if not any(pair.four_channel or (pair.rgb and pair.thermal) for pair in pairs):
+        raise InputError("--align moves thermal onto RGB; give both --rgb and --thermal")
+
+
+def _as_described(options: PredictOptions, layout: Layout, pairs: list[Pair]) -> PredictOptions:
+    """The options with what a dataset.toml says of thermal, where nobody says otherwise."""
+    usual = PredictOptions()
+    camera = layout.camera_of(pairs[0]) if options.camera == usual.camera else options.camera
+    resize = options.resize_thermal or (layout.resize_thermal and options.align is None)
+    log.info(
+        "%s: pairs as dataset.toml says; thermal in %s%s",
+        layout.root, layout.thermal_unit, ", resized to RGB" * resize,
+    )  # fmt: skip
+    return replace(options, camera=camera, resize_thermal=resize)
 
 
 def _lies(path: Path) -> bool:

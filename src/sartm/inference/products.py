@@ -21,8 +21,8 @@ from sartm.inference.overlays import draw_grey, draw_legend, encode_picture, pla
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.record import Made, Maker
-from sartm.io.decode import File, Upload
 from sartm.io.labels import encode_label
+from sartm.io.sources import File, Upload
 from sartm.io.thermal import choose_levels, describe_levels, explain_auto, scale_thermal
 from sartm.model.exported import ExportedModel
 from sartm.model.sartm import SARTM

@@ -21,7 +21,7 @@ from sartm.inference.live import camera_index, network_scheme, open_live
 from sartm.inference.pictures import Role, convert_picture
 from sartm.inference.playback import RATE, import_av
 from sartm.io.cameras import Camera
-from sartm.io.decode import MAX_PIXELS
+from sartm.io.header import MAX_PIXELS
 
 Array = npt.NDArray[Any]
 

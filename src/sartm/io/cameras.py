@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.errors import InputError
-from sartm.io.decode import MAX_PIXELS, Source, as_file, read_thermal
+from sartm.io.decode import read_thermal
 from sartm.io.flir import jpeg_segments, read_radiometric
+from sartm.io.header import MAX_PIXELS
 from sartm.io.holes import fill_holes
+from sartm.io.sources import Source, as_file
 
 Array = npt.NDArray[Any]
 

@@ -1,154 +1,22 @@
-"""One file to one array: RGB, thermal and four-channel images, all checked.
+"""One file to one array: RGB, thermal and four-channel images, all checked."""
 
-Long on purpose: what a file may be, what is refused and in which words is read in one place.
-"""
-
-import math
-import re
 import struct
-from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image
 
-from sartm.errors import InputError, explain_refusal, unreadable
-from sartm.files import require_plain
-from sartm.io import remote, tiff
-from sartm.io.remote import is_remote
+from sartm.errors import InputError, unreadable
+from sartm.io import tiff
+from sartm.io.header import BMP_16, MAX_PIXELS, PLUGINS, Header, probe
+from sartm.io.sources import File, Source, as_file, read_bytes
 from sartm.io.streams import check_stream
 
 Array = npt.NDArray[Any]
 FourChannel = Literal["auto", "yes", "no"]
-
-MAX_PIXELS = 250_000_000
-"""Default largest height x width that is decoded, so that a small file cannot fill the memory."""
-
-MAX_SIDE = 65_500
-"""Largest height or width: what a JPEG of the overlay can hold."""
-
-_GRID = 32  # networks pad both sides to multiples of this: a line of pixels costs as a strip
-_SMALL = 2**20  # pixels that are no burden, whatever the limit
-
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".pgm", ".npy"}
-)
-"""Lower-case endings that folders are searched for; what a file is, its first bytes decide."""
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"), (b"II+\0", "tiff"), (b"MM\0+", "tiff"), (b"BM", "bmp"),
-    (b"P5", "ppm"), (b"P6", "ppm"), (b"\x93NUMPY", "npy"),
-)  # fmt: skip
-_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
-    "png": PngImageFile, "jpeg": JpegImageFile, "bmp": BmpImageFile, "webp": WebPImageFile,
-    "ppm": PpmImageFile,
-}  # fmt: skip
-_BMP_16 = "BMP;16"  # a mode of ours: 5 or 6 bits per colour
-# What people pass by mistake, and what helps.
-_FOREIGN = (
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the image itself with `git lfs pull`"),
-    (b"<svg", "an SVG drawing: export it as PNG"),
-    (b"<!doctype html", "a web page, not the image it shows: download the file itself"),
-    (b"<html", "a web page, not the image it shows: download the file itself"),
-    (b"GIF8", "a GIF: convert it to PNG"),
-    (b"%PDF", "a PDF: export the picture as PNG"),
-    (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"ftyp", "HEIC, AVIF or a video: convert it to PNG or JPEG, or pass a video as such"),
-)
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The bytes of an image that lie in no file; every reader takes them like a path."""
-
-    name: str
-    """What messages call it; never opened."""
-    data: bytes = field(repr=False)
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def suffix(self) -> str:
-        """Ending of the name."""
-        return PurePath(self.name).suffix
-
-    def open(self, mode: Literal["rb"] = "rb") -> BinaryIO:
-        """A new stream from the first byte."""
-        return BytesIO(self.data)
-
-    def read_bytes(self) -> bytes:
-        """All of it."""
-        return self.data
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file within an archive that is not compressed; every reader takes it like a path."""
-
-    archive: str
-    """Path, or the address of one in a bucket."""
-    name: str
-    offset: int
-    size: int
-
-    def __str__(self) -> str:
-        return f"{self.archive}/{self.name}"
-
-    @property
-    def suffix(self) -> str:
-        """Ending of the name."""
-        return PurePath(self.name).suffix
-
-    def read_bytes(self) -> bytes:
-        """All of it; InputError where it cannot be read."""
-        if is_remote(self.archive):
-            data = remote.read_bytes(self.archive, self.offset, self.offset + self.size)
-        else:
-            try:
-                with Path(self.archive).open("rb") as file:
-                    file.seek(self.offset)
-                    data = file.read(self.size)
-            except OSError as error:
-                raise unreadable(self.archive, error) from None
-        if len(data) < self.size:
-            raise InputError(f"{self}: the archive is shorter than its index says; copy it again")
-        return data
-
-
-Source = str | Path | Upload | Member
-File = Path | Upload
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the first bytes of an image say, before anything is decoded."""
-
-    kind: str
-    height: int
-    width: int
-    orientation: int = 1
-    """EXIF 1-8, what is still to be applied to the decoded pixels."""
-    mode: str = ""
-    """Pillow's mode, `P` for a palette; empty where Pillow is not asked."""
-    grey_bits: int = 8
-    """Bits per sample of a grey PNG: decoders stretch 1, 2 and 4 bits to 0-255."""
-    white: int = 0
-    """The value of a sample at full brightness, where the file says it; 0: its type's largest."""
-    lossy: bool = False
-    """Whether compression changed the values of the pixels."""
-    left_out: int = 0
-    """Pages that are not read."""
 
 
 def read_rgb(path: Source, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
@@ -260,13 +128,6 @@ def has_deep_channels(path: Source, max_pixels: int = MAX_PIXELS) -> bool:
     return deep and load_pixels(path, header).dtype == np.uint16
 
 
-def as_file(source: Source) -> File:
-    """A path, or bytes: those of an upload, or of a member, which are read once."""
-    if isinstance(source, Member):
-        return Upload(str(source), source.read_bytes())
-    return Path(source) if isinstance(source, str) else source
-
-
 def as_rgb(pixels: Array, path: str | File, white: int = 0) -> npt.NDArray[np.uint8]:
     """Decoded pixels as uint8 (H, W, 3); InputError, which names `path`, for floats.
 
@@ -345,14 +206,6 @@ def _decode(path: File, max_pixels: int) -> tuple[Array, Header]:
     return load_pixels(path, header), header
 
 
-def read_bytes(file: File) -> bytes:
-    """All of a file; InputError where the system refuses it."""
-    try:
-        return file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise unreadable(file, error) from None
-
-
 def load_pixels(path: File, header: Header) -> Array:
     """Pixels (H, W) or (H, W, C) in RGB(A) order, upright, in the number type of the file."""
     if header.kind == "npy":
@@ -361,7 +214,7 @@ def load_pixels(path: File, header: Header) -> Array:
     if header.kind == "tiff":
         return upright(tiff.read(data, str(path)), header.orientation)
     check_stream(data, header.kind, str(path))
-    if header.mode == _BMP_16:  # OpenCV makes 248 of white
+    if header.mode == BMP_16:  # OpenCV makes 248 of white
         return np.array(_load_by_pillow(path, header))
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -407,7 +260,7 @@ def load_palette(path: File, header: Header, as_colours: bool) -> Array:
 def _load_by_pillow(path: File, header: Header) -> Image.Image:
     data = read_bytes(path)
     try:
-        image = _PLUGINS[header.kind](BytesIO(data))
+        image = PLUGINS[header.kind](BytesIO(data))
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError):
         raise _damaged(path, header) from None
@@ -425,114 +278,6 @@ def upright(pixels: Array, orientation: int) -> Array:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def probe(path: File, max_pixels: int) -> Header:
-    """Read and check the header; everything that is not a supported image is refused here."""
-    try:
-        if isinstance(path, Path):
-            require_plain(path)
-        with path.open("rb") as file:
-            start = file.read(512)
-            kind = _kind(path, start)
-            file.seek(0)
-            header = _parse(path, kind, start, file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected an image file") from None
-    except InputError:
-        raise
-    except OSError as error:
-        raise (unreadable(path, error) if error.errno else _broken_header(path)) from None
-    except (
-        Exception
-    ) as error:  # parsers of hostile headers fail in many ways, and say nothing of use
-        refused = isinstance(error, ValueError) and explain_refusal(error)  # such as a NUL
-        raise (unreadable(path, error) if refused else _broken_header(path)) from None
-    check_limits(path, header.height, header.width, max_pixels)
-    return header
-
-
-def _broken_header(path: File) -> InputError:
-    return InputError(
-        f"{path}: damaged or cut off, its header cannot be read; copy or export the file again"
-    )
-
-
-def check_limits(name: str | File, height: int, width: int, max_pixels: int) -> None:
-    """Refuse sides of 0 or above `MAX_SIDE`, and more than `max_pixels`, also once padded."""
-    if height < 1 or width < 1:
-        raise InputError(f"{name}: the image has no pixels ({height}x{width})")
-    if max(height, width) > MAX_SIDE:
-        raise InputError(
-            f"{name}: {height}x{width} has a side of more than {MAX_SIDE} pixels; cut it into tiles"
-        )
-    padded = math.prod(-(-side // _GRID) * _GRID for side in (height, width))
-    if height * width > max_pixels or padded > max(max_pixels, _SMALL):
-        why = f" with both sides padded to multiples of {_GRID}" * (height * width <= max_pixels)
-        raise InputError(
-            f"{name}: {height}x{width} is {padded / 1e6:.4g} million pixels{why}, more than the "
-            f"limit of {max_pixels / 1e6:g}; cut it into tiles"
-        )
-
-
-def _kind(path: File, start: bytes) -> str:
-    if not start:
-        raise InputError(f"{path}: the file is empty (0 bytes); copy or export it again")
-    for magic, kind in _MAGIC:
-        if start.startswith(magic):
-            return kind
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "webp"
-    for sign, remedy in _FOREIGN:
-        if sign.lower() in start.lower():
-            raise InputError(f"{path}: this is {remedy}")
-    raise InputError(
-        f"{path}: not an image; readable are PNG, JPEG, TIFF, BMP, WebP, PPM and NumPy .npy"
-    )
-
-
-def _parse(path: File, kind: str, start: bytes, file: BinaryIO) -> Header:
-    if kind == "npy":
-        shape = _numpy_shape(path, file)
-        return Header(kind, shape[0], shape[1])
-    if kind == "tiff":
-        page = tiff.describe(file, str(path))
-        mode = "P" if page.palette else ""
-        return Header(kind, page.height, page.width, page.orientation, mode, white=page.white,
-                      lossy=page.lossy, left_out=page.left_out)  # fmt: skip
-    # The plugin classes directly: `Image.open` has a process-wide pixel limit of its own.
-    image = _PLUGINS[kind](file)
-    orientation = 1
-    if "exif" in image.info:
-        found = image.getexif().get(274, 1)
-        orientation = found if isinstance(found, int) and 1 <= found <= 8 else 1
-    grey_bits = start[24] if kind == "png" and start[25] == 0 else 8
-    white = _netpbm_white(start) if kind == "ppm" else 0
-    mode = _BMP_16 if kind == "bmp" and start[14] >= 40 and start[28] == 16 else image.mode
-    return Header(kind, image.height, image.width, orientation, mode, grey_bits, white,
-                  lossy=kind == "jpeg")  # fmt: skip
-
-
-def _netpbm_white(start: bytes) -> int:
-    """The third number of the header, after the width and the height; 65535 is often a default."""
-    plain = re.sub(rb"#[^\n]*", b" ", start)
-    numbers = re.match(rb"P[56]\s+\d+\s+\d+\s+(\d+)", plain)
-    return int(numbers[1]) % 65535 if numbers else 0
-
-
-def _numpy_shape(path: File, file: BinaryIO) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
-        np.lib.format.read_array_header_2_0
-    )  # fmt: skip
-    shape, _, dtype = read(file)
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4, 6)):
-        raise InputError(f"{path}: an array of shape {shape} is not (H, W) or (H, W, 3, 4 or 6)")
-    if dtype.kind not in "buif":  # a text type of a gigabyte per value would be allocated
-        raise InputError(f"{path}: an array of {dtype} holds no pixels; save it as numbers")
-    return tuple(int(side) for side in shape)
 
 
 def _damaged(path: File, header: Header) -> InputError:

@@ -17,15 +17,9 @@ import numpy.typing as npt
 
 from sartm.errors import InputError, unreadable
 from sartm.files import require_plain
-from sartm.io.decode import (
-    MAX_PIXELS,
-    Source,
-    Upload,
-    as_file,
-    check_limits,
-    image_size,
-    read_thermal,
-)
+from sartm.io.decode import image_size, read_thermal
+from sartm.io.header import MAX_PIXELS, check_limits
+from sartm.io.sources import Source, Upload, as_file
 
 Array = npt.NDArray[Any]
 

@@ -15,16 +15,9 @@ import tifffile
 from sartm.classes import Colour
 from sartm.errors import InputError
 from sartm.files import write_atomic
-from sartm.io.decode import (
-    MAX_PIXELS,
-    Array,
-    File,
-    Source,
-    as_file,
-    load_palette,
-    load_pixels,
-    probe,
-)
+from sartm.io.decode import Array, load_palette, load_pixels
+from sartm.io.header import MAX_PIXELS, probe
+from sartm.io.sources import File, Source, as_file
 
 
 def read_label(

@@ -18,7 +18,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from sartm.files import require_plain
 from sartm.io import tiff
-from sartm.io.decode import File, Source, as_file
+from sartm.io.sources import File, Source, as_file
 
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 """Scale, tie points, transformation, and the three tables of keys of a GeoTIFF."""

@@ -15,8 +15,7 @@ export function wireObjects(state, stage) {
   $("degrees").addEventListener("change", () => labelAgain(state, () => (state.degrees = $("degrees").value)));
 }
 
-/** Of a map that was corrected nobody knows them. */
-const objectsOf = ({ current }) => (current && !current.edited ? current.json.objects ?? [] : []);
+const objectsOf = ({ current }) => current?.objects ?? [];
 
 const degrees = (value) => (value === undefined ? "–" : `${value.toFixed(1)} °C`);
 

@@ -93,13 +93,24 @@ export class Result {
     return { x, y, name: readable(name), colour, sure };
   }
 
+  /** What the map shows, part by part; of a corrected one nobody knows it. */
+  get objects() {
+    return this.edited ? [] : (this.json.objects ?? []).filter((found) => this.#knows(found));
+  }
+
+  /** Whether a folder's table has the class of an object that a model found. */
+  #knows(found) {
+    return this.table.classes.some(({ name }) => name === found.class);
+  }
+
   /** The object at a point of the picture; null where there is none, or the map was corrected. */
   objectAt(point) {
     const [height, width] = this.map.size;
     const [x, y] = [Math.floor(point.x), Math.floor(point.y)];
     if (x < 0 || y < 0 || x >= width || y >= height || !this.numbers || this.edited) return null;
     const [red, green, blue] = this.numbers.subarray(4 * (y * width + x));
-    return this.json.objects?.[red + 256 * green + 65536 * blue - 1] ?? null;
+    const found = this.json.objects?.[red + 256 * green + 65536 * blue - 1];
+    return found && this.#knows(found) ? found : null;
   }
 }
 
