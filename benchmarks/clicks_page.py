@@ -52,12 +52,13 @@ TOLERANCES = (24, 16, 12, 8, 6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.5, 0)
 """Pixels by which an outline may leave the thing's own."""
 ENTER, ALT = "\ue007", "\ue00a"
 WATCH = """
-    window.answers = []; window.times = []; window.encoded = 0;
+    window.answers = []; window.times = []; window.encoded = window.stored = 0;
     let pressed = 0, due = false;
     const real = window.fetch;
     window.fetch = async (path, options) => {
         const answer = await real(path, options);
         if (path.endsWith('/v1/scenes')) window.encoded++;
+        if (options?.method === 'PUT' && answer.ok) window.stored++;
         if (path.endsWith('/mask')) {
             due = true;
             answer.clone().json().then(found => window.answers.push(found));
@@ -220,10 +221,10 @@ class Page:
     def save(self, number: int, pairs: int) -> None:
         """Save, and be on the next pair, encoded where there are clicks."""
         self.browser.press("s")
-        shown = f"{min(number + 2, pairs)} of {pairs}, {number + 1} saved"
+        shown = f"{min(number + 2, pairs)} of {pairs},"
         self.browser.wait(
-            f"return document.getElementById('progress').textContent === '{shown}'"
-            f" && document.getElementById('busy').hidden"
+            f"return window.stored === {number + 1} && document.getElementById('busy').hidden"
+            f" && document.getElementById('progress').textContent.startsWith('{shown}')"
         )
 
 

@@ -59,6 +59,7 @@ model.sources model.exported
 model.filling model.card
 model.prompts model.looking
 model.click_graphs model.checkpoint
+model.look_graph
 model.loading
 inference.ahead inference.devices inference.tiles inference.schedule inference.pictures
 inference.stopping inference.overlays inference.confidence inference.clocks inference.alarm

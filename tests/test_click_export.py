@@ -19,10 +19,10 @@ from sartm.errors import InputError
 from sartm.export import draw_images
 from sartm.inference.clicks import Promptable
 from sartm.model.checkpoint import save
-from sartm.model.click_graphs import LookGraph
 from sartm.model.clicks import FEATURES, PIXELS, ClickDecoder, ClickMaps, halve
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load
+from sartm.model.look_graph import LookGraph
 from sartm.model.looking import window_around
 
 onnx = pytest.importorskip("onnx", reason="the extra `export` is not installed")

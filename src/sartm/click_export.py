@@ -33,10 +33,11 @@ from sartm.graphs import (
 from sartm.inference.clicks import Box, Point, Promptable
 from sartm.model.card import table, title
 from sartm.model.checkpoint import require_replaceable
-from sartm.model.click_graphs import EncoderGraph, LookGraph, PromptGraph, script
+from sartm.model.click_graphs import EncoderGraph, PromptGraph
 from sartm.model.clicks import ClickDecoder, ClickMaps
 from sartm.model.exported import CLICK_FILES, INPUTS, ClickFile, ClickSettings, ExportSettings
 from sartm.model.facts import FORMAT, ModelFacts
+from sartm.model.look_graph import LookGraph, script
 from sartm.model.prompts import BOTTOM_RIGHT, TOP_LEFT
 from sartm.model.sartm import SARTM
 from sartm.outputs import lock_target

@@ -1,6 +1,7 @@
 """ROS bags as films of pairs: written by rosbags here, read topic by topic, partners by time."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -233,3 +234,21 @@ def test_an_image_that_lies_about_its_size_costs_that_frame_alone(tmp_path):
     assert second.load().rgb.shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(InputError, match="h264"):
         third.load()
+
+
+@pytest.mark.parametrize("kind", ["bag", "mcap", "sqlite3"])
+def test_a_long_bag_takes_the_memory_of_a_few_frames(kind, tmp_path):
+    path = tmp_path / ("long.bag" if kind == "bag" else "long")
+    bag, picture = Bag(path, kind), np.zeros((240, 320, 3), np.uint8)
+    for index in range(60):
+        bag.image("/camera/image", picture, "rgb8", index / 10)
+    bag.close()
+    stream = open_stream(f"{path}:/camera/image", "rgb")
+    tracemalloc.start()
+    try:
+        sizes = [frame.load().rgb.nbytes for frame in stream.frames]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(sizes) == 60
+    assert peak < sum(sizes) / 2

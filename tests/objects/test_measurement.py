@@ -1,5 +1,7 @@
 """What is said of an object: against a slow reading of the definitions, one object at a time."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,9 @@ from sartm.objects.measurement import Measuring, find_objects, measure_objects
 CLASSES = Classes(("background", "car", "person"))
 
 
-def measure(label, confidence, celsius=None, unseen=None, min_area=20, accuracy=2.0):
+def measure(label, confidence, celsius=None, unseen=None, min_area=20, accuracy=2.0, edge=1.0):
     parts = find_objects(label, CLASSES, min_area)
-    return measure_objects(parts, CLASSES, confidence, celsius, unseen, accuracy)
+    return measure_objects(parts, CLASSES, confidence, celsius, unseen, accuracy, edge)
 
 
 def drawn(seed: int, size=(48, 64)):
@@ -27,7 +29,7 @@ def drawn(seed: int, size=(48, 64)):
     return label, draw.random(size).astype(np.float16), celsius
 
 
-def slowly(label, confidence, celsius, seen, accuracy):
+def slowly(label, confidence, celsius, seen, accuracy, edge):
     """Each object by itself, from the definitions."""
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is the oracle")
     eight = np.ones((3, 3))
@@ -41,23 +43,28 @@ def slowly(label, confidence, celsius, seen, accuracy):
             values = celsius[mask & seen].astype(np.float64)
             mean = values.mean()
             near = (own == away) & (label != id_) & seen  # no other of its class is nearer
-            inner = celsius[ndimage.binary_erosion(mask, eight, border_value=1) & seen]
-            outer = celsius[(mask & seen) | (near & (own < 1.5))]
+            outline = mask & ~ndimage.binary_erosion(mask, eight, border_value=1)
+            deep = (
+                ndimage.distance_transform_edt(~outline) if outline.any() else np.full_like(own, 99)
+            )
+            inner = celsius[mask & seen & (deep > edge - 0.5)]
+            outer = celsius[(mask & seen) | (near & (own < edge + 0.5))]
             ring = celsius[near & (own > 2.1) & (own <= 5.9)]  # the library's distance is rounded
             wider = abs(mean - outer.mean())
-            edge = wider + (abs(mean - inner.mean()) if inner.size else wider)
+            both = wider + (abs(mean - inner.mean()) if inner.size else wider)
             rows, columns = np.nonzero(mask)
             order.append((id_, rows.min(), columns.min()))
-            found.append((mask, values, mean, ring, accuracy * max(1, abs(mean) / 100) + edge))
+            camera = accuracy * max(1, abs(mean) / 100)
+            found.append((mask, values, mean, ring, np.hypot(camera, both)))
     return [found[place] for place in sorted(range(len(found)), key=order.__getitem__)]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_every_figure_is_that_of_its_definition(seed):
-    label, confidence, celsius = drawn(seed)
+@pytest.mark.parametrize(("seed", "edge"), [(0, 1), (1, 1), (2, 3), (3, 3), (4, 8)])
+def test_every_figure_is_that_of_its_definition(seed, edge):
+    label, confidence, celsius = drawn(seed, (48, 64) if edge == 1 else (96, 128))
     unseen = np.random.default_rng(seed + 100).random(label.shape) < 0.1
-    rows = measure(label, confidence, celsius, unseen, min_area=9, accuracy=1.5)
-    expected = [one for one in slowly(label, confidence, celsius, ~unseen, 1.5)
+    rows = measure(label, confidence, celsius, unseen, min_area=9, accuracy=1.5, edge=edge)
+    expected = [one for one in slowly(label, confidence, celsius, ~unseen, 1.5, edge)
                 if one[0].sum() >= 9]  # fmt: skip
     assert len(rows) == len(expected) > 3
     shared = 0
@@ -94,7 +101,23 @@ def test_a_warm_square_on_cold_ground_is_read_exactly():
     assert (row["celsius_min"], row["celsius_max"], row["contrast"]) == (36.5, 36.5, 26.5)
     assert row["class"] == "person"
     larger = (36.5 * 100 + 10 * 44) / 144  # one pixel more around it
-    assert row["celsius_error"] == pytest.approx(2 + 36.5 - larger, abs=0.01)
+    assert row["celsius_error"] == pytest.approx(math.hypot(2, 36.5 - larger), abs=0.01)
+
+
+def test_an_outline_that_is_right_to_three_pixels_widens_the_error_bar_by_both_its_sides():
+    """A cold rim of two pixels around a warm middle, on ground of 10 degrees."""
+    label, celsius = np.zeros((40, 40), np.uint8), np.full((40, 40), 10, np.float32)
+    label[14:26, 14:26] = 2
+    celsius[14:26, 14:26], celsius[16:24, 16:24] = 22, 40
+    (row,) = measure(label, np.ones((40, 40)), celsius, accuracy=0.5, edge=3)
+    mean = (64 * 40 + 80 * 22) / 144
+    inner = 40 - mean  # without three pixels: 6 x 6, all warm
+    # Three rows on each of four sides, and in each corner the 6 pixels nearer than 3.5.
+    outer = mean - (144 * mean + (4 * 12 * 3 + 4 * 6) * 10) / (144 + 168)
+    assert row["celsius_mean"] == 30
+    assert row["celsius_error"] == pytest.approx(math.hypot(0.5, inner + outer), abs=0.01)
+    thin = measure(label[:, 11:17], np.ones((40, 6)), celsius[:, 11:17], accuracy=0, edge=3)
+    assert thin[0]["celsius_error"] > 0  # nothing of it is sure
 
 
 def test_a_per_cent_of_hot_things_is_more_than_the_degrees():

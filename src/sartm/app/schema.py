@@ -141,7 +141,7 @@ class Object(BaseModel):
     hottest_y: int | None = None
     contrast: float | None = Field(default=None, description="To what is 2 to 6 pixels around it.")
     celsius_error: float | None = Field(
-        default=None, description="Of the mean: the camera's, and that of the mask's edge."
+        default=None, description="Of the mean: by the camera's accuracy and the mask's edge."
     )
     latitude: float | None = Field(default=None, description="WGS84, degrees.")
     longitude: float | None = None

@@ -40,8 +40,9 @@ def list_objects(
         celsius = to_degrees(sample.thermal, scale, sample.black_hot)
     parts = find_objects(prediction.labels, prediction.classes, how.min_area)
     rows = measure_objects(
-        parts, prediction.classes, prediction.confidence, celsius, sample.unseen, how.accuracy
-    )
+        parts, prediction.classes, prediction.confidence, celsius, sample.unseen, how.accuracy,
+        prediction.cell,
+    )  # fmt: skip
     place_rows(rows, parts, located, place.taken)
     return parts, rows
 

@@ -39,6 +39,8 @@ class Prediction:
     """The model's, for the images it saw."""
     weighed: Tensor | None = field(default=None, repr=False)
     """(h/4, w/4) which camera it rests on, of the padded input; None where nobody asked."""
+    cell: float = 4.0
+    """Pixels from one logit of the network to the next: outlines are right to about that."""
 
     @cached_property
     def confidence(self) -> npt.NDArray[np.float16]:

@@ -187,6 +187,7 @@ class Predictor:
                     levels=sample.levels,
                     calibration=calibration,
                     weighed=weighed,
+                    cell=self.cell,
                 )
             )
         return predictions
@@ -279,7 +280,8 @@ class Predictor:
                 rows = slice(top, top + ROWS)
                 grey[rows] = scale_thermal(thermal[rows], levels) * 255
             rgb = np.asarray(np.broadcast_to(grey[..., None], (*size, 3)))
-        return Prediction(labels, self.classes, None, rgb, np.concatenate(coarse), sample.levels)
+        sure = np.concatenate(coarse)
+        return Prediction(labels, self.classes, None, rgb, sure, sample.levels, cell=self.cell)
 
     def _logits_ahead(
         self, cut: Callable[[Area], Images], areas: Iterable[Area]
@@ -296,6 +298,11 @@ class Predictor:
             return
         for _, done in read_ahead(chunks, work, self._streams):
             yield from done()
+
+    @property
+    def cell(self) -> float:
+        """`Prediction.cell`."""
+        return STRIDE / self.config.scale
 
     def calibration(self, rgb: Array | None, thermal: Array | None) -> Calibration:
         """What sets the confidence right of a model that sees these images."""

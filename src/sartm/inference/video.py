@@ -371,7 +371,7 @@ def _label(
             assert image is not None
             prediction = Prediction(
                 labels, predictor.classes, logits, image,
-                calibration=predictor.calibration(rgb, display),
+                calibration=predictor.calibration(rgb, display), cell=predictor.cell,
             )  # fmt: skip
             write(sample, frame.time, rgb, grey, prediction)
             pixels += np.bincount(labels.ravel(), minlength=len(pixels))

@@ -5,10 +5,15 @@ Shapes: (H, W) of one picture, N objects. Work is done on whole pictures, never 
 
     ring      what lies 2 to 6 pixels from an object and is not of its class
     contrast  mean of the object - mean of its ring
-    edge      how far the mean goes from the mask a pixel smaller to the mask a pixel larger
-    error     accuracy of the camera + edge
+    inner     |mean - mean of the mask without the pixels within `edge` of its outline|
+    outer     |mean - mean of the mask with all pixels within `edge` of its outline|
+    error     sqrt(accuracy^2 + (inner + outer)^2)
+
+A mask's outline is right to about a cell of the map that the network drew it from: `edge` is that
+cell's side, 1 pixel of maps that people made. An object that is nothing but edge has twice `outer`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +23,7 @@ import numpy.typing as npt
 
 from sartm.classes import Classes, is_rest
 from sartm.errors import InputError
-from sartm.objects.parts import Parts, find_parts
+from sartm.objects.parts import Mask, Parts, find_parts
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -35,8 +40,8 @@ DEGREES = (
 )  # fmt: skip
 """None where thermal has no degrees, or measured nothing of the object."""
 
-_BESIDE = 1.5
-"""Pixels from a mask to those that belong to it once it is dilated by one."""
+_HALF = 0.5
+"""Pixels from the centre of one to its side, where outlines run."""
 _RING = 2.0, 6.0
 _NEAREST = np.ones((3, 3), np.uint8)
 
@@ -81,6 +86,7 @@ def measure_objects(
     celsius: Array | None = None,
     unseen: Array | None = None,
     accuracy: float = 2.0,
+    edge: float = 1.0,
 ) -> list[Row]:
     """A row per object.
 
@@ -91,13 +97,14 @@ def measure_objects(
         celsius: (H, W) degrees; None where thermal has none.
         unseen: (H, W) true where `celsius` is no measurement.
         accuracy: `Measuring.accuracy`.
+        edge: pixels by which outlines may be wrong; of predictions `Prediction.cell`.
     """
     columns = _describe(parts, classes, confidence)
     if celsius is None or not len(parts):
         columns |= {name: [None] * len(parts) for name in DEGREES}
     else:
         seen = np.isfinite(celsius) if unseen is None else np.isfinite(celsius) & ~unseen
-        columns |= _warmth(parts, celsius.astype(np.float32), seen, accuracy)
+        columns |= _warmth(parts, celsius.astype(np.float32), seen, accuracy, edge)
     names = (*COLUMNS, *DEGREES)
     table = [columns[name] for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*table, strict=True)]
@@ -123,7 +130,9 @@ def _describe(parts: Parts, classes: Classes, confidence: Array) -> dict[str, li
     }  # fmt: skip
 
 
-def _warmth(parts: Parts, celsius: Array, seen: Array, accuracy: float) -> dict[str, list[Any]]:
+def _warmth(
+    parts: Parts, celsius: Array, seen: Array, accuracy: float, edge: float
+) -> dict[str, list[Any]]:
     """The columns of `DEGREES`."""
     place = np.flatnonzero((parts.where > 0) & seen)
     owner, values = parts.where.ravel()[place] - 1, celsius.ravel()[place]
@@ -145,10 +154,10 @@ def _warmth(parts: Parts, celsius: Array, seen: Array, accuracy: float) -> dict[
     hottest[owner[peak][::-1]] = place[peak][::-1]  # of several the first
     row, column = np.divmod(hottest, celsius.shape[1])
     mean = _means(owner, values, len(parts))
-    inner, outer, around = _surroundings(parts, celsius, seen)
-    wider = np.nan_to_num(np.abs(outer - mean))
-    edge = np.where(np.isfinite(inner), np.abs(mean - inner), wider) + wider
-    error = accuracy * np.maximum(1, np.abs(mean) / 100) + edge
+    core, wide, around = _surroundings(parts, celsius, seen, edge)
+    outer = np.nan_to_num(np.abs(wide - mean))
+    inner = np.where(np.isfinite(core), np.abs(mean - core), outer)
+    error = np.hypot(accuracy * np.maximum(1, np.abs(mean) / 100), inner + outer)
     found: dict[str, Array] = {
         "celsius_min": at(0), "celsius_p5": at(0.05), "celsius_median": at(0.5),
         "celsius_mean": mean, "celsius_p95": at(0.95), "celsius_max": most,
@@ -177,22 +186,23 @@ def _means(owner: Array, values: Array, count: int) -> Floats:
         return np.asarray(sums / np.bincount(owner, minlength=count))
 
 
-def _surroundings(parts: Parts, celsius: Array, seen: Array) -> tuple[Floats, Floats, Floats]:
-    """Means of each object without its edge, with a pixel more, and of its ring; NaN for none."""
-    numbers = parts.where.astype(np.float32)
-    inside = (cv2.erode(numbers, _NEAREST) == cv2.dilate(numbers, _NEAREST)) & (parts.where > 0)
-    inside &= seen
-    count = len(parts)
-    inner = _means(parts.where[inside] - 1, celsius[inside], count)
+def _surroundings(
+    parts: Parts, celsius: Array, seen: Array, edge: float
+) -> tuple[Floats, Floats, Floats]:
+    """Means of each object without its edge, with as much more, and of its ring; NaN for none."""
+    core, count = _core(parts, edge) & seen, len(parts)
+    inner = _means(parts.where[core] - 1, celsius[core], count)
     mine = (parts.where > 0) & seen
     owner, values = parts.where[mine] - 1, celsius[mine].astype(np.float64)
     sums = np.stack([np.bincount(owner, values, count), np.zeros(count)])
     totals = np.stack([np.bincount(owner, minlength=count), np.zeros(count)])
+    reach = max(_RING[1], edge + _HALF)
     for id_ in np.unique(parts.ids):
-        area = _reach(parts.boxes[parts.ids == id_], celsius.shape)
-        distance, owner, place = _nearest(parts.where[area], parts.ids == id_, seen[area])
+        area = _around(parts.boxes[parts.ids == id_], celsius.shape, math.ceil(reach))
+        distance, owner, place = _nearest(parts.where[area], parts.ids == id_, seen[area], reach)
         values = celsius[area].ravel()[place].astype(np.float64)
-        for row, near in enumerate((distance < _BESIDE, distance > _RING[0])):
+        ring = (distance > _RING[0]) & (distance <= _RING[1])
+        for row, near in enumerate((distance < edge + _HALF, ring)):
             sums[row] += np.bincount(owner[near], values[near], count)
             totals[row] += np.bincount(owner[near], minlength=count)
     with np.errstate(invalid="ignore"):
@@ -200,23 +210,33 @@ def _surroundings(parts: Parts, celsius: Array, seen: Array) -> tuple[Floats, Fl
     return inner, outer, around
 
 
-def _reach(boxes: Array, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Rows and columns of what lies in or around objects."""
-    margin = int(_RING[1]) + 1
+def _core(parts: Parts, edge: float) -> Mask:
+    """(H, W) true on pixels of objects that are farther than `edge` from any outline."""
+    numbers, mine = parts.where.astype(np.float32), parts.where > 0
+    at_edge = mine & (cv2.erode(numbers, _NEAREST) != cv2.dilate(numbers, _NEAREST))
+    # Those of other objects are never nearer than one's own.
+    depth = cv2.distanceTransform((~at_edge).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(mine & (depth > edge - _HALF))
+
+
+def _around(boxes: Array, shape: tuple[int, ...], margin: int) -> tuple[slice, slice]:
+    """Rows and columns of what lies in objects or so many pixels around them."""
     left, top = (max(0, int(side) - margin) for side in boxes[:, :2].min(0))
     right, bottom = (int(side) + margin for side in (boxes[:, :2] + boxes[:, 2:]).max(0))
     return slice(top, min(bottom, shape[0])), slice(left, min(right, shape[1]))
 
 
-def _nearest(where: Array, of_class: Array, seen: Array) -> tuple[Array, Array, Array]:
-    """Of the pixels around the objects of a class: how far, from which object, and where."""
+def _nearest(
+    where: Array, of_class: Array, seen: Array, reach: float
+) -> tuple[Array, Array, Array]:
+    """Of pixels up to `reach` from objects of a class: how far, from which object, and where."""
     inside = np.concatenate([[False], of_class])[where]
     distance, labels = cv2.distanceTransformWithLabels(
         (~inside).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     owner = np.zeros(int(labels.max()) + 1, np.int32)
     owner[labels[inside]] = where[inside] - 1
-    place = np.flatnonzero((distance <= _RING[1]) & ~inside & seen)
+    place = np.flatnonzero((distance <= reach) & ~inside & seen)
     return distance.ravel()[place], owner[labels.ravel()[place]], place
 
 

@@ -2,7 +2,7 @@
 
 PyTorch's `fully_shard` puts a block of the trunk together while it computes and lets it go again.
 What leaves the processes, checkpoints and models, is whole and does not tell how many they were
-(docs/decisions/0014).
+(docs/decisions/0015).
 """
 
 import warnings
