@@ -116,6 +116,8 @@ def test_flirs_two_ways_to_name_partners_otherwise(tmp_path: Path) -> None:
         assert np.abs(sample.rgb.astype(int) - drawn["rgb"]).mean() < 30
         assert len(search_pairs(folder, None).pairs) == 4
         assert not any("aB" in question for question in start.questions)
+    (listed / "dataset.toml").unlink()
+    assert len(search_pairs(listed, None).pairs) == 4
     (listed / "rgb_to_thermal_vid_map.json").write_text("[1]")
     with pytest.raises(InputError, match="rgb_to_thermal_vid_map"):
         search_pairs(listed, None)
