@@ -44,6 +44,8 @@ ELSEWHERE = {
     },  # values under the pointer
     # masks inside an annotation file
     "datatools/tool_exports.py": {"read_label"},
+    # the numbers of things, which go along when a set is converted
+    "datatools/writing.py": {"read_label"},
     # a drawn picture, compressed as a camera does
     "scenes/sensors.py": {"imdecode"},
 }

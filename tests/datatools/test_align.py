@@ -96,7 +96,7 @@ def test_auto_aligns_each_pair_and_a_refused_one_costs_that_pair_only(
     cv2.imwrite(str(tmp_path / "thermal/b.png"), noise)
     assert main(predict(tmp_path, model, "--align", "auto")) == 3
     said = capsys.readouterr().err
-    assert "pair 'b': thermal could not be aligned" in said
+    assert "b: thermal could not be aligned" in said
     assert "predict --align" in said
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert set(summary["pairs"]) == {"a"}

@@ -63,7 +63,8 @@ def head():
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'sartm[fleet]'")
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": soon})
     yield found
     found.shutdown()
 

@@ -1,6 +1,7 @@
 """PairLabeller: bytes in, bytes out, the same maps as `predict`, wherever it is unpickled."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -63,7 +64,8 @@ def test_the_examples_make_the_maps_of_predict(engine, place, tiny):
         for file in (place / "in" / kind / "sub").iterdir():
             file.unlink()
         (place / "in" / kind / "sub").rmdir()
-    done = subprocess.run([*run, tiny], capture_output=True, text=True)
+    alone = os.environ | {"RAY_ADDRESS": "local"}  # it would join the cluster of another test
+    done = subprocess.run([*run, tiny], capture_output=True, text=True, env=alone)
     assert done.returncode == 0, done.stderr
     assert "0004: 0004 thermal: not an image" in done.stdout
     made = {file.stem: file.read_bytes() for file in (place / "made").iterdir()}

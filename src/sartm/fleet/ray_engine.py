@@ -57,8 +57,8 @@ def connect(address: str, workers: int | None, whole_nodes: bool) -> Cluster:
         try:
             if address:
                 ray.init(address=address, **quiet)
-            else:
-                ray.init(include_dashboard=False, **quiet)
+            else:  # "local": by itself Ray would join any cluster that it finds on this machine
+                ray.init(address="local", include_dashboard=False, **quiet)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise InputError(
                 f"no Ray cluster at {address or 'this machine'}: {str(error)[:200]}; begin one "
