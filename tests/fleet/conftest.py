@@ -57,24 +57,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="session")
-def head():
-    """A Ray cluster that has no cores yet."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'sartm[fleet]'")
+@pytest.fixture
+def cluster():
+    """A Ray cluster of two nodes of one core each, which a test may kill, beside a head without
+    any. Of each test anew: a process that comes back to a cluster is at times taken for dead."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'sartm[fleet]'")
     from ray.cluster_utils import Cluster
 
-    soon = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
+    soon = {"health_check_period_ms": 1000, "health_check_failure_threshold": 8}
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": soon})
+    for _ in range(2):
+        found.add_node(num_cpus=1)
     yield found
-    found.shutdown()
-
-
-@pytest.fixture
-def cluster(head):
-    """It with two nodes of one core each, which a test may kill."""
-    import ray
-
-    while len(head.worker_nodes) < 2:
-        head.add_node(num_cpus=1)
-    yield head
     ray.shutdown()
+    found.shutdown()
