@@ -37,6 +37,8 @@ registration.search
 registration.estimate registration.offset registration.displacement
 data.listing data.lists data.coverage data.names data.tables data.objects
 data.shards
+data.sets
+data.dataset_file
 data.layouts
 data.matching
 data.pairs data.finding data.gaps data.manifest

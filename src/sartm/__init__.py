@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sartm.classes import Classes
     from sartm.config import ModelConfig
-    from sartm.data.layouts import Pair
     from sartm.data.pairs import PairDataset, Sample
+    from sartm.data.sets import Pair
     from sartm.errors import InputError
     from sartm.evaluation.scoring import evaluate
     from sartm.fleet.labeller import PairLabeller

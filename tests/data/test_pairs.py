@@ -10,7 +10,6 @@ from PIL import Image
 
 from sartm.classes import MFNET, Classes
 from sartm.data.finding import search_pairs
-from sartm.data.layouts import Pair
 from sartm.data.pairs import (
     PairDataset,
     describe_mixed_types,
@@ -19,6 +18,7 @@ from sartm.data.pairs import (
     read_images,
     read_pair,
 )
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.sources import Upload

@@ -12,8 +12,9 @@ import sartm
 from sartm.app.annotation import open_annotation
 from sartm.app.reading import Extent, read_inputs
 from sartm.classes import MFNET
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, read_pair
+from sartm.data.sets import Layout, Pair
 from sartm.datatools.align import align_dataset
 from sartm.datatools.check import check_dataset
 from sartm.datatools.convert import convert_dataset

@@ -14,8 +14,8 @@ import sartm
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
 from sartm.config import Calibration, Scaling
-from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset
+from sartm.data.sets import Pair
 from sartm.evaluation.calibration import calibrate, fit_calibration
 from sartm.evaluation.reliability import Reliability
 from sartm.inference.confidence import confidence_of

@@ -21,8 +21,8 @@ from PIL import Image
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
 from sartm.colours import display_palette
-from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample, pixel_hash
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.evaluation.metrics import best_and_worst
 from sartm.evaluation.report.scores import build_report

@@ -10,8 +10,8 @@ from conftest import TINY, build
 from draw_flir import CALIBRATION, counts_of, field, write_flir
 
 from sartm.config import ThermalRule
-from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, read_pair
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.inference.predictor import Predictor
 from sartm.io.cameras import (

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sartm.config import ThermalRule
-from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, read_pair
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.decode import read_thermal

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from sartm.classes import MFNET, Classes
 from sartm.config import RGB_MEAN, ThermalRule
-from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.training.augmentation import TrainingItem, TrainingSet, augment, collate, paste
 from sartm.training.settings import AugmentationConfig

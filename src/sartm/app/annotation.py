@@ -10,8 +10,9 @@ from typing import Any
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.matching import pair_folder
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.labels import write_label

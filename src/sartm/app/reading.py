@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.layouts import Pair
 from sartm.data.pairs import Sample, check_ids, match_sizes, read_images, read_pair
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel, image_size, read_rgb, read_rgb_alone, read_thermal

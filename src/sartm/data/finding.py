@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.listing import Listing, list_files
 from sartm.data.matching import pair_folder
 from sartm.data.names import strip_name, suggest_expression
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 from sartm.io.header import SUFFIXES
 

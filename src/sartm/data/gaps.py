@@ -5,27 +5,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sartm.config import from_dict
-from sartm.data.layouts import (
-    ARRANGEMENTS,
-    Arrangement,
+from sartm.data.dataset_file import (
     DatasetFile,
     FilePatterns,
-    Layout,
-    Pair,
     check_patterns,
     drop_absent_labels,
-    index_images,
     listed_names,
-    open_layout,
-    pairs_in,
-    plain_layout,
     toml_layout,
     toml_pair,
     toml_split,
     toml_table,
 )
+from sartm.data.layouts import ARRANGEMENTS, Arrangement, open_layout, pairs_in, plain_layout
+from sartm.data.listing import index_images
 from sartm.data.lists import read_list
 from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 from sartm.files import read_toml
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sartm.errors import InputError
+from sartm.io.header import SUFFIXES
+
 log = logging.getLogger("sartm")
 
 RECORD, SUMMARY = "record.jsonl", "summary.json"
@@ -120,3 +123,22 @@ def _begins(file: Path, start: bytes) -> bool:
             return b"".join(opened.read(64).split()).startswith(start)
     except OSError:
         return False
+
+
+def index_images(folder: Path) -> dict[str, Path]:
+    """Path below the folder without suffix -> image file."""
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for file in files_below(folder)
+        if file.suffix.lower() in SUFFIXES
+    }
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file, sorted, as `list_files` finds them; InputError where a folder cannot be read."""
+    if not folder.is_dir():
+        return []
+    found = list_files(folder)
+    for place, reason in found.unreadable.items():
+        raise InputError(f"{place} {reason}; what it holds would be missing, put it right first")
+    return found.files

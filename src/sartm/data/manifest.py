@@ -21,8 +21,8 @@ from typing import IO, Any, cast
 import numpy as np
 
 from sartm.classes import Classes
-from sartm.data.layouts import Pair
 from sartm.data.names import is_plain_name, is_text
+from sartm.data.sets import Pair
 from sartm.errors import InputError, unreadable
 from sartm.files import write_atomic
 from sartm.io.remote import file_system, is_remote, local_path, patiently, read_bytes

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from sartm.data.layouts import Pair
 from sartm.data.listing import list_files
 from sartm.data.names import ASIDE, Reading, Role, read_name, suggest_expression
+from sartm.data.sets import Pair
 from sartm.files import read_json
 from sartm.io.header import SUFFIXES
 

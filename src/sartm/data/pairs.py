@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, Pair, ThermalUnit, camera_of, open_layout
+from sartm.data.layouts import open_layout
+from sartm.data.sets import Layout, Pair, ThermalUnit, camera_of
 from sartm.errors import InputError
 from sartm.io.cameras import Camera, prepare_thermal, read_raw
 from sartm.io.decode import FourChannel, read_four_channel, read_rgb, read_rgb_alone

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from sartm.data.layouts import files_below
+from sartm.data.listing import files_below
 from sartm.datatools.shapes import Region, decode_coco, read_points
 from sartm.errors import InputError
 from sartm.files import read_json, read_text

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from sartm.data.coverage import describe_poor_labels
 from sartm.data.gaps import open_what_is_there
-from sartm.data.layouts import Layout, Pair
 from sartm.data.names import UNLABELLED
 from sartm.data.pairs import describe_mixed_types
+from sartm.data.sets import Layout, Pair
 from sartm.datatools.init import look_at_folder
 from sartm.datatools.sheet import draw_contact_sheet
 from sartm.datatools.survey import (

@@ -8,8 +8,9 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.layouts import Layout, Pair, ThermalUnit, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.pairs import read_pair
+from sartm.data.sets import Layout, Pair, ThermalUnit
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import (
     Place,

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes, is_rest
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.names import UNLABELLED
+from sartm.data.sets import Layout, Pair
 from sartm.datatools.annotations import Annotations, Picture, read_coco, read_yolo, refusing, scaled
 from sartm.datatools.init import look_at_folder
 from sartm.datatools.splitting import split_blocks

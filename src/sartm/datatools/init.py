@@ -7,19 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sartm.data.layouts import (
-    DAY_NIGHT,
-    SIZES,
-    Layout,
-    Pair,
-    ThermalUnit,
-    is_street_name,
-    open_layout,
-)
+from sartm.data.layouts import DAY_NIGHT, SIZES, is_street_name, open_layout
 from sartm.data.lists import read_list
 from sartm.data.matching import FolderPairs, pair_folder
 from sartm.data.names import SPLIT_NAMES, UNLABELLED, Role, natural_order
 from sartm.data.pairs import read_images
+from sartm.data.sets import Layout, Pair, ThermalUnit
 from sartm.data.tables import format_table
 from sartm.datatools.legend import Legend, read_legend
 from sartm.datatools.splitting import split_blocks

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.classes import Classes, is_rest
-from sartm.data.layouts import Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.names import UNLABELLED
 from sartm.data.pairs import read_label_of
+from sartm.data.sets import Pair
 from sartm.datatools.shapes import trace
 from sartm.datatools.survey import over_all
 from sartm.datatools.writing import Place, copy_or_write, place_pairs, read_stored, toml_files

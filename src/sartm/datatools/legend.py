@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sartm.classes import MFNET, Classes, Colour
-from sartm.data.layouts import Pair, is_street_name
+from sartm.data.layouts import is_street_name
 from sartm.data.pairs import read_images
+from sartm.data.sets import Pair
 from sartm.datatools.survey import over_all
 from sartm.errors import InputError
 from sartm.io.labels import read_label

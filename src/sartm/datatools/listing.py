@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sartm.data.finding import find_sides, search_pairs
-from sartm.data.layouts import Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.manifest import rows_of, write_manifest
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import open_layout
+from sartm.data.sets import Layout, Pair
 from sartm.data.shards import INDEX, KINDS, ShardLine, member_name
 from sartm.datatools.writing import format_toml
 from sartm.errors import InputError

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, Pair
+from sartm.data.sets import Layout, Pair
 from sartm.datatools.survey import Facts, read_parts, write_output
 from sartm.io.thermal import scale_thermal
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.manifest import Manifest, Row, Shard, fetch_pair, survey
+from sartm.data.sets import Layout
 from sartm.datatools.survey import Facts, inspect_pair, over_all, splits_of_pairs, write_output
 from sartm.errors import InputError
 from sartm.evaluation.report.charts import Shares, class_shares

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from sartm.data.layouts import Layout, Pair
 from sartm.data.pairs import RawImages, match_sizes, pixel_hash, read_images
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.holes import mark_holes

@@ -13,8 +13,9 @@ import cv2
 import numpy.typing as npt
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, Pair, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.pairs import RawImages, read_images
+from sartm.data.sets import Layout, Pair
 from sartm.datatools.survey import over_all
 from sartm.errors import InputError
 from sartm.files import write_atomic

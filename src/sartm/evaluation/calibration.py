@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from sartm.classes import Classes
 from sartm.config import Calibration, Calibrations, Modality, Scaling
-from sartm.data.layouts import Pair
 from sartm.data.pairs import PairDataset, Sample
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.evaluation.reliability import calibration_error
 from sartm.inference.confidence import log_odds

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sartm.classes import Classes
 from sartm.config import Modality
-from sartm.data.layouts import Pair
+from sartm.data.sets import Pair
 from sartm.evaluation.metrics import Counts, Fractions, draw_pairs, iou, percent, protocol_means
 from sartm.evaluation.protocols import PROTOCOLS, choose_protocols, name_mean
 

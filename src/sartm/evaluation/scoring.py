@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from sartm.classes import MFNET, Classes
 from sartm.config import Modality, to_dict
-from sartm.data.layouts import Pair, files_below
+from sartm.data.listing import files_below
 from sartm.data.pairs import PairDataset, Sample, pixel_hash, read_label_of
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.evaluation.metrics import Counts, best_and_worst, count_pixels
 from sartm.evaluation.modalities import SINGLE, are_pairs, compare_modalities

@@ -11,9 +11,9 @@ from pathlib import Path
 from sartm.colours import describe_classes
 from sartm.config import to_dict
 from sartm.data.finding import search_pairs
-from sartm.data.layouts import Layout, Pair
 from sartm.data.listing import RECORD, SUMMARY, WRITTEN
 from sartm.data.pairs import Sample
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 from sartm.files import hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind

@@ -11,8 +11,8 @@ from typing import Any
 import numpy.typing as npt
 
 from sartm.data.finding import Found, search_pairs
-from sartm.data.layouts import Pair
 from sartm.data.pairs import RESIZE_OR_REGISTER, RawImages, read_pair
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.inference import sequences
 from sartm.inference.bags import open_bag, split_bag

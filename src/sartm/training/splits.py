@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sartm.classes import Classes
-from sartm.data.layouts import Layout, open_layout
+from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, pixel_hash
+from sartm.data.sets import Layout
 from sartm.errors import InputError
 from sartm.spaces import LabelSpace, choose_space, join_classes
 from sartm.training.settings import TrainConfig
