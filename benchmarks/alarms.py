@@ -24,6 +24,7 @@ import numpy as np
 
 from sartm.data.pairs import Sample
 from sartm.inference.alarm import check_pair
+from sartm.io.decode import read_rgb, read_thermal
 from sartm.registration.displacement import Displacement, measure_displacement
 
 SHIFTS, TURNS = (6, 8, 12, 20), (1.5, 2.0, 3.0)
@@ -62,8 +63,7 @@ def measure(folder: Path, every: int, night: str, random: np.random.Generator) -
     """Figures of each pair of a folder."""
     rows = []
     for rgb_path, thermal_path in list_pairs(folder)[::every]:
-        rgb = cv2.imread(str(rgb_path))[..., ::-1]
-        thermal = cv2.imread(str(thermal_path), cv2.IMREAD_GRAYSCALE)
+        rgb, thermal = read_rgb(rgb_path), read_thermal(thermal_path)
         if rgb.shape[:2] != thermal.shape:
             continue
         scale = max(thermal.shape) / 640

@@ -86,7 +86,7 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure_memory(folder: Path, pairs: int, registration: bool) -> dict[str, float]:
+def measure_memory(folder: Path, pairs: int, registration: bool) -> dict[str, object]:
     if not registration:  # which takes 30 ms whatever the size: an hour here, for nothing
         products.check_pair = partial(check_pair, registration=False)
     manifest, labeller = link_pairs(folder, pairs, SIZES["memory"]), stub()
@@ -127,7 +127,7 @@ def measure_memory(folder: Path, pairs: int, registration: bool) -> dict[str, fl
     }  # fmt: skip
 
 
-def measure_time(folder: Path, pairs: int) -> dict[str, float]:
+def measure_time(folder: Path, pairs: int) -> dict[str, object]:
     """Labelling alone is the same answers, thrown away.
 
     In time of the processor, all threads, so that what else runs here counts for little; in turns,
@@ -160,7 +160,7 @@ def measure_time(folder: Path, pairs: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def measure_ray(folder: Path, pairs: int) -> dict[str, float]:
+def measure_ray(folder: Path, pairs: int) -> dict[str, object]:
     from sartm.model.loading import load
 
     manifest, found = link_pairs(folder, pairs, SIZES["ray"]), {}
@@ -232,7 +232,7 @@ def predict(folder: Path, out: str, manifest: str, *options: str) -> list[str]:
     return [*command, "--out", str(folder / out), "--no-overlay", "--json", "-", *options]
 
 
-def measure_cluster(folder: Path, pairs: int, data: list[str]) -> dict[str, object]:
+def measure_cluster(folder: Path, pairs: int, data: list[str]) -> dict[str, int]:
     """All maps of a cluster of two nodes of one core are those of one process, whoever is killed.
 
     The reference is one process over each distinct pair once: rows that name the same two files

@@ -36,6 +36,8 @@ class Score:
 
     def __init__(self, keep: float, classes: int) -> None:
         self.keep, self.classes = keep, classes
+        self.before: tuple[np.ndarray, np.ndarray] | None = None
+        self.smooth = Smoother(keep)
         self.confusion = np.zeros((classes, classes), np.int64)
         self.changed, self.pixels = np.zeros(2, np.int64), np.zeros(2, np.int64)
 
@@ -86,10 +88,11 @@ def main() -> None:
         gone = range(options.frames // 2, options.frames // 2 + OUT)
         for index in range(options.frames):
             scene = draw_scene(1000 + film, SceneOptions(size=(height, width)), index / RATE)
-            rgb, thermal = scene.rgb, scene.thermal.astype(np.float32) / 255
-            if index in gone:
-                rgb, thermal = (rgb, None) if film % 2 else (None, thermal)
-            logits = predictor.logits(rgb, thermal)
+            thermal = scene.thermal.astype(np.float32) / 255
+            without = "" if index not in gone else "thermal" if film % 2 else "rgb"
+            logits = predictor.logits(
+                None if without == "rgb" else scene.rgb, None if without == "thermal" else thermal
+            )
             for score in scores:
                 score.see(logits, scene.label, index in gone or index == gone.stop)
         print(f"film {film + 1}: {time.perf_counter() - begun:.0f} s", flush=True)

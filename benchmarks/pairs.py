@@ -6,8 +6,9 @@
 
 Every run has the same number of steps, so that only the pairs differ; what a seed trains on is
 among what it trains on with more pairs. It is scored at its last step on the whole validation
-split, which chooses nothing. A start is a model or `nothing`: random weights. What is done is not
-repeated: results lie in OUT. `--chart` needs matplotlib. The last line is one JSON object.
+split, which chooses nothing: `present`, or `foreground` of few classes. A start is a model or
+`nothing`: random weights. What is done is not repeated: results lie in OUT. `--chart` needs
+matplotlib. The last line is one JSON object.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from words import copy_set, open_model, score
 from sartm.config import override
 from sartm.data.layouts import open_layout
 from sartm.errors import InputError
+from sartm.evaluation.protocols import default_protocols, name_mean
 from sartm.files import read_json, write_atomic
 from sartm.training.loop import train
 from sartm.training.recipes import mini
@@ -48,7 +50,7 @@ def write_subset(data: Path, count: int, seed: int) -> Path:
 
 
 def measure_one(
-    data: Path, count: int, seed: int, start: str, out: Path, settings: Sequence[str]
+    data: Path, count: int, seed: int, start: str, out: Path, settings: Sequence[str], mean: str
 ) -> float:
     """Train and score, or what was found before, in percent."""
     folder = out / f"{Path(start).name}-{count}-{seed}"
@@ -63,9 +65,9 @@ def measure_one(
         result = train(override(base, settings), folder, resume=resume, device="cpu")
         if result["interrupted"]:
             raise KeyboardInterrupt
-        found = score(open_model(folder / "best"), subset)
-        write_atomic(done, json.dumps({"present": found}).encode())
-    return float(read_json(done)["present"])
+        found = score(open_model(folder / "best"), subset, mean=mean)
+        write_atomic(done, json.dumps({mean: found}).encode())
+    return float(read_json(done)[mean])
 
 
 def to_markdown(curves: dict[str, Curve]) -> str:
@@ -85,7 +87,7 @@ def _spread(scores: Sequence[float]) -> str:
     return f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
 
 
-def draw(curves: dict[str, Curve], name: str, path: Path) -> None:
+def draw(curves: dict[str, Curve], name: str, mean: str, path: Path) -> None:
     """The curves with the range of their seeds, as SVG."""
     import matplotlib
 
@@ -100,7 +102,7 @@ def draw(curves: dict[str, Curve], name: str, path: Path) -> None:
         axes.plot(counts, means, marker="o", label=f"from {Path(start).name}")
         low, high = ([end(curve[count]) for count in counts] for end in (min, max))
         axes.fill_between(counts, low, high, alpha=0.2)
-    axes.set(xscale="log", xlabel="labelled pairs", ylabel="present mIoU, %", title=name)
+    axes.set(xscale="log", xlabel="labelled pairs", ylabel=f"{mean}, %", title=name)
     axes.set_xticks(counts, map(str, counts))
     axes.minorticks_off()
     axes.grid(alpha=0.3)
@@ -124,19 +126,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = [f"optim.steps={given.steps}", *given.set]
     curves: dict[str, Curve] = {}
     try:
-        name = open_layout(given.data).name
+        layout = open_layout(given.data)
+        classes = layout.classes
+        mean = next(p for p in default_protocols(classes) if p in ("foreground", "present"))
         data = copy_set(given.data, given.out / "data")
         for seed in map(int, given.seeds.split(",")):
             for count in map(int, given.counts.split(",")):
                 for start in given.starts.split(","):
-                    found = measure_one(data, count, seed, start, given.out, settings)
+                    found = measure_one(data, count, seed, start, given.out, settings, mean)
                     print(f"{start}, {count} pairs, seed {seed}: {found:.2f}", file=sys.stderr)
                     curves.setdefault(start, {}).setdefault(count, []).append(found)
                     write_atomic(given.out / "table.md", to_markdown(curves).encode())
         if given.docs:
             write_docs(given.docs, to_markdown(curves), given.table)
         if given.chart:
-            draw(curves, name, given.chart)
+            draw(curves, layout.name, name_mean(mean, classes.names), given.chart)
     except InputError as error:
         print(f"pairs: {error}", file=sys.stderr)
         return 2

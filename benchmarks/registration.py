@@ -27,6 +27,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from sartm.io.decode import read_rgb, read_thermal
 from sartm.registration.estimate import estimate_alignment
 from sartm.registration.offset import measure_shift
 
@@ -172,8 +173,7 @@ def read_pairs(root: Path, pattern: str) -> list[tuple[str, np.ndarray, np.ndarr
     for path in sorted((root / "rgb").iterdir()):
         other = root / "thermal" / path.name
         if re.search(pattern, path.stem) and other.exists():
-            rgb, thermal = cv2.imread(str(path)), cv2.imread(str(other), cv2.IMREAD_GRAYSCALE)
-            pairs.append((path.stem, np.ascontiguousarray(rgb[..., ::-1]), thermal))
+            pairs.append((path.stem, read_rgb(path), read_thermal(other)))
     return pairs
 
 
@@ -201,10 +201,12 @@ def false_thermals(
     size = pairs[index][2].shape
     noise = random.integers(0, 256, size, dtype=np.uint8)
     blotches = cv2.GaussianBlur(random.normal(0, 1, size), (0, 0), random.uniform(1, 8))
+    low, high = blotches.min(), blotches.max()
+    smooth = (255 * (blotches - low) / (high - low)).astype(np.uint8)
     far = (index + random.integers(len(pairs) // 5, len(pairs) - len(pairs) // 5)) % len(pairs)
     return [
         ("noise", noise),
-        ("smooth noise", cv2.normalize(blotches, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)),
+        ("smooth noise", smooth),
         ("constant", np.full(size, random.integers(0, 256), np.uint8)),
         ("other scene", pairs[far][2]),
     ]
@@ -260,11 +262,11 @@ def main() -> None:
         return one.accepted and one.score >= least
 
     refused = [not (passes(original) and passes(found)) for _, original, found in right]
-    for (name, original, found), far, out in zip(right, errors, refused, strict=True):
-        if out or far > 2:
+    for (name, original, found), far, no in zip(right, errors, refused, strict=True):
+        if no or far > 2:
             print(
                 f"{name}: {far:.1f} px, quality {original.score:.2f} and {found.score:.2f}; "
-                f"{original.reason or found.reason or ('refused' if out else 'accepted')}"
+                f"{original.reason or found.reason or ('refused' if no else 'accepted')}"
             )
     error, out = np.array(errors), np.array(refused)
     figures = {

@@ -263,8 +263,8 @@ class Decoder(nn.Module):
 
     def forward(self, levels: list[Tensor], dense: Tensor, code: Tensor, point: Tensor) -> Tensor:
         finest, fine, middle = levels
-        tokens = [self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight]
-        tokens = torch.cat([*tokens, point, point]).expand(middle.shape[0], -1, -1)
+        learned = [self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight]
+        tokens = torch.cat([*learned, point, point]).expand(middle.shape[0], -1, -1)
         image = (middle + dense[:, :, None, None]).flatten(2).transpose(1, 2)
         tokens, image = self.transformer(tokens, image, code)
         grow1, norm, act, grow2, _ = self.output_upscaling

@@ -113,16 +113,16 @@ def open_model(folder: Path) -> SARTM:
     return model
 
 
-def score(model: SARTM, data: Path, only: str = "") -> float:
-    """`present` mIoU in percent on the validation split, or the IoU of one class."""
+def score(model: SARTM, data: Path, only: str = "", mean: str = "present") -> float:
+    """A mean IoU in percent on the validation split, or the IoU of one class."""
     val = PairDataset.open(data, "val")
     predictor = Predictor(choose_known(model, val.classes), device="cpu", precision="fp32")
     matrix = ConfusionMatrix(len(val.classes))
-    for _, _, counts in score_pairs(predictor, val):
-        matrix.counts += counts
+    for scored in score_pairs(predictor, val):
+        matrix.counts += scored.counts
     if only:
         return percent(float(matrix.iou()[val.classes.names.index(only)])) or 0.0
-    return means(matrix, val.classes, "present")["present"]["miou"] or 0.0
+    return means(matrix, val.classes, mean)[mean]["miou"] or 0.0
 
 
 def score_all(plan: Plan, model: SARTM, held: bool = False) -> Scores:
