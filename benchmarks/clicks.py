@@ -24,8 +24,8 @@ import torch
 
 from sartm.classes import MFNET
 from sartm.click_export import export_clicks
-from sartm.data.objects import find_objects, next_click
 from sartm.data.pairs import Sample
+from sartm.data.targets import find_targets, next_click
 from sartm.inference.clicks import Promptable, Scene
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
@@ -120,7 +120,7 @@ class Race:
         if not seed % 2:
             self.label.of(self.prompt.predictor.logits, *images)
         maps = self.onnx_encode.of(self.exported.encode, *images)
-        for thing in find_objects(scene.label, MFNET, SMALLEST):
+        for thing in find_targets(scene.label, MFNET, SMALLEST):
             self._click(encoded, maps, thing.mask)
 
     def _click(self, encoded: Scene, maps: dict[str, Array], truth: Array) -> None:

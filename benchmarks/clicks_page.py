@@ -3,7 +3,7 @@
     python benchmarks/clicks_page.py [--model M] [--pairs 20] [--seed 1000] [--size 480x640]
 
 Drawn night scenes are labelled from nothing in `sartm app --annotate` with real clicks and drags in
-Chromium, twice. With clicks: the click simulator (`sartm.data.objects`) clicks on each thing, and
+Chromium, twice. With clicks: the click simulator (`sartm.data.targets`) clicks on each thing, and
 again where the preview is wrong the deepest, until its IoU is 80 % or it has clicked five times. By
 brush and fill, to the IoU that the clicks reached: by a dab, else by one straight stroke, else by
 the coarsest outline that will do and a fill; the size of the brush and the class cost nothing.
@@ -38,7 +38,7 @@ from browser import Browser
 from page import place
 
 from sartm.classes import MFNET
-from sartm.data.objects import Object, find_objects, iou, middle, next_click
+from sartm.data.targets import Target, find_targets, iou, middle, next_click
 from sartm.io.labels import read_label, write_label
 from sartm.io.run_lengths import decode_mask
 from sartm.scenes.dataset import SceneOptions, draw_scene
@@ -117,7 +117,7 @@ def stroke_mask(shape: tuple[int, int], line: list[Place], diameter: int) -> Tru
     return mask
 
 
-def plan_strokes(found: Object, target: float) -> Strokes:
+def plan_strokes(found: Target, target: float) -> Strokes:
     """The least that brush and fill need for a thing at this IoU."""
     truth = found.mask
     spot, depth = middle(truth)
@@ -228,7 +228,7 @@ class Page:
         )
 
 
-def click_thing(page: Page, found: Object, effort: Effort) -> float:
+def click_thing(page: Page, found: Target, effort: Effort) -> float:
     """Label a thing by clicks; its IoU."""
     page.browser.press(str(found.class_id))
     click: tuple[Place, int] | None = (middle(found.mask)[0], 1)
@@ -244,7 +244,7 @@ def click_thing(page: Page, found: Object, effort: Effort) -> float:
     return iou(mask, found.mask)
 
 
-def brush_thing(page: Page, found: Object, target: float, effort: Effort) -> float:
+def brush_thing(page: Page, found: Target, target: float, effort: Effort) -> float:
     """Label a thing by brush and fill; its IoU."""
     plan, browser = plan_strokes(found, target), page.browser
     browser.press(str(found.class_id))
@@ -264,7 +264,7 @@ def brush_thing(page: Page, found: Object, target: float, effort: Effort) -> flo
     return iou(plan.mask, found.mask)
 
 
-def score(folder: Path, things: list[list[Object]]) -> float:
+def score(folder: Path, things: list[list[Target]]) -> float:
     """Mean IoU of the things in the labels that were saved, percent: of the likest part there."""
     found = []
     for number, objects in enumerate(things):
@@ -294,7 +294,7 @@ def main() -> None:
         folders = [Path(home) / way for way in ("clicks", "brush")]
         for folder in folders:
             truths = write_pairs(folder, seeds, size)
-        things = [find_objects(truth, MFNET, SMALLEST) for truth in truths]
+        things = [find_targets(truth, MFNET, SMALLEST) for truth in truths]
         try:
             with serving_folder(folders[0], options.model) as address:
                 page = Page(browser, address, size)

@@ -4,13 +4,15 @@
         --out DIR [--parts apart,pooled,variants,cmkd,rename,new] [--seeds 0,1,2] [--steps 660]
         [--init mini-synthetic] [--new bike] [--held D]... [--set a.b=c]...
 
-Every run is the recipe `mini` from `--init` for the same number of steps; it is scored at its last
-step, on the validation split of each set, in the classes of that set: `present` mIoU.
+Every run is the recipe `mini` from `--init` for `--steps` steps; it is scored at its last step, on
+the validation split of each set, in the classes of that set: `present` mIoU.
 
     apart     a model for each set, with fixed classes and with words
-    pooled    one model for all sets, with fixed classes and with words
-    variants  pooled words: linear, not centred, adapted, the rest alone
-    cmkd      pooled words with CMKD, and with random vectors in the names' place
+    pooled    one model for all sets, with fixed classes and with words, of as many steps as the
+              models apart have together
+    variants  pooled words, in `--steps` alone: as they are; linear, not centred, adapted, the rest
+              alone
+    cmkd      likewise with CMKD, and with random vectors in the names' place
     rename    the first set's words under other names, and under random vectors: nothing is trained
     new       the first set without labels of one class, then with 5, 10 and 20 pairs of it, which
               begins at its name or at another word
@@ -50,6 +52,7 @@ from sartm.training.recipes import mini
 from sartm.vocabulary import words
 
 TEXT = "model.classes_from=text"
+SHORT_POOLED = "text-short"
 VARIANTS = {
     "linear": ("model.words.map=linear",),
     "uncentred": ("model.words.centre=false",),
@@ -68,7 +71,7 @@ RENAMED = {
 """By their own vectors: what the vocabulary calls synonyms is not looked up here."""
 PARTS = ("apart", "pooled", "variants", "cmkd", "rename", "new")
 FEW = (5, 10, 20)
-SHORT = 4
+FEWER = 4
 """Runs on a few pairs take this part of the steps."""
 
 Scores = dict[str, float]
@@ -142,17 +145,19 @@ def measure_apart(plan: Plan, seed: int) -> Iterator[tuple[str, Scores]]:
 
 
 def measure_pooled(plan: Plan, seed: int) -> Iterator[tuple[str, Scores]]:
-    yield "fixed-pooled", score_all(plan, open_model(run(plan, "fixed-pooled", plan.data, seed)))
-    text = open_model(run(plan, "text-pooled", plan.data, seed, TEXT))
-    yield "text-pooled", score_all(plan, text, held=True)
+    together = f"optim.steps={plan.steps * len(plan.data)}"
+    for name, kind in (("fixed-pooled", ()), ("text-pooled", (TEXT,))):
+        model = open_model(run(plan, name, plan.data, seed, together, *kind))
+        yield name, score_all(plan, model, held=kind == (TEXT,))
 
 
 def measure_variants(
     plan: Plan, seed: int, variants: dict[str, tuple[str, ...]]
 ) -> Iterator[tuple[str, Scores]]:
-    for name, settings in variants.items():
-        folder = run(plan, f"text-pooled-{name}", plan.data, seed, TEXT, *settings)
-        yield f"text-pooled-{name}", score_all(plan, open_model(folder), held=True)
+    rows = {SHORT_POOLED: (), **{f"{SHORT_POOLED}-{name}": them for name, them in variants.items()}}
+    for row, settings in rows.items():
+        folder = run(plan, row, plan.data, seed, TEXT, *settings)
+        yield row, score_all(plan, open_model(folder), held=True)
 
 
 def measure_renamed(plan: Plan, seed: int) -> Iterator[tuple[str, Scores]]:
@@ -189,7 +194,7 @@ def measure_new(plan: Plan, seed: int) -> Iterator[tuple[str, Scores]]:
             data, target / f"{count}-{seed}-other", only=plan.new, most=count, seed=seed,
             word=wrong,
         )  # fmt: skip
-        short = f"optim.steps={max(1, plan.steps // SHORT)}"
+        short = f"optim.steps={max(1, plan.steps // FEWER)}"
         for kind, source in (("name", few), ("other", other)):
             folder = run(
                 replace(plan, init=start), f"new-{count}-{kind}", [source], seed, TEXT, short
@@ -270,7 +275,7 @@ def _describe(name: str, table: Classes, kept: Sequence[int], only: str, word: s
 
 COMPARED = {
     "text-apart": "fixed-apart", "fixed-pooled": "fixed-apart", "text-pooled": "fixed-apart",
-    **{f"text-pooled-{name}": "text-pooled" for name in (*VARIANTS, *CMKD)},
+    **{f"{SHORT_POOLED}-{name}": SHORT_POOLED for name in (*VARIANTS, *CMKD)},
     "renamed": "named", "renamed-random": "named",
     **{f"new-{count}-name": f"new-{count}-other" for count in FEW},
 }  # fmt: skip

@@ -35,7 +35,7 @@ registration.edge_fields
 registration.calibration
 registration.search
 registration.estimate registration.offset registration.displacement
-data.listing data.lists data.coverage data.names data.tables data.objects
+data.listing data.lists data.coverage data.names data.tables data.targets
 data.shards
 data.sets
 data.dataset_file

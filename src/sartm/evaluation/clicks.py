@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.config import Modality
-from sartm.data.objects import Object, find_objects, iou, middle, next_click
 from sartm.data.pairs import PairDataset, Sample
+from sartm.data.targets import Target, find_targets, iou, middle, next_click
 from sartm.errors import InputError
 from sartm.evaluation.report.clicks import ClickGain, ClickReport, ClickRow
 from sartm.evaluation.report.scores import versions
@@ -159,7 +159,7 @@ class _Found:
     classes: list[int] = field(default_factory=list)
 
     def add(
-        self, clicker: Clicker, thing: Object, ignored: Truth, pair: int, clicks: int, most: int
+        self, clicker: Clicker, thing: Target, ignored: Truth, pair: int, clicks: int, most: int
     ) -> None:
         """Click until the object is good, and at least `clicks` times."""
         found: list[float] = []
@@ -284,13 +284,13 @@ def measure_clicks(
     )
 
 
-def _labelled(dataset: PairDataset) -> Iterator[tuple[int, Sample, list[Object]]]:
+def _labelled(dataset: PairDataset) -> Iterator[tuple[int, Sample, list[Target]]]:
     """Pairs with objects that count."""
     for index in range(len(dataset)):
         sample = dataset[index]
         if sample.label is None:
             raise InputError(f"pair {sample.name!r} has no label; clicks are made on labelled ones")
-        objects = find_objects(sample.label, dataset.classes, SMALLEST)
+        objects = find_targets(sample.label, dataset.classes, SMALLEST)
         if objects:
             yield index, sample, objects
 

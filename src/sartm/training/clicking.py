@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sartm.classes import Classes
 from sartm.config import Count, Positive, Range, Share, ThermalRule, check_ranges
-from sartm.data.objects import Object, find_objects, inside_click, next_click, noisy_box
 from sartm.data.pairs import Sample
+from sartm.data.targets import Target, find_targets, inside_click, next_click, noisy_box
 from sartm.io.thermal import scale_thermal, thermal_levels
 from sartm.model.clicks import ClickDecoder, ClickMaps, Looks, halve, sample_pyramid
 from sartm.model.looking import (
@@ -79,7 +79,7 @@ class Lesson:
     """(1, 3, H, W) in [0, 1]."""
     thermal: Tensor | None
     """(1, 1, H, W) in [0, 1]."""
-    objects: list[Object]
+    objects: list[Target]
     ignored: Array
     """(H, W) true where nobody knows."""
 
@@ -120,7 +120,7 @@ def prepare_lesson(
 
     label = turn(label, cv2.INTER_NEAREST)
     assert label is not None
-    objects = find_objects(label, classes, settings.smallest, turn(instances, cv2.INTER_NEAREST))
+    objects = find_targets(label, classes, settings.smallest, turn(instances, cv2.INTER_NEAREST))
     if not objects:
         return None
     chance = draw.random()
@@ -139,13 +139,13 @@ def prepare_lesson(
     return Lesson(x, y, chosen, label == classes.ignore)
 
 
-def _choose(objects: list[Object], count: int, draw: np.random.Generator) -> list[Object]:
+def _choose(objects: list[Target], count: int, draw: np.random.Generator) -> list[Target]:
     """Some of the objects, of one class after another."""
     order = [objects[index] for index in draw.permutation(len(objects))]
-    queues: dict[int, list[Object]] = {}
+    queues: dict[int, list[Target]] = {}
     for found in order:
         queues.setdefault(found.class_id, []).append(found)
-    chosen: list[Object] = []
+    chosen: list[Target] = []
     while len(chosen) < count and any(queues.values()):
         for queue in queues.values():
             if queue and len(chosen) < count:

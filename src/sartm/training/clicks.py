@@ -22,8 +22,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from sartm.config import from_dict, to_dict
 from sartm.data.layouts import open_layout
-from sartm.data.objects import find_objects
 from sartm.data.pairs import PairDataset
+from sartm.data.targets import find_targets
 from sartm.errors import InputError
 from sartm.evaluation.clicks import ModelClicker, click_through
 from sartm.files import read_json, write_atomic
@@ -355,7 +355,7 @@ def validate_clicks(
     for part, index in chosen:
         sample = part[index]
         assert sample.label is not None
-        objects = find_objects(sample.label, part.classes, SMALLEST)
+        objects = find_targets(sample.label, part.classes, SMALLEST)
         if not objects:
             continue
         scene = prompt.encode_sample(sample)

@@ -1,4 +1,4 @@
-"""Objects in label maps, and the clicks that somebody would make to have them.
+"""What clicks are meant for, the things of a label map, and the clicks that somebody would make.
 
 Clicks as in the SAM papers (arXiv:2304.02643, arXiv:2408.00714): the first inside the object, or a
 box around it that is not exact; each further one where the mask is wrong the farthest.
@@ -19,8 +19,8 @@ Truth = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Object:
-    """One thing of a label map."""
+class Target:
+    """One thing of a label map, as a mask to be clicked together."""
 
     class_id: int
     mask: Truth
@@ -31,10 +31,10 @@ class Object:
     """x0, y0, x1, y1; the last two are beyond it."""
 
 
-def find_objects(
+def find_targets(
     label: Array, classes: Classes, smallest: int = 1, instances: Array | None = None
-) -> list[Object]:
-    """The objects of a label map (H, W): connected parts of a class, or of an instance.
+) -> list[Target]:
+    """The things of a label map (H, W): connected parts of a class, or of an instance.
 
     The leftover of all other classes is none. Parts of one instance that something hides between
     are one object.
@@ -63,13 +63,13 @@ def find_objects(
     return found
 
 
-def _measure(class_id: int, mask: Truth, smallest: int) -> list[Object]:
+def _measure(class_id: int, mask: Truth, smallest: int) -> list[Target]:
     area = int(mask.sum())
     if area < max(1, smallest):
         return []
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return [Object(class_id, mask, area, box)]
+    return [Target(class_id, mask, area, box)]
 
 
 def middle(region: Truth) -> tuple[tuple[int, int], float]:
@@ -117,7 +117,7 @@ def inside_click(truth: Truth, draw: np.random.Generator) -> tuple[int, int]:
 
 
 def noisy_box(
-    found: Object, draw: np.random.Generator, size: Sequence[int]
+    found: Target, draw: np.random.Generator, size: Sequence[int]
 ) -> tuple[float, float, float, float]:
     """A box around an object as somebody draws it: each side off by a tenth of it, 20 pixels at
     most, in an image of `size`, height and width."""

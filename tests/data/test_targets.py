@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sartm.classes import Classes
-from sartm.data.objects import find_objects, inside_click, iou, middle, next_click, noisy_box
+from sartm.data.targets import find_targets, inside_click, iou, middle, next_click, noisy_box
 
 CLASSES = Classes(("unlabeled", "car", "person"), prompts=("", "car", "person"))
 
@@ -20,7 +20,7 @@ def label() -> np.ndarray:
 
 
 def test_objects_are_connected_parts_of_a_class_and_the_rest_is_none():
-    objects = find_objects(label(), CLASSES)
+    objects = find_targets(label(), CLASSES)
     assert [(thing.class_id, thing.area) for thing in objects] == [
         (1, 200),
         (1, 200),
@@ -29,7 +29,7 @@ def test_objects_are_connected_parts_of_a_class_and_the_rest_is_none():
     ]
     assert objects[2].box == (25, 20, 30, 30)
     assert objects[0].mask.sum() == 200
-    assert len(find_objects(label(), CLASSES, smallest=100)) == 2
+    assert len(find_targets(label(), CLASSES, smallest=100)) == 2
 
 
 def test_instances_part_what_touches_and_join_what_something_hides():
@@ -37,7 +37,7 @@ def test_instances_part_what_touches_and_join_what_something_hides():
     instances[5:15, 5:25] = 7
     instances[20:30, 5:25] = 7  # one car behind something
     instances[20:30, 25:27], instances[20:30, 27:30] = 8, 9  # two persons side by side
-    objects = find_objects(label(), CLASSES, instances=instances)
+    objects = find_targets(label(), CLASSES, instances=instances)
     areas = [(thing.class_id, thing.area) for thing in objects]
     assert areas == [(1, 400), (2, 20), (2, 30), (2, 1)]
 
@@ -73,7 +73,7 @@ def test_an_object_at_the_rim_of_the_image_is_clicked_in_its_middle_not_at_the_r
 @pytest.mark.parametrize("seed", range(20))
 def test_clicks_of_a_training_lie_inside_and_boxes_around(seed):
     draw = np.random.default_rng(seed)
-    thing = find_objects(label(), CLASSES)[0]
+    thing = find_targets(label(), CLASSES)[0]
     x, y = inside_click(thing.mask, draw)
     assert thing.mask[y, x]
     x0, y0, x1, y1 = noisy_box(thing, draw, (40, 60))
