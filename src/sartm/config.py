@@ -309,7 +309,8 @@ class ModelConfig:
     thermal_view: Literal["grey", "contrast"] = "grey"
     """What the three channels of the trunk show of thermal: `grey`, three times the values by the
     rule; `contrast`, the values, and how far they stand out from what is around them, near and
-    far, which gain and offset of a camera or of an enhanced picture do not change."""
+    far, which gain and offset of a camera or of an enhanced picture do not change. A run that
+    starts from a model has that model's."""
     lora: LoRAConfig = LoRAConfig()
     fusion: FusionConfig = FusionConfig()
     decoder: DecoderConfig = DecoderConfig()

@@ -84,6 +84,17 @@ def test_a_run_from_a_model_of_format_1_keeps_its_arithmetic_only_on_a_frozen_en
     assert made.no_mem_embed == ("fusion" if frozen else "decoder")
 
 
+def test_a_start_decides_how_its_trunk_sees_thermal(six, tmp_path):
+    """The trunk of a Lite0 has learned one of the two views; the other would be noise to it."""
+    model = short(six).model
+    save(build(replace(model, thermal_view="contrast")), tmp_path / "seen", ModelFacts())
+    train(
+        short(six, init=str(tmp_path / "seen")), tmp_path / "run", limits=Limits(steps=1),
+        device="cpu",
+    )  # fmt: skip
+    assert load(tmp_path / "run" / "best").config.thermal_view == "contrast"
+
+
 def test_the_crop_of_the_training_is_what_the_fusion_is_made_for(six, tmp_path):
     config = short(six)
     train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")

@@ -272,10 +272,12 @@ def open_start(config: TrainConfig, splits: Splits, new: bool) -> tuple[SARTM | 
 def _take_over(config: TrainConfig, source: SARTM) -> TrainConfig:
     """What a model that is started from decides beside its weights.
 
-    Released ones bring batch norms with fixed statistics, and know thermal as it is in [0, 1]. A
-    frozen encoder stays the file's, so that what was added to its map goes on being added there.
+    A trunk has learned one view of thermal. Released ones bring batch norms with fixed statistics,
+    and know thermal as it is in [0, 1]. A frozen encoder stays the file's, so that what was added
+    to its map goes on being added there.
     """
     model, released = config.model, source.config.fusion.norm == "batch"
+    model = replace(model, thermal_view=source.config.thermal_view)
     if model.frozen_encoder:
         model = replace(model, no_mem_embed=source.config.no_mem_embed)
     model = replace(model, fusion=replace(model.fusion, norm=source.config.fusion.norm))
