@@ -29,7 +29,7 @@ def main() -> None:
     if options.output:
         model.config = override(model.config, [f"output={options.output}"])
     recipe = model.facts.recipe
-    for key in ("data", "init", "encoder", "teacher"):
+    for key in ("data", "init", "encoder"):
         recipe[key] = Path(recipe.get(key, "")).name
     facts = replace(
         model.facts,

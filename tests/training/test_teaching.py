@@ -23,7 +23,7 @@ from sartm.training.augmentation import Batch
 from sartm.training.criterion import Criterion
 from sartm.training.loop import Limits, train
 from sartm.training.settings import AugmentationConfig, LossConfig, TrainConfig
-from sartm.training.teaching import load_teacher
+from sartm.training.teaching import load_teacher, load_teachers
 from training.runs import assert_same_run, losses, metrics, short
 
 
@@ -40,7 +40,7 @@ def taught(six, undisturbed, tmp_path_factory) -> Path:
     """A run with a teacher, unlabelled pairs and hidden modalities."""
     root = tmp_path_factory.mktemp("taught")
     data = str(apart(root / "more", 5))
-    config = short(six, teacher=str(undisturbed / "best"), unlabelled=(data,))
+    config = short(six, teacher=(str(undisturbed / "best"),), unlabelled=(data,))
     assert train(config, root / "run", device="cpu")["finished"]
     return root / "run"
 
@@ -64,7 +64,7 @@ def test_a_model_says_what_it_was_taught_by_and_what_it_has_seen(taught, six):
     facts = load(taught / "best").facts
     assert facts is not None
     assert facts.data[-2:] == ("drawn", "drawn")
-    assert facts.recipe["teacher"] == "best"
+    assert facts.recipe["teacher"] == ["best"]
     assert facts.recipe["unlabelled"] == ["drawn"]
     assert len(facts.training_images) == 6 + 5
 
@@ -117,6 +117,23 @@ def test_a_larger_working_size_of_the_teacher_is_kept(six, tmp_path):
     torch.testing.assert_close(got, torch.cat(expected).softmax(1))
 
 
+def test_of_several_teachers_the_mean_is_taught(tmp_path):
+    """Whatever size each of them works at: shares lie at that of the first one."""
+    for name, seed, scale in (("one", 0, 0.5), ("two", 1, 1.0)):
+        save(build(replace(TINY, scale=scale), seed=seed), tmp_path / name, ModelFacts())
+    student, device = replace(TINY, scale=0.5), torch.device("cpu")
+    alone = [load_teacher(str(tmp_path / name), student, device)[0] for name in ("one", "two")]
+    both, facts = load_teachers([str(tmp_path / "one"), str(tmp_path / "two")], student, device)
+    yes = torch.tensor([True])
+    rgb, thermal = torch.rand(1, 3, 32, 64), torch.rand(1, 1, 32, 64)
+    batch = Batch(rgb, thermal, torch.zeros(1, 32, 64), yes, yes, yes, yes)
+    small, large = (teacher(batch) for teacher in alone)
+    assert large.shape[2:] == (16, 32)
+    large = F.interpolate(large, small.shape[2:], mode="bilinear")
+    torch.testing.assert_close(both(batch), (small + large) / 2)
+    assert len(facts) == 2
+
+
 def test_a_model_is_its_own_teacher_without_loss_whatever_the_crop(tmp_path):
     """Crops that are no multiple of 32 are padded; what was taught lies where it belongs."""
     torch.manual_seed(0)
@@ -140,11 +157,11 @@ def test_what_a_teacher_cannot_teach_is_refused(six, tmp_path):
     other = replace(TINY, classes=Classes(("road", "rider")))
     save(SARTM(other), tmp_path / "other", ModelFacts())
     with pytest.raises(InputError, match="tells road, rider apart"):
-        train(short(six, teacher=str(tmp_path / "other")), tmp_path / "b", device="cpu")
+        train(short(six, teacher=(str(tmp_path / "other"),)), tmp_path / "b", device="cpu")
     ranged = replace(TINY, thermal=ThermalRule("range", 0, 50))
     save(SARTM(ranged), tmp_path / "ranged", ModelFacts())
     with pytest.raises(InputError, match="reads thermal by"):
-        train(short(six, teacher=str(tmp_path / "ranged")), tmp_path / "c", device="cpu")
+        train(short(six, teacher=(str(tmp_path / "ranged"),)), tmp_path / "c", device="cpu")
 
 
 @pytest.mark.slow
@@ -153,12 +170,12 @@ def test_unlabelled_pairs_must_not_be_those_of_validation(six, tmp_path):
     save(SARTM(TINY), model, ModelFacts())
     leaking = apart(tmp_path / "leaking", 4, first=1)  # other scenes under val's names ...
     train(
-        short(six, teacher=str(model), unlabelled=(str(leaking),)),
+        short(six, teacher=(str(model),), unlabelled=(str(leaking),)),
         tmp_path / "fine", limits=Limits(steps=1), device="cpu",
     )  # fmt: skip
     shutil.copy(six / "thermal" / "002.png", leaking / "thermal" / "002.png")  # ... but for one
     with pytest.raises(InputError, match=r"1 unlabelled pairs .* such as '002'"):
         train(
-            short(six, teacher=str(model), unlabelled=(str(leaking),)),
+            short(six, teacher=(str(model),), unlabelled=(str(leaking),)),
             tmp_path / "not", device="cpu",
         )  # fmt: skip

@@ -32,7 +32,9 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
     init: Annotated[str, typer.Option(help="Model to start from; of mini mini-synthetic.")] = "",
-    teacher: Annotated[str, typer.Option(help="Larger model to learn from as well.")] = "",
+    teacher: Annotated[
+        list[str] | None, typer.Option(help="Larger model to learn from as well; repeatable.")
+    ] = None,
     unlabelled: Annotated[
         list[str] | None, typer.Option(help="Pairs that the teacher labels: a dataset.toml.")
     ] = None,
@@ -64,7 +66,7 @@ def train(
     from sartm.training.loop import train as run_training
     from sartm.training.recipes import load_recipe
 
-    check_json(json_file, [recipe, *(data or ()), init, teacher, *(unlabelled or ())], out)
+    check_json(json_file, [recipe, *(data or ()), init, *(teacher or ()), *(unlabelled or ())], out)
     if max_time is not None and not max_time > 0:
         raise InputError(f"--max-time is {max_time:g}; give minutes above 0")
     if seed is not None and not 0 <= seed < 2**32:
@@ -85,7 +87,7 @@ def train(
                 f"{config.recipe} --resume, or choose another --out for {named}"
             )
     values = {
-        "init": init, "teacher": teacher, "unlabelled": tuple(unlabelled or ()),
+        "init": init, "teacher": tuple(teacher or ()), "unlabelled": tuple(unlabelled or ()),
         "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,
     }  # fmt: skip
     changed = {key: value for key, value in values.items() if value not in ("", (), None)}

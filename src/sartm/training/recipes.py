@@ -132,4 +132,6 @@ def load_recipe(name: str) -> TrainConfig:
     values = read_json(path)
     if "model" in values:  # of a run that an older sartm began: it goes on as it was
         values["model"] = as_trained(values["model"])
+    if isinstance(values.get("teacher"), str):  # there was one at most
+        values["teacher"] = [values["teacher"]] if values["teacher"] else []
     return from_dict(TrainConfig, values, "config")

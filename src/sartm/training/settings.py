@@ -177,9 +177,9 @@ class TrainConfig:
     encoder: str = ""
     """SAM 2 weights for trunk, neck and decoder, or EfficientNet-Lite0 for the trunk of `lite`: a
     file, folder or hub id. Not read where `init` names a model."""
-    teacher: str = ""
-    """Model of the same classes, larger as a rule, whose class shares are learned beside the
-    labels, as `loss.distil` weighs them."""
+    teacher: tuple[str, ...] = ()
+    """Models of the same classes, larger as a rule, whose class shares, their mean, are learned
+    beside the labels, as `loss.distil` weighs them."""
     unlabelled: tuple[str, ...] = ()
     """Data sets that only the teacher speaks about: their train splits, labels unused. One modality
     is enough."""

@@ -41,7 +41,7 @@ from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose
 from sartm.training.settings import TrainConfig
 from sartm.training.sharding import require_shardable, shard
 from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
-from sartm.training.teaching import Teacher, load_teacher
+from sartm.training.teaching import Teacher, load_teachers
 from sartm.training.wording import resolve_words
 
 log = logging.getLogger("sartm")
@@ -61,8 +61,8 @@ class Setup:
     command: str
     """What the user typed, for the model card."""
     teacher: Teacher | None
-    taught_by: ModelFacts | None
-    """Of a teacher that was loaded from a model."""
+    taught_by: list[ModelFacts]
+    """Of teachers that were loaded from models."""
 
     def shareable_config(self) -> TrainConfig:
         """The configuration for a model's file, which must not tell where things lie here."""
@@ -72,7 +72,7 @@ class Setup:
             data=self.splits.sets[0].train.name,
             pooled=tuple(part.train.name for part in self.splits.sets[1:]),
             unlabelled=tuple(dataset.name for dataset in self.splits.unlabelled),
-            teacher=Path(config.teacher).name,
+            teacher=tuple(Path(source).name for source in config.teacher),
             init=Path(config.init).name,
             encoder=self.parts.model.encoder_source,
         )
@@ -115,9 +115,9 @@ def prepare_run(
         config, splits.spaces(), vectors, table, statistics, accelerator, source,
         new=checkpoint is None,
     )  # fmt: skip
-    taught_by = None
+    taught_by: list[ModelFacts] = []
     if config.teacher and teacher is None:
-        teacher, taught_by = load_teacher(config.teacher, config.model, accelerator.device)
+        teacher, taught_by = load_teachers(config.teacher, config.model, accelerator.device)
     if checkpoint is not None:
         require_same_pairs(checkpoint, splits, out)
         if state.get("taught", False) and teacher is None:

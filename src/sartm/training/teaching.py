@@ -1,11 +1,11 @@
 """Teachers: what says, beside the labels or in their place, which class a pixel should have.
 
 A teacher is any function from a batch to class shares, so that a network of another kind can be
-one; `train --teacher` makes one of a SARTM. It sees what the data has of a pair, also a modality
-that the student has to do without.
+one; `train --teacher` makes one of a SARTM, or of several, whose shares are averaged. It sees what
+the data has of a pair, also a modality that the student has to do without.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,24 @@ from sartm.training.augmentation import Batch
 
 Teacher = Callable[[Batch], Tensor]
 """A batch on its device to (B, K, h', w') class shares over the crop, without gradient."""
+
+
+def load_teachers(
+    sources: Sequence[str], student: ModelConfig, device: torch.device
+) -> tuple[Teacher, list[ModelFacts]]:
+    """The mean of what several SARTMs say (`load_teacher`), and where their weights come from."""
+    loaded = [load_teacher(source, student, device) for source in sources]
+    teachers = [teacher for teacher, _ in loaded]
+
+    def mean(batch: Batch) -> Tensor:
+        first, *others = (teacher(batch) for teacher in teachers)
+        size = first.shape[2:]
+        for shares in others:
+            first = first + F.interpolate(shares, size, mode="bilinear")
+        return first / len(teachers)
+
+    facts = [known for _, known in loaded if known is not None]
+    return teachers[0] if len(teachers) == 1 else mean, facts
 
 
 def load_teacher(

@@ -129,7 +129,7 @@ class Validator:
         names = [dataset.name for dataset in setup.splits.seen()]
         inherited: dict[str, str] = {}
         data: tuple[str, ...] = ()
-        for before in (setup.parts.model.facts, setup.taught_by):
+        for before in (setup.parts.model.facts, *setup.taught_by):
             if before is not None:
                 inherited = join_images(inherited, before.training_images)
                 data = (*data, *before.data)
