@@ -43,7 +43,7 @@ async function openPlayer(file) {
   Object.assign(player, { muted: true, preload: "auto", src: URL.createObjectURL(file) });
   await new Promise((resolve, reject) => {
     player.addEventListener("loadeddata", resolve, { once: true });
-    player.addEventListener("error", () => reject(new Refusal(415, `This browser cannot play ${file.name}. Convert it to MP4 (H.264) or WebM.`)), { once: true });
+    player.addEventListener("error", () => reject(new Refusal(415, `This browser cannot play ${file.name}. Convert it to MP4 (H.264) or WebM; thermal of 16 bits: sartm video.`)), { once: true });
   });
   if (!Number.isFinite(player.duration)) await seek(player, 1e9); // a recording that does not say how long it is
   return player;
