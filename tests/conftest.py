@@ -1,5 +1,7 @@
 """What several test files share: a small model, drawn inputs, where real data may lie."""
 
+import gc
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,10 @@ from sartm.config import DecoderConfig, FusionConfig, ModelConfig
 from sartm.model.sartm import SARTM
 
 pytest_plugins = ["page"]  # the fixtures of the page, with one browser for all of its tests
+
+# A forked process would wait for ever for threads of garbage that it inherits, such as pictures of
+# films: it has none of them.
+os.register_at_fork(after_in_child=gc.freeze)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

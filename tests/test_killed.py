@@ -68,16 +68,19 @@ def test_killed_at_any_moment_a_rerun_is_as_undisturbed(name, tmp_path, monkeypa
     whole = files_in(Path("there/it"))
     assert hidden(Path("there")) == set()
     draw, killed = random.Random(0), 0
-    for _ in range(10):
+    while killed < 8:
         if name in ("synth", "convert") and Path("there/it").exists():
             Path("there/it").rename(f"finished-{time.monotonic_ns()}")  # it is refused otherwise
         process = start_writing(command)
         time.sleep(draw.random() * duration)
         process.kill()
-        killed += wait(process) == -signal.SIGKILL
+        if (status := wait(process)) == -signal.SIGKILL:
+            killed += 1
+        else:
+            assert status == 0
+            duration *= 0.8  # it was over: this machine has become faster
         if Path("there/it").exists():  # at no moment is anything but a whole one there
             assert files_in(Path("there/it")) == whole
-    assert killed >= 6
     if name in ("synth", "convert") and Path("there/it").exists():
         Path("there/it").rename("finished")
     assert main(command) == 0
