@@ -26,7 +26,10 @@ Teacher = Callable[[Batch], Tensor]
 def load_teachers(
     sources: Sequence[str], student: ModelConfig, device: torch.device
 ) -> tuple[Teacher, list[ModelFacts]]:
-    """The mean of what several SARTMs say (`load_teacher`), and where their weights come from."""
+    """One teacher of several SARTMs: the mean of their class shares, at the size of the first's.
+
+    Args and errors are those of `load_teacher`. Also returns where each one's weights come from.
+    """
     loaded = [load_teacher(source, student, device) for source in sources]
     teachers = [teacher for teacher, _ in loaded]
 
