@@ -34,7 +34,7 @@ from sartm.training.recipes import load_recipe
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig
 from sartm.training.start import start_from
-from training.runs import losses, short
+from training.runs import lines, losses, short
 
 
 def test_a_model_is_started_from_and_heads_of_other_classes_are_new(tiny_model):
@@ -201,6 +201,30 @@ def test_a_start_that_has_seen_the_validation_pairs_is_named(six, undisturbed, t
         train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
     assert "was trained on 3 of the 3 validation pairs" in caplog.text
     assert "unread.pt is not read" in caplog.text
+
+
+def test_a_start_of_the_same_classes_is_scored_and_told_where_it_was_better(
+    six, undisturbed, tmp_path, capsys
+):
+    start, run = str(undisturbed / "best"), tmp_path / "run"
+    words = ["train", str(undisturbed), "--init", start, "--out", str(run), "--device", "cpu"]
+    assert main([*words, "--set", "optim.lr=1"]) == 0
+    told = capsys.readouterr().out
+    assert "no step was better than what it started from" in told
+    assert f"use {start} as it is" in told
+    before = max(line["val"]["present"]["miou"] for line in lines(undisturbed) if "val" in line)
+    begun = [line for line in lines(run) if "start" in line]
+    assert [line["step"] for line in begun] == [0]
+    assert begun[0]["start"]["present"]["miou"] == pytest.approx(before, abs=1e-6)
+    resumed = train(load_recipe(str(run)), run, resume=True, device="cpu")
+    assert resumed["start"]["present"] == pytest.approx(before, abs=1e-6)
+    assert "of what it starts from" in (run / "report" / "report.html").read_text()
+
+
+def test_a_start_of_other_classes_is_not_scored(odd_names, undisturbed, tmp_path):
+    config = short(odd_names, init=str(undisturbed / "best"), loss=LossConfig(language=0.0))
+    result = train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    assert result["start"] is None
 
 
 @pytest.mark.slow

@@ -203,6 +203,8 @@ def _print_result(
         say("nothing was validated")
     else:
         say(_describe_best(result["best"]))
+        if result["start"] is not None and result["start"]["present"] > result["best"]["present"]:
+            say(_describe_start(result["start"], config.init))
     if result["finished"] and result["gain"] is not None:
         say(_describe_gain(result, out, max_time))
     if result["modalities"] is not None:
@@ -229,6 +231,15 @@ def _describe_best(best: dict[str, Any]) -> str:
     rest = "" if score == best["present"] else f" (present mIoU {best['present']:.2f})"
     found = "undefined" if score is None else f"{score:.2f} %"
     return f"best on validation: {name} {found} at step {best['step']}{rest}"
+
+
+def _describe_start(start: dict[str, Any], init: str) -> str:
+    """That nothing was won, and what to do."""
+    name, score = start["headline"]
+    return (
+        f"no step was better than what it started from, {name} {score:.2f} %: use {init} as it is; "
+        f"more labelled pairs, or a lower rate (--set optim.lr), may win more"
+    )
 
 
 def _describe_gain(result: dict[str, Any], out: Path, max_time: float | None) -> str:

@@ -83,9 +83,11 @@ def train(
         teacher: of another kind than `config.teacher` can be, which then is its name.
 
     Returns:
-        {"step", "steps" of the whole run, "best": {"present", "step", ...}, "gain" in points over
-        the last third, "seconds", "finished", "interrupted", "modalities"}; `best` is None where
-        nothing was validated, `modalities` (`evaluation.modalities`) where not both were given.
+        {"step", "steps" of the whole run, "best": {"present", "step", ...}, "start": {"present",
+        ...}, "gain" in points over the last third, "seconds", "finished", "interrupted",
+        "modalities"}; `best` is None where nothing was validated, `start` where the model that it
+        starts from has other classes, `modalities` (`evaluation.modalities`) where not both were
+        given.
 
     Raises:
         InputError: a folder that already holds a run, or in which another process trains; one to
@@ -172,7 +174,8 @@ class _Run:
         self.validator = Validator(setup, self.journal, state.get("best"))
         if main:
             with writing(f"metrics.jsonl of {setup.out}"):
-                trim_metrics(setup.out / "metrics.jsonl", self.step)
+                # what was written before the first step is done again
+                trim_metrics(setup.out / "metrics.jsonl", self.step or -1)
                 set_aside_damaged(setup.out, self.step)
 
     def begin(self, config: TrainConfig) -> None:
@@ -198,7 +201,7 @@ class _Run:
         before, over = self.seconds, False
         fits = pace.limit is not None and is_open(config.optim) and not schedule.plan.fitted
         fits = fits and self.step <= MEASURED
-        stopped = self.pending and not self._validate(pace, stop)
+        stopped = not self._score_what_is_due(pace, stop)
         if self.step < self._end(most):
             log.info("%s", self._describe_plan(fits))
         model.train()
@@ -252,6 +255,7 @@ class _Run:
             "step": self.step,
             "steps": schedule.plan.steps,
             "best": self.validator.best if self.validator.best["step"] else None,
+            "start": self.validator.start(),
             "gain": schedule.gain(),
             "seconds": self.seconds,
             "finished": self.step >= schedule.plan.steps,
@@ -330,6 +334,17 @@ class _Run:
         if average is not None and loss_scale(setup.accelerator) >= scale:  # no skipped step
             average.update_parameters(setup.parts.model)
         return terms
+
+    def _score_what_is_due(self, pace: Pace, stop: _StopSignal) -> bool:
+        """The start, or what was broken off before; whether nothing is left to be scored."""
+        if self.pending:
+            return self._validate(pace, stop)
+        if self.step or not self.setup.starts_ready:
+            return True
+        pace.begin()
+        done = self.validator.score_start(self.seconds, lambda: stop.received)
+        pace.add_validation()
+        return done
 
     def _validate(self, pace: Pace, stop: _StopSignal) -> bool:
         """Whether it was done, and not broken off; its score may bring the end of the run near."""

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from sartm.config import from_dict, to_dict
+from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import require_countable
@@ -63,6 +63,8 @@ class Setup:
     teacher: Teacher | None
     taught_by: list[ModelFacts]
     """Of teachers that were loaded from models."""
+    starts_ready: bool
+    """Whether it starts from a model of the same classes, which may be better than what follows."""
 
     def shareable_config(self) -> TrainConfig:
         """The configuration for a model's file, which must not tell where things lie here."""
@@ -131,8 +133,9 @@ def prepare_run(
     step = 0 if checkpoint is None else checkpoint.step
     batches = make_batches(splits, config, accelerator.num_processes, step)
     return Setup(
-        config, out, accelerator, parts, splits, table, batches, command, teacher, taught_by
-    )
+        config, out, accelerator, parts, splits, table, batches, command, teacher, taught_by,
+        starts_ready=source is not None and _has_same_classes(source, config.model),
+    )  # fmt: skip
 
 
 def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextTable]:
@@ -369,7 +372,7 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
     ours, theirs = model.state_dict(), source.state_dict()
     same_kind = model.config.classes_from == source.config.classes_from
     textual = same_kind and model.words is not None
-    same_classes = same_kind and model.config.classes.names == source.config.classes.names
+    same_classes = _has_same_classes(source, model.config)
     own = _OF_WORDS if textual else _OF_CLASSES
     new = []
     for name, tensor in ours.items():
@@ -395,6 +398,12 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
         ours["no_mem_embed"].zero_()
     model.facts, model.encoder_source = source.facts, source.encoder_source
     return any(".lora_" not in name for name in new)
+
+
+def _has_same_classes(source: SARTM, config: ModelConfig) -> bool:
+    """Whether all of its heads can be taken over."""
+    same_kind = source.config.classes_from == config.classes_from
+    return same_kind and source.config.classes.names == config.classes.names
 
 
 def _copy_known(target: Tensor, values: Tensor, ours: SARTM, theirs: SARTM) -> None:

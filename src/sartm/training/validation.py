@@ -43,19 +43,50 @@ class Validator:
 
         Returns whether it was done: being told to stop breaks it off, without a trace.
         """
-        sets = [part.val for part in self.setup.splits.sets if part.val is not None]
         model = self.setup.parts.validated()
-        if not sets:
+        if not self._sets():
             self.keep(model, step, {})
             return True
+        found = self._score(model, step - 1, stopped)
+        if found is None:
+            return False
+        scores, each, pictures = found
+        self.headline = next(iter(scores.values()))["miou"]
+        self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
+        self.select_best(model, step, scores)
+        self.journal.show(step, pictures)
+        return True
+
+    def score_start(self, seconds: float, stopped: Callable[[], bool]) -> bool:
+        """Score the model before its first step, to be told beside the best one; see `start`."""
+        if self._sets():
+            found = self._score(self.setup.parts.validated(), 0, stopped)
+            if found is None:
+                return False
+            self.journal.write({"step": 0, "start": found[0]}, seconds)
+        return True
+
+    def start(self) -> dict[str, Any] | None:
+        """`headline` and `present` of the model before its first step, where it was scored."""
+        scores = [line["start"] for line in read_metrics(self.setup.out) if "start" in line]
+        return self._summary(scores[-1]) if scores else None
+
+    def _sets(self) -> list[PairDataset]:
+        return [part.val for part in self.setup.splits.sets if part.val is not None]
+
+    def _score(
+        self, model: SARTM, step: int, stopped: Callable[[], bool]
+    ) -> tuple[dict[str, Any], dict[str, float | None], list[PairPictures]] | None:
+        """Means by protocol, IoU by class and pictures of every set; None where it was stopped."""
+        sets = self._sets()
         scores: dict[str, Any] = {}
         each: dict[str, float | None] = {}
         pictures: list[PairPictures] = []
         for val in sets:
-            with explained_failures(step - 1, self.setup.config):
+            with explained_failures(step, self.setup.config):
                 found = self._count(model, val, stopped)
             if found is None:
-                return False
+                return None
             matrix, drawn = found
             of = f"{val.name}: " if len(sets) > 1 else ""
             rows = means(matrix, val.classes)
@@ -67,24 +98,18 @@ class Validator:
             scores = {
                 "present": _mean_of([scores[f"{val.name}: present"] for val in sets])
             } | scores
-        self.headline = next(iter(scores.values()))["miou"]
-        self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
-        self.select_best(model, step, scores)
-        self.journal.show(step, pictures)
-        return True
+        return scores, each, pictures
+
+    def _summary(self, scores: dict[str, Any]) -> dict[str, Any]:
+        headline, mean = next(iter(scores.items()))
+        name = name_mean(headline, self.setup.config.model.classes.names)
+        return {"present": scores["present"]["miou"] or 0.0, "headline": [name, mean["miou"]]}
 
     def select_best(self, model: SARTM, step: int, scores: dict[str, Any]) -> None:
         """Keep `model`, of `step`, where its mean over the present classes is the highest yet."""
-        present = scores["present"]["miou"] or 0.0
-        if present > self.best["present"]:
-            names = self.setup.config.model.classes.names
-            headline, mean = next(iter(scores.items()))
-            self.best = {
-                "present": present,
-                "step": step,
-                "headline": [name_mean(headline, names), mean["miou"]],
-                "means": scores,
-            }
+        summary = self._summary(scores)
+        if summary["present"] > self.best["present"]:
+            self.best = summary | {"step": step, "means": scores}
             self.keep(model, step, self.best)
 
     def compare(self, model: SARTM, step: int, seconds: float) -> dict[str, Any] | None:

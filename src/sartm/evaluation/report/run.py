@@ -110,6 +110,11 @@ def _headlines(
     values = [("steps", str(max((line["step"] for line in lines), default=0)))]
     if lines:
         values.append(("minutes", f"{lines[-1]['seconds'] / 60:.1f}"))
+    starts = [line["start"] for line in lines if "start" in line]
+    if starts:
+        values.append(
+            ("present mIoU % of what it starts from", number(starts[-1]["present"]["miou"]))
+        )
     if validations:
         best = _best(validations)
         alike: dict[float | None, list[str]] = {}
