@@ -121,7 +121,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:  # noqa: C901 - one branch
         except TypeError as error:
             raise InputError(f"{where} is incomplete: {error}") from None
     if origin is Literal:
-        if value not in arguments:
+        alike = [known for known in arguments if known == value and type(known) is type(value)]
+        if not alike:
             raise InputError(
                 f"{where} is {value!r}; choose one of {', '.join(map(str, arguments))}"
             )
@@ -339,8 +340,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.width % self.decoder.heads:
+        heads = self.decoder.heads
+        if self.width % 8 or self.width // 2 % heads:  # tokens attend to maps at half of the width
             raise InputError(
-                f"model.width {self.width} cannot be split over {self.decoder.heads} heads; choose "
-                f"model.decoder.heads among the divisors of the width"
+                f"model.width {self.width} cannot be split over {heads} heads; choose a width that "
+                f"8 divides, and model.decoder.heads among the divisors of half of it"
             )

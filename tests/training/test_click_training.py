@@ -86,6 +86,39 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(places, whole, tmp_path
         assert torch.equal(value, second[name]), name
 
 
+@pytest.mark.slow
+def test_a_model_says_what_its_clicks_have_learned_from(places, tmp_path):
+    before = ModelFacts(name="drawn", data=("scenes",), licence="Free.", training_images={"a": "b"})
+    save(small_model(replace(SMALL, frozen_encoder=False)), tmp_path / "model", before)
+    asked = replace(config(places, steps=1), init=str(tmp_path / "model"))
+    train_clicks(asked, tmp_path / "run", device="cpu", command="sartm train clicks")
+    facts = sartm.load(tmp_path / "run" / "best").facts
+    assert facts is not None
+    assert facts.data == ("scenes", "drawn")
+    assert "Free." in facts.licence
+    assert "drawn, whose terms apply too" in facts.licence
+    assert len(facts.training_images) == 5
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert "learned from drawn in 1 steps by `sartm train clicks`" in card
+
+
+def test_objects_that_are_too_small_to_be_validated_on_are_learned_from(
+    places, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("sartm.training.clicks.SMALLEST", 10**6)
+    result = train_clicks(config(places, steps=1), tmp_path / "run", device="cpu")
+    assert result["best"] == {"step": 1, "score": 0.0, "iou": []}
+    assert "no object of 1000000 pixels or more to validate on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", -1), ("data_weights", (0.0,)), ("data_weights", (-1.0,))]
+)
+def test_numbers_that_cannot_be_are_refused(places, name, value):
+    with pytest.raises(sartm.InputError, match=name):
+        replace(config(places), **{name: value})
+
+
 def test_other_settings_or_a_folder_with_a_run_are_refused(places, whole, tmp_path):
     with pytest.raises(sartm.InputError, match="--resume"):
         train_clicks(config(places), whole[0], device="cpu")

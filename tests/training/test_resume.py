@@ -55,6 +55,9 @@ def test_a_run_with_a_limit_is_continued_to_the_same_end(undisturbed, six, tmp_p
     assert theirs is not None
     assert all(torch.equal(t, theirs.tensors[name]) for name, t in ours.tensors.items())
     assert losses(out) == losses(undisturbed)
+    kept, expected = load(out / "best"), load(undisturbed / "best")  # no session's end chose it
+    assert kept.facts.results == expected.facts.results
+    assert all(torch.equal(t, expected.state_dict()[n]) for n, t in kept.state_dict().items())
     again = train(short(six), out, resume=True, device="cpu")  # nothing is left to do
     assert again["finished"]
     assert losses(out) == losses(undisturbed)

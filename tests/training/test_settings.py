@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sartm.cli.main import main
-from sartm.config import override, to_dict
+from sartm.config import ModelConfig, from_dict, override, to_dict
 from sartm.errors import InputError
 from sartm.training.loop import Limits, train
 from sartm.training.recipes import RECIPES
@@ -112,6 +112,19 @@ NUMBERS = [
 def test_a_number_out_of_range_is_refused_by_its_name(config, name, value):
     with pytest.raises(InputError, match=name):
         replace(config, **{name: value})
+
+
+@pytest.mark.parametrize(("width", "heads"), [(100, 4), (36, 4), (64, 64), (50, 5)])
+def test_a_width_that_attention_cannot_split_is_refused(width, heads):
+    values = {"width": width, "decoder": {"heads": heads}}
+    with pytest.raises(InputError, match=f"model.width {width} cannot be split over {heads} heads"):
+        from_dict(ModelConfig, values)
+
+
+@pytest.mark.parametrize("value", [2.0, True])
+def test_a_choice_of_whole_numbers_takes_no_other_kind(value):
+    with pytest.raises(InputError, match="every"):
+        from_dict(LossConfig, {"every": value})
 
 
 def test_without_a_validation_no_best_is_reported(six, tmp_path, capsys):

@@ -60,6 +60,29 @@ def test_heads_of_another_number_are_refused_though_their_shapes_are_the_same(ti
         start_from(other, tiny_model)
 
 
+def test_what_would_count_for_less_or_be_lost_is_refused(tiny_model):
+    config = tiny_model.config
+    louder = SARTM(replace(config, lora=replace(config.lora, alpha=2 * config.lora.alpha)))
+    with pytest.raises(InputError, match=r"--set model\.lora\.alpha="):
+        start_from(louder, tiny_model)
+    deeper = SARTM(replace(config, decoder=replace(config.decoder, depth=3)))
+    with pytest.raises(InputError, match="have no place here"):
+        start_from(tiny_model, deeper)
+    finer = SARTM(replace(config, lora=replace(config.lora, rank=2 * config.lora.rank)))
+    assert all(".lora_" in name for name in start_from(finer, tiny_model))
+
+
+def test_a_decoder_for_clicks_is_not_taken_along_and_that_is_said(six, tmp_path, caplog):
+    """It has learned from maps that change now."""
+    model = build(replace(short(six).model, clicks=True))
+    save(model, tmp_path / "clicked", ModelFacts(name="clicked"))
+    config = short(six, init=str(tmp_path / "clicked"))
+    with caplog.at_level(logging.INFO, "sartm"):
+        train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    assert "its decoder for clicks left out" in caplog.text
+    assert load(tmp_path / "run" / "best").clicks is None
+
+
 def test_a_model_of_format_1_starts_as_what_it_was_in_the_arithmetic_of_now(pair):
     older = build(replace(TINY, frozen_encoder=False, no_mem_embed="fusion"))
     newer = SARTM(replace(older.config, no_mem_embed="decoder"))
@@ -210,8 +233,8 @@ def test_a_start_of_the_same_classes_is_scored_and_told_where_it_was_better(
     words = ["train", str(undisturbed), "--init", start, "--out", str(run), "--device", "cpu"]
     assert main([*words, "--set", "optim.lr=1"]) == 0
     told = capsys.readouterr().out
-    assert "no step was better than what it started from" in told
-    assert f"use {start} as it is" in told
+    assert "no step was better than the weights it started from" in told
+    assert f"take {start} as it is" in told
     before = max(line["val"]["present"]["miou"] for line in lines(undisturbed) if "val" in line)
     begun = [line for line in lines(run) if "start" in line]
     assert [line["step"] for line in begun] == [0]

@@ -1,6 +1,7 @@
 """Teachers: what a student learns from them, and what they cannot teach."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_a_model_says_what_it_was_taught_by_and_what_it_has_seen(taught, six):
     assert facts.recipe["teacher"] == ["best"]
     assert facts.recipe["unlabelled"] == ["drawn"]
     assert len(facts.training_images) == 6 + 5
+
+
+@pytest.mark.slow
+def test_terms_of_a_teacher_go_on_to_its_student(six, tmp_path, caplog):
+    model = build(short(six).model)
+    save(model, tmp_path / "teacher", ModelFacts(name="elder", licence="Research only. Cite it."))
+    config = short(six, teacher=(str(tmp_path / "teacher"),))
+    with caplog.at_level(logging.INFO, "sartm"):
+        train(config, tmp_path / "run", limits=Limits(steps=1), device="cpu")
+    terms = "Its terms go on to what is trained from it: Research only"
+    assert f"taught by elder. {terms}" in caplog.text
+    facts = load(tmp_path / "run" / "best").facts
+    assert facts is not None
+    assert "Taught by elder: Research only. Cite it." in facts.licence
 
 
 @pytest.mark.slow

@@ -237,8 +237,8 @@ def _describe_start(start: dict[str, Any], init: str) -> str:
     """That nothing was won, and what to do."""
     name, score = start["headline"]
     return (
-        f"no step was better than what it started from, {name} {score:.2f} %: use {init} as it is; "
-        f"more labelled pairs, or a lower rate (--set optim.lr), may win more"
+        f"no step was better than the weights it started from, {name} {score:.2f} %: take {init} "
+        f"as it is; more labelled pairs, or a lower rate (--set optim.lr), may win more"
     )
 
 

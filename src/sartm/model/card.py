@@ -35,6 +35,8 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "seed, steps": f"{facts.seed}, {facts.steps}",
         "text similarity": _text_note(facts),
     }
+    if "clicks" in facts.results:
+        rows["clicks"] = _clicks_note(facts.results["clicks"])
     lines = [
         f"# {title(facts)}",
         "",
@@ -96,6 +98,17 @@ def _weights_note(content: ModelFile) -> str:
 
 def _text_note(facts: ModelFacts) -> str:
     return "off" if facts.text is None else as_markdown(str(facts.text.get("encoder", "")))
+
+
+def _clicks_note(found: Any) -> str:
+    """What a run of `train clicks` wrote."""
+    ious = ", ".join(map(_number, found.get("iou", ()))) or "not measured"
+    how = _code(str(found.get("command", "")))
+    return (
+        f"IoU % on validation after 1, 2, ... of them: {ious}; learned from "
+        f"{as_markdown(', '.join(found.get('data', ())))} in {found.get('step', 0)} steps"
+        + (f" by `{how}`" if how else "")
+    )
 
 
 def _confidence_note(facts: ModelFacts) -> str:

@@ -13,14 +13,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
-from sartm.config import from_dict, to_dict
+from sartm.config import Positive, Range, check_ranges, from_dict, to_dict
 from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset
 from sartm.data.targets import find_targets
@@ -39,6 +38,7 @@ from sartm.progress import Meter
 from sartm.training.clicking import ClickSettings, mean_terms, prepare_lesson, teach
 from sartm.training.journal import Journal
 from sartm.training.mixture import Mixture
+from sartm.training.optimizer import make_average
 from sartm.training.processes import hold_run
 from sartm.training.runs import (
     Checkpoint,
@@ -48,6 +48,7 @@ from sartm.training.runs import (
     write_checkpoint,
     writing,
 )
+from sartm.training.splits import hash_images, inherit_licence, join_images
 
 log = logging.getLogger("sartm")
 
@@ -67,12 +68,13 @@ class ClickConfig:
     init: str = "mini"
     """Model whose maps are clicked on."""
     data: tuple[str, ...] = ()
-    data_weights: tuple[float, ...] = ()
+    data_weights: tuple[Positive, ...] = ()
     """How much of the steps is of each; empty: as much of each."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     clicks: ClickSettings = field(default_factory=ClickSettings)
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.recipe != RECIPE:
             raise InputError(f"this is a run of {self.recipe!r}, not one that learns clicks")
         if self.data_weights and len(self.data_weights) != len(self.data):
@@ -162,9 +164,10 @@ class _Run:
             lr=settings.lr,
             weight_decay=settings.weight_decay,
         )
-        self.average = AveragedModel(self.decoder, multi_avg_fn=_averaging(settings.ema))
+        self.average = make_average(self.decoder, settings.ema)
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"step": 0, "score": -1.0}
+        self._images: dict[str, str] | None = None
         if before is not None:
             self._restore(before)
         title = f"Learning clicks on {', '.join(part.name for part in self.sets)}"
@@ -176,6 +179,8 @@ class _Run:
         self.step = before.step
         self.seconds, self.best = before.state["seconds"], before.state["best"]
         for name, module in (("decoder", self.decoder), ("average", self.average)):
+            if module is None:
+                continue
             start = f"{name}."
             module.load_state_dict({
                 key.removeprefix(start): value for key, value in before.tensors.items()
@@ -190,7 +195,8 @@ class _Run:
 
     def _save(self) -> None:
         tensors = {f"decoder.{key}": value for key, value in self.decoder.state_dict().items()}
-        tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         for index, kept in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in kept.items()}
         state = {"seconds": self.seconds, "best": self.best}
@@ -218,7 +224,7 @@ class _Run:
             if self.step < settings.steps:
                 self._save()
                 if not self.best["step"]:  # something to look at; where it stops leaves no trace
-                    self._write(with_clicks(self.model, self.average.module), [])
+                    self._write(self._with_clicks(), [])
         except KeyboardInterrupt:
             interrupted = True
             log.warning("interrupted; the checkpoint before is kept")
@@ -256,7 +262,8 @@ class _Run:
         terms["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
         self.optimizer.step()
-        self.average.update_parameters(self.decoder)
+        if self.average is not None:
+            self.average.update_parameters(self.decoder)
         return {name: float(value.detach()) for name, value in terms.items()} | {"lr": rate}
 
     def _look_at(self, number: int) -> list[dict[str, Tensor]]:
@@ -293,11 +300,15 @@ class _Run:
 
     def _validate(self) -> None:
         """Click through objects of the validation splits; a new best is written as a model."""
-        model = with_clicks(self.model, self.average.module)
-        if not self.val:
+        model = self._with_clicks()
+        ious = validate_clicks(model, self.val, VALIDATED, str(self.device))
+        if not ious:
+            if self.val:
+                log.warning(
+                    "no object of %d pixels or more to validate on: the last step is kept", SMALLEST
+                )
             self._keep(model, [])
             return
-        ious = validate_clicks(model, self.val, VALIDATED, str(self.device))
         means = (100 * np.mean(ious, 0)).tolist()
         named = {f"IoU after click {number}, %": value for number, value in enumerate(means, 1)}
         self.journal.write({"step": self.step} | named, self.seconds)
@@ -312,10 +323,27 @@ class _Run:
         self._write(model, means)
 
     def _write(self, model: SARTM, means: list[float]) -> None:
+        """Write the model, its card saying what its clicks have learned from."""
         facts = model.facts or ModelFacts()
         names = [part.name for part in self.sets]
-        results = facts.results | {"clicks": {"iou": means, "step": self.step, "data": names}}
-        save(model, self.out / "best", replace(facts, results=results), full=True)
+        clicks = {"iou": means, "step": self.step, "seed": self.config.seed, "data": names,
+                  "command": self.command}  # fmt: skip
+        if self._images is None:
+            self._images = hash_images(self.sets)
+        new = [name for name in names if name not in facts.data]
+        facts = replace(
+            facts,
+            data=(*facts.data, *new),
+            licence=inherit_licence([facts], [], new) if new else facts.licence,
+            training_images=join_images(facts.training_images, self._images),
+            results=facts.results | {"clicks": clicks},
+        )
+        save(model, self.out / "best", facts, full=True)
+
+    def _with_clicks(self) -> SARTM:
+        """The model with the decoder that is validated."""
+        average = self.average
+        return with_clicks(self.model, self.decoder if average is None else average.module)
 
 
 def with_clicks(model: SARTM, decoder: torch.nn.Module) -> SARTM:
@@ -333,14 +361,6 @@ def learning_rate(step: int, settings: ClickSettings) -> float:
     """Linear over the first 50 steps, then a cosine to 0."""
     warm = min(1.0, (step + 1) / 50)
     return settings.lr * warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-
-
-def _averaging(decay: float) -> Any:
-    def update(averaged: Any, current: Any, count: Any) -> None:
-        keep = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - keep)
-
-    return update
 
 
 def validate_clicks(

@@ -235,11 +235,9 @@ class _Run:
                 self._lengthen(pace, fits)
                 last = self.step >= self._end(most) or over
                 marks = not schedule.plan.fitted or self.step >= schedule.plan.next
-                if schedule.is_due(self.step) or last:
-                    self.pending = stopped or not self._validate(pace, stop)
-                    stopped = stopped or self.pending
-                    model.train()
-                    last = last or self.step >= self._end(most)
+                stopped = self._score_step(last, stopped, pace, stop)
+                model.train()
+                last = last or self.step >= self._end(most)
                 planned = measured and marks and not (last or stopped)
                 if planned:
                     self._fit(pace)
@@ -346,13 +344,27 @@ class _Run:
         pace.add_validation()
         return done
 
+    def _score_step(self, last: bool, stopped: bool, pace: Pace, stop: _StopSignal) -> bool:
+        """Validate where the plan says so, or where a session would end with nothing to look at;
+        whether the run was told to stop."""
+        if self._is_due():
+            self.pending = stopped or not self._validate(pace, stop)
+            return self.pending
+        if last and not (stopped or self.validator.settled["step"]):
+            self._validate(pace, stop)
+        return stopped
+
+    def _is_due(self) -> bool:
+        """Whether a validation follows that the plan has; where a session ends is chance, which
+        must leave no trace."""
+        return self.schedule.is_due(self.step) or self.step >= self.schedule.plan.steps
+
     def _validate(self, pace: Pace, stop: _StopSignal) -> bool:
         """Whether it was done, and not broken off; its score may bring the end of the run near."""
-        done = self.validator.validate(self.step, self.seconds, lambda: stop.received)
+        due = self._is_due()
+        done = self.validator.validate(self.step, self.seconds, lambda: stop.received, due)
         if done:
             pace.add_validation()
-            due = self.schedule.is_due(self.step) or self.step >= self.schedule.plan.steps
-            # where a session ends is chance, which must leave no trace
             if due and self.schedule.take_down(self.step, self.validator.headline):
                 log.info(
                     "no gain for %d validations: the rate falls now, and the run ends at step %d",
@@ -387,7 +399,7 @@ class _Run:
         if main:
             tensors |= {"rng": torch.get_rng_state()}
             state = {
-                "best": self.validator.best,
+                "best": self.validator.settled,
                 "seconds": self.seconds,
                 "precision": precision_of(setup.accelerator),
                 "pending": self.pending,

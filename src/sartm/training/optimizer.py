@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from sartm.model.sartm import SARTM
 from sartm.training.settings import OptimConfig
 
 
@@ -53,7 +52,7 @@ def _is_slow(name: str) -> bool:
     return name.startswith("image_encoder.trunk.") and ".lora_" not in name
 
 
-def make_average(model: SARTM, decay: float) -> AveragedModel | None:
+def make_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """The running mean of the weights; young runs average over a tenth of their steps."""
     if decay == 0:
         return None

@@ -40,7 +40,7 @@ from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
 from sartm.training.sharding import require_shardable, shard
-from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
+from sartm.training.splits import Splits, fingerprint, hash_images, open_splits, say_terms
 from sartm.training.teaching import Teacher, load_teachers
 from sartm.training.wording import resolve_words
 
@@ -304,9 +304,9 @@ def build_parts(
     model = SARTM(config.model)
     if source is not None:
         several = len(spaces) > 1
-        new_heads = start_from(model, source, by_word=several)
+        fresh = start_from(model, source, by_word=several)
         if new:
-            _say_what_is_kept(config, source, new_heads, several)
+            _say_what_is_kept(config, source, fresh, several)
     elif config.encoder:
         load_encoder(model, config.encoder)
     if model.words is not None and vectors is not None:
@@ -344,30 +344,42 @@ _OF_WORDS = ("words.vectors", "words.token_offset", "words.filter_offset")
 words."""
 
 
-def _say_what_is_kept(config: TrainConfig, source: SARTM, new_heads: bool, by_word: bool) -> None:
+def _say_what_is_kept(
+    config: TrainConfig, source: SARTM, fresh: Sequence[str], by_word: bool
+) -> None:
     """What of a model is started from, and what its licence means for that."""
     count, name = len(config.model.classes), Path(config.init).name
-    kept = f"backbone kept, heads for {count} classes new"
-    kept += ", but those of the classes it knows" * by_word
-    kept = kept if new_heads else "everything kept"
-    terms = ""
-    if source.facts is not None and source.facts.licence:
-        first = source.facts.licence.split(". ")[0].rstrip(".")
-        terms = f". Its terms go on to what is trained from it: {first}"
-    log.info("starting from %s: %s%s", name, kept, terms)
+    heads = [part for part in fresh if not _is_adapter(part)]
+    kept = "everything kept"
+    if heads:
+        kept = f"backbone kept, heads for {count} classes new"
+        kept += ", but those of the classes it knows" * by_word
+    if len(heads) < len(fresh):
+        kept += ", adapters new"
+    if source.clicks is not None:
+        kept += ", its decoder for clicks left out (sartm train clicks makes another)"
+    log.info("starting from %s: %s%s", name, kept, say_terms(source.facts))
 
 
-def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
-    """Copy every weight of `source` that fits; heads for other classes start anew.
+def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> list[str]:
+    """Copy every weight of `source` that fits; heads for other classes start anew, and adapters of
+    another rank.
 
-    Returns whether they did; `by_word`, but for what belongs to classes that both have. Raises
-    InputError where the encoder or decoder is of another size or number of heads.
+    Returns the names of what starts anew; `by_word`, heads of classes that both have do not. Raises
+    InputError where the encoder or decoder is of another size or number of heads, or where adapters
+    of the same rank would count for more or less.
     """
     heads = source.config.decoder.heads
     if heads != model.config.decoder.heads:  # the shapes are the same, the arithmetic is not
         raise InputError(
             f"cannot start from this model: its decoder has {heads} heads, here "
             f"{model.config.decoder.heads}; use --set model.decoder.heads={heads}"
+        )
+    lora, before = model.config.lora, source.config.lora
+    if (lora.sets, lora.rank) == (before.sets, before.rank) and lora.alpha != before.alpha:
+        raise InputError(
+            f"cannot start from this model: its adapters have alpha {before.alpha:g}, here "
+            f"{lora.alpha:g}; use --set model.lora.alpha={before.alpha:g}"
         )
     ours, theirs = model.state_dict(), source.state_dict()
     same_kind = model.config.classes_from == source.config.classes_from
@@ -382,7 +394,7 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
             tensor.copy_(theirs[name])
         elif per_class and (by_word or textual) and same_kind and name in theirs:
             _copy_known(tensor, theirs[name], model, source)
-        elif per_class or ".lora_" in name or name.startswith("words.rest_"):
+        elif per_class or _is_adapter(name) or name.startswith("words.rest_"):
             new.append(name)
         else:
             found = tuple(theirs[name].shape) if name in theirs else "nothing"
@@ -391,13 +403,24 @@ def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> bool:
                 f"here ({source.config.size} and {model.config.size}). Choose --set model.size and "
                 f"model.width as the model has them"
             )
+    may_go = (*_OF_CLASSES, "clicks.")
+    lost = [n for n in theirs if n not in ours and not (_is_adapter(n) or n.startswith(may_go))]
+    if lost:
+        raise InputError(
+            f"cannot start from this model: {len(lost)} of its tensors, such as {lost[0]}, have no "
+            f"place here. Choose --set model.decoder.depth and the like as the model has them"
+        )
     if (source.config.no_mem_embed, model.config.no_mem_embed) == ("fusion", "decoder"):
         # an older model, whose maps had it before the fusion: as a bias of the neck it is the same
         bias = ours["image_encoder.neck.convs.1.conv.bias"]
         bias += ours["no_mem_embed"].flatten()
         ours["no_mem_embed"].zero_()
     model.facts, model.encoder_source = source.facts, source.encoder_source
-    return any(".lora_" not in name for name in new)
+    return new
+
+
+def _is_adapter(name: str) -> bool:
+    return ".lora_" in name
 
 
 def _has_same_classes(source: SARTM, config: ModelConfig) -> bool:

@@ -5,6 +5,7 @@ one; `train --teacher` makes one of a SARTM, or of several, whose shares are ave
 the data has of a pair, also a modality that the student has to do without.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,6 +19,9 @@ from sartm.model.facts import ModelFacts
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
 from sartm.training.augmentation import Batch
+from sartm.training.splits import say_terms
+
+log = logging.getLogger("sartm")
 
 Teacher = Callable[[Batch], Tensor]
 """A batch on its device to (B, K, h', w') class shares over the crop, without gradient."""
@@ -41,6 +45,8 @@ def load_teachers(
         return first / len(teachers)
 
     facts = [known for _, known in loaded if known is not None]
+    for known in facts:
+        log.info("taught by %s%s", known.name, say_terms(known))
     return teachers[0] if len(teachers) == 1 else mean, facts
 
 

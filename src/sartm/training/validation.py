@@ -23,24 +23,29 @@ from sartm.model.tensors import read_safetensors
 from sartm.training.failures import explained_failures
 from sartm.training.journal import Journal
 from sartm.training.processes import agree, precision_of
-from sartm.training.splits import hash_images, join_images
+from sartm.training.splits import hash_images, inherit_licence, join_images
 from sartm.training.start import Setup
 
 
 class Validator:
-    """Scores the validation split and keeps the best model; `best` is what was kept last."""
+    """Scores the validation split and keeps the best model; `best` is what was kept last, and
+    `settled` what a run that is resumed goes on from."""
 
     def __init__(self, setup: Setup, journal: Journal, best: dict[str, Any] | None) -> None:
         self.setup, self.journal = setup, journal
         self.best: dict[str, Any] = best or {"present": -1.0, "step": 0}
         self.best.setdefault("headline", ["present mIoU", self.best["present"]])
+        self.settled = self.best
         self.headline: float | None = None
         """Of the last validation, in percent."""
         self._images: dict[str, str] | None = None
 
-    def validate(self, step: int, seconds: float, stopped: Callable[[], bool]) -> bool:
+    def validate(
+        self, step: int, seconds: float, stopped: Callable[[], bool], due: bool = True
+    ) -> bool:
         """Score the split of every data set after `step`; a new best is written as a model.
 
+        One that is not `due` by the plan stands until the first that is.
         Returns whether it was done: being told to stop breaks it off, without a trace.
         """
         model = self.setup.parts.validated()
@@ -54,6 +59,8 @@ class Validator:
         self.headline = next(iter(scores.values()))["miou"]
         self.journal.write({"step": step, "val": scores, "iou": each}, seconds)
         self.select_best(model, step, scores)
+        if due:
+            self.settled = self.best
         self.journal.show(step, pictures)
         return True
 
@@ -164,7 +171,7 @@ class Validator:
             text = to_dict(setup.table)
         facts = ModelFacts(
             name=setup.out.name,
-            licence=_inherit_licence(setup.parts.model.facts, names),
+            licence=inherit_licence([setup.parts.model.facts], setup.taught_by, names),
             data=(*data, *names),
             selected_on=setup.splits.selected_on(),
             command=setup.command,
@@ -213,13 +220,3 @@ def _mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     counted = sum(row["counted"] for row in rows)
     return {"miou": mean("miou"), "macc": mean("macc"), "counted": counted}
-
-
-def _inherit_licence(start: ModelFacts | None, names: Sequence[str]) -> str:
-    """Of what was started from, and of the data since; "" leaves it to the card."""
-    if start is None or not start.licence:
-        return ""
-    return (
-        f"Started from {start.name}: {start.licence} Then trained on {', '.join(names)}, whose "
-        f"terms apply too."
-    )
