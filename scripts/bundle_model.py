@@ -35,6 +35,7 @@ def main() -> None:
         model.facts,
         name=options.name,
         licence=options.licence,
+        data=tuple(dict.fromkeys(model.facts.data)),
         command=options.command or model.facts.command,
         encoder=Path(model.facts.encoder).name,
         recipe=recipe,
