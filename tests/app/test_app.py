@@ -770,6 +770,17 @@ def test_no_label_is_saved_over_what_is_read(folder, tmp_path):
     assert before.items() <= {path: path.read_bytes() for path in folder.rglob("*.png")}.items()
 
 
+def test_ids_are_not_mixed_into_labels_of_colours(folder):
+    (folder / "dataset.toml").write_text(
+        'name = "mine"\nclasses = ["rest", "dog"]\npalette = [[0, 0, 0], [255, 255, 255]]\n'
+        'label_colours = true\n[files]\nrgb = "rgb/{name}.png"\nthermal = "thermal/{name}.png"\n'
+        'label = "labels/{name}.png"\n[splits]\ntrain = "*"\n'
+    )
+    with pytest.raises(InputError, match="sartm data convert"):
+        open_annotation(folder, None, Classes(("a", "b")))
+    open_annotation(folder, folder / "ids", Classes(("a", "b")))
+
+
 def test_a_label_stays_in_the_folder_that_was_named(folder, tmp_path):
     text = 'name = "mine"\nclasses = ["rest", "dog"]\n[files]\nlabel = "../out/{name}.png"\n'
     text += 'thermal = "thermal/{name}.png"\n[splits]\ntrain = "*"\n'

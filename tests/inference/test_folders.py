@@ -140,6 +140,32 @@ def test_a_data_set_is_labelled_as_its_toml_says(place, models, capsys):
     assert "; the same of 1 more: y" in said
 
 
+def test_an_option_for_thermal_takes_back_nothing_that_a_toml_says(place, models):
+    write_pair(place / "set", "x")
+    (place / "set/dataset.toml").write_text(
+        'name = "set"\nclasses = ["a", "b"]\n[files]\nrgb = "rgb/{name}.png"\n'
+        'thermal = "thermal/{name}.png"\n[splits]\nall = "*"\n'
+        "[thermal]\nblack_hot = true\nholes = 0\n"
+    )
+    words = ["predict", "set", "--model", str(models / "first"), "--device", "cpu", "--repair"]
+    assert main([*words, "--out", "out"]) == 0
+    camera = json.loads((place / "out/summary.json").read_text())["settings"]["camera"]
+    assert (camera["black_hot"], camera["repair"], camera["holes"]) == (True, True, 0)
+
+
+def test_a_lone_thermal_image_is_taken_for_one_and_a_label_for_none(place, models):
+    write_pair(place / "mixed", "a")
+    write_pair(place / "mixed", "b", 1)
+    (place / "mixed/rgb/b.png").unlink()
+    (place / "mixed/masks").mkdir()
+    cv2.imwrite("mixed/masks/c.png", np.zeros((64, 96), np.uint8))
+    words = ["predict", "mixed", "--model", str(models / "first"), "--device", "cpu"]
+    main([*words, "--allow-single", "--out", "out"])
+    pairs = json.loads((place / "out/summary.json").read_text())["pairs"]
+    assert pairs["thermal/b"]["inputs"] == {"rgb": None, "thermal": "mixed/thermal/b.png"}
+    assert not any("c" in name.split("/") for name in pairs)
+
+
 def test_overlay_options_draw_overlays_again(place, models):
     assert main(command(models)) == 0
     before = snapshot(place / "out")

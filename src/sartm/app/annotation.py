@@ -50,7 +50,8 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
 
     Raises:
         InputError: no pairs are found, two would be saved to one file, or a label would replace an
-            image or another pair's label, or lie outside the folder that was named.
+            image or another pair's label, or lie outside the folder that was named; labels are
+            colours, and `out` is not given.
     """
     if not folder.is_dir():
         raise InputError(f"--annotate {folder}: no such folder; name one with images")
@@ -64,6 +65,12 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
         raise InputError(
             f"--annotate {folder}: labels in tar shards cannot be corrected; take them apart "
             f"first: sartm data convert {folder} --out FOLDER"
+        )
+    if out is None and any(pair.coloured_label for pair in pairs):
+        raise InputError(
+            f"--annotate {folder}: its labels are colours or grey values, and what is saved are "
+            f"class ids. Make ids of them (sartm data convert {folder} --out FOLDER) and annotate "
+            f"those, or name another folder with --annotations"
         )
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())

@@ -150,8 +150,14 @@ def _mixed_folder(
     log.debug("%s: %s", rgb, found.describe())
     if not allow_single:
         return Found(found.pairs, found.unpaired, found.unreadable)
-    lone = [Pair(file.relative_to(rgb).with_suffix("").as_posix(), file) for file in found.unpaired]
-    return Found([*found.pairs, *lone], [], found.unreadable)
+    lone = [
+        replace(pair, name=file.relative_to(rgb).with_suffix("").as_posix())
+        for pair in found.alone
+        if (file := pair.rgb or pair.thermal) is not None
+    ]
+    taken = {file for pair in lone for file in (pair.rgb, pair.thermal)}
+    rest = [file for file in found.unpaired if file not in taken]
+    return Found([*found.pairs, *lone], rest, found.unreadable)
 
 
 def _name_apart(layout: Layout) -> list[Pair]:

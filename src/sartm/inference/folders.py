@@ -25,6 +25,7 @@ from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Workshop
 from sartm.inference.record import Record
+from sartm.io.cameras import Camera
 from sartm.io.labels import encode_geotiff
 from sartm.io.places import Place, find_place
 from sartm.objects.places import locate
@@ -124,8 +125,13 @@ def _require_alignable(options: PredictOptions, pairs: list[Pair]) -> None:
 
 def _as_described(options: PredictOptions, layout: Layout, pairs: list[Pair]) -> PredictOptions:
     """The options with what a dataset.toml says of thermal, where nobody says otherwise."""
-    usual = PredictOptions()
-    camera = layout.camera_of(pairs[0]) if options.camera == usual.camera else options.camera
+    set_, asked = layout.camera_of(pairs[0]), options.camera
+    camera = Camera(
+        radiometric=asked.radiometric or set_.radiometric,
+        black_hot=asked.black_hot or set_.black_hot,
+        repair=asked.repair or set_.repair,
+        holes=set_.holes if asked.holes is None else asked.holes,
+    )
     resize = options.resize_thermal or (layout.resize_thermal and options.align is None)
     log.info(
         "%s: pairs as dataset.toml says; thermal in %s%s",
