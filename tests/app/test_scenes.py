@@ -195,9 +195,22 @@ def test_a_pair_that_takes_more_memory_than_all_may_is_refused(predictor):
         assert "--scene-memory" in is_problem(refused, 422)
 
 
+@pytest.fixture
+def held(monkeypatch) -> list[int]:
+    """Bytes of all scenes whenever some were added, on the thread that computes, which alone may."""
+    weighed, drop = [], Scenes._drop
+
+    def drop_and_weigh(scenes: Scenes) -> None:
+        drop(scenes)
+        weighed.append(scenes.nbytes)
+
+    monkeypatch.setattr(Scenes, "_drop", drop_and_weigh)
+    return weighed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [16, 5])
-def test_sixteen_clients_click_on_sixteen_scenes_within_the_memory(predictor, room, monkeypatch):
+def test_sixteen_clients_click_on_sixteen_scenes_within_the_memory(predictor, room, held):
     """With room for all nobody sends a pair twice; with less everybody still gets all answers."""
     prompt = Promptable(predictor)
     one = prompt.encode(*images().values()).nbytes + ANSWERS * 2 * SIZE[0] * SIZE[1]
@@ -207,14 +220,7 @@ def test_sixteen_clients_click_on_sixteen_scenes_within_the_memory(predictor, ro
         seed: prompt.mask(prompt.encode(*images(seed).values()), [tuple(POINT)]).mask
         for seed in range(16)
     }
-    sent, held, failures = [0] * 16, [], []
-    drop = Scenes._drop
-
-    def drop_and_weigh(scenes: Scenes) -> None:  # on the thread that computes, which alone may
-        drop(scenes)
-        held.append(scenes.nbytes)
-
-    monkeypatch.setattr(Scenes, "_drop", drop_and_weigh)
+    sent, failures = [0] * 16, []
 
     with serving(app) as address:
 
