@@ -197,7 +197,7 @@ def test_a_pair_that_takes_more_memory_than_all_may_is_refused(predictor):
 
 @pytest.fixture
 def held(monkeypatch) -> list[int]:
-    """Bytes of all scenes whenever some were added, on the thread that computes, which alone may."""
+    """Bytes of all scenes after each change, on the thread that computes, which alone may look."""
     weighed, drop = [], Scenes._drop
 
     def drop_and_weigh(scenes: Scenes) -> None:
