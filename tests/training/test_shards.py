@@ -28,12 +28,13 @@ def sharded(six: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_at_random_moments_with_two_workers_it_ends_as_on_files(
     undisturbed, sharded, tmp_path
 ):
-    moments, kills, out = random.Random(1), 0, tmp_path / "run"
+    moments, kills, runs, out = random.Random(1), 0, 0, tmp_path / "run"
     config = short(sharded, workers=2)
     while kills < KILLS or not (out / "result.json").exists():
         if (out / "result.json").exists():
             assert_same_run(out, undisturbed)
-            out = tmp_path / f"run{kills}"
+            runs += 1  # one that ended before it was killed
+            out = tmp_path / f"run{runs}"
         process = start(config, out, resume=(out / "config.json").exists())
         process.join(moments.uniform(0.5, 5.0) if kills < KILLS else 300)
         if process.is_alive():
