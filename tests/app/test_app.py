@@ -776,6 +776,8 @@ def test_ids_are_not_mixed_into_labels_of_colours(folder):
         'label_colours = true\n[files]\nrgb = "rgb/{name}.png"\nthermal = "thermal/{name}.png"\n'
         'label = "labels/{name}.png"\n[splits]\ntrain = "*"\n'
     )
+    (folder / "labels").mkdir()
+    cv2.imwrite(str(folder / "labels" / "a.png"), np.full((4, 4), 255, np.uint8))
     with pytest.raises(InputError, match="sartm data convert"):
         open_annotation(folder, None, Classes(("a", "b")))
     open_annotation(folder, folder / "ids", Classes(("a", "b")))

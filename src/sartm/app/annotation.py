@@ -50,8 +50,8 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
 
     Raises:
         InputError: no pairs are found, two would be saved to one file, or a label would replace an
-            image or another pair's label, or lie outside the folder that was named; labels are
-            colours, and `out` is not given.
+            image or another pair's label, or lie outside the folder that was named, or
+            among labels that are colours.
     """
     if not folder.is_dir():
         raise InputError(f"--annotate {folder}: no such folder; name one with images")
@@ -66,12 +66,6 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
             f"--annotate {folder}: labels in tar shards cannot be corrected; take them apart "
             f"first: sartm data convert {folder} --out FOLDER"
         )
-    if out is None and any(pair.coloured_label for pair in pairs):
-        raise InputError(
-            f"--annotate {folder}: its labels are colours or grey values, and what is saved are "
-            f"class ids. Make ids of them (sartm data convert {folder} --out FOLDER) and annotate "
-            f"those, or name another folder with --annotations"
-        )
     unique = {(pair.rgb, pair.thermal, pair.four_channel): pair for pair in pairs}
     found = tuple(unique.values())
     cameras = tuple(Camera() if layout is None else layout.camera_of(pair) for pair in found)
@@ -80,6 +74,13 @@ def open_annotation(folder: Path, out: Path | None, classes: Classes) -> Annotat
         double = next(path for path in targets if targets.count(path) > 1)
         raise InputError(f"two pairs would be saved as {double}; rename one or annotate them apart")
     _check_targets(found, targets, out or folder)
+    coloured = {pair.label.parent.resolve() for pair in found if pair.label and pair.coloured_label}
+    if coloured & {target.parent.resolve() for target in targets}:
+        raise InputError(
+            f"--annotate {folder}: its labels are colours or grey values, and what is saved among "
+            f"them would be class ids. Make ids of all (sartm data convert {folder} --out FOLDER) "
+            f"and annotate those, or name another folder with --annotations"
+        )
     if layout is not None:
         found_there = f"{len(found)} pairs of data set {layout.name}"
     places = sorted({str(target.parent) for target in targets})
