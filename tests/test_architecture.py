@@ -95,7 +95,7 @@ fleet.record fleet.labeller fleet.counting
 fleet.sink fleet.evaluating
 fleet.labelling
 fleet.merging
-training.settings training.losses training.runs training.mixture
+training.settings training.losses training.runs training.mixture training.stopping
 training.splits
 training.photometry training.criterion training.recipes training.journal
 training.augmentation training.optimizer

@@ -125,12 +125,12 @@ def _require_alignable(options: PredictOptions, pairs: list[Pair]) -> None:
 
 def _as_described(options: PredictOptions, layout: Layout, pairs: list[Pair]) -> PredictOptions:
     """The options with what a dataset.toml says of thermal, where nobody says otherwise."""
-    set_, asked = layout.camera_of(pairs[0]), options.camera
+    told, asked = layout.camera_of(pairs[0]), options.camera
     camera = Camera(
-        radiometric=asked.radiometric or set_.radiometric,
-        black_hot=asked.black_hot or set_.black_hot,
-        repair=asked.repair or set_.repair,
-        holes=set_.holes if asked.holes is None else asked.holes,
+        radiometric=asked.radiometric or told.radiometric,
+        black_hot=asked.black_hot or told.black_hot,
+        repair=asked.repair or told.repair,
+        holes=told.holes if asked.holes is None else asked.holes,
     )
     resize = options.resize_thermal or (layout.resize_thermal and options.align is None)
     log.info(

@@ -218,13 +218,13 @@ def _pictures(stream: Stream, container: Any, ended: threading.Event) -> Produce
     assert stream.clock is not None
     failure = import_av().error.FFmpegError
     with contextlib.closing(container), contextlib.suppress(failure, OSError):
-        for now, picture in _skip_buffered(stream, container.decode(video=0)):
+        for came, picture in _skip_buffered(stream, container.decode(video=0)):
             if ended.is_set():
                 return
             if picture.pts is None or stream.clock.kind == "arrival":
-                yield stream.clock.arrive(now), picture
+                yield stream.clock.arrive(came), picture
             else:
-                yield stream.clock.see(float(picture.pts * picture.time_base), now), picture
+                yield stream.clock.see(float(picture.pts * picture.time_base), came), picture
 
 
 def _skip_buffered(stream: Stream, pictures: Iterator[Any]) -> Produced:

@@ -1,5 +1,6 @@
 """What a model folder says about itself: where it comes from and how it is built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -51,6 +52,30 @@ class ModelFacts:
     def training_hashes(self) -> frozenset[str]:
         """The values of `training_images`, to look one up at once."""
         return frozenset(self.training_images.values())
+
+
+def inherit_licence(
+    start: ModelFacts | None, teachers: Sequence[ModelFacts], names: Sequence[str]
+) -> str:
+    """Of what was started from, of what taught, and of the data since; "" leaves it to the card."""
+    starts = [] if start is None else [start]
+    said = [
+        f"{how} {facts.name}: {facts.licence}"
+        for how, models in (("Started from", starts), ("Taught by", teachers))
+        for facts in models
+        if facts.licence
+    ]
+    if not said:
+        return ""
+    return f"{' '.join(said)} Then trained on {', '.join(names)}, whose terms apply too."
+
+
+def describe_terms(facts: ModelFacts | None) -> str:
+    """What a model's licence means for what is trained from it, to end a line with; may be ""."""
+    if facts is None or not facts.licence:
+        return ""
+    first = facts.licence.split(". ")[0].rstrip(".")
+    return f". Its terms go on to what is trained from it: {first}"
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,11 @@ SAM2_NAMES = {
 }
 """Hub id to version and size, for `list`; files are recognised by what they hold."""
 
-_RESEARCH = ("research only", "MSRS/MFNet (no licence text), drawn scenes, ImageNet", "no")
+_RESEARCH = (
+    "research only",
+    "MSRS/MFNet (no licence text) and others, drawn scenes, ImageNet",
+    "no",
+)
 _DRAWN = ("Apache-2.0", "drawn scenes; ImageNet under the trunk", "yes")
 _BUNDLED_TERMS = {
     "mini": _RESEARCH, "mini-words": _RESEARCH, "small": _RESEARCH, "mini-synthetic": _DRAWN,

@@ -93,7 +93,7 @@ def _check_archive(path: Path) -> None:
             packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except OSError as error:
         raise unreadable(path, error) from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # the last: a method it lacks
         raise InputError(f"{path} is damaged or cut off; copy or download it again") from None
     if packed:  # torch compresses nothing, so this would only serve to fill the memory
         raise InputError(f"{path} is a compressed archive, not a file of torch; unpack it first")

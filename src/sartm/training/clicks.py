@@ -30,7 +30,7 @@ from sartm.inference.clicks import Promptable
 from sartm.inference.devices import choose_device
 from sartm.model.checkpoint import save
 from sartm.model.clicks import ClickDecoder, ClickMaps
-from sartm.model.facts import ModelFacts
+from sartm.model.facts import ModelFacts, inherit_licence
 from sartm.model.loading import load_for_training
 from sartm.model.looking import draw_pixels, frozen_maps
 from sartm.model.sartm import SARTM
@@ -48,7 +48,7 @@ from sartm.training.runs import (
     write_checkpoint,
     writing,
 )
-from sartm.training.splits import hash_images, inherit_licence, join_images
+from sartm.training.splits import hash_images, join_images
 
 log = logging.getLogger("sartm")
 
@@ -334,7 +334,7 @@ class _Run:
         facts = replace(
             facts,
             data=(*facts.data, *new),
-            licence=inherit_licence([facts], [], new) if new else facts.licence,
+            licence=inherit_licence(facts, [], new) if new else facts.licence,
             training_images=join_images(facts.training_images, self._images),
             results=facts.results | {"clicks": clicks},
         )

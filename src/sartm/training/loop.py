@@ -6,10 +6,9 @@ run that is killed and resumed ends as an undisturbed one, bit for bit on a CPU.
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from sartm.training.settings import OptimConfig, TrainConfig
 from sartm.training.sharding import whole
 from sartm.training.splits import fingerprint
 from sartm.training.start import Setup, prepare_run, write_config
+from sartm.training.stopping import Stopped, StopSignal
 from sartm.training.teaching import Teacher
 from sartm.training.validation import Validator
 from sartm.training.workers import Stream
@@ -96,7 +96,7 @@ def train(
             that died, too little memory.
     """
     pace = Pace(time.monotonic(), limits.seconds)
-    with _StopSignal() as stop, hold_run(out):
+    with StopSignal() as stop, hold_run(out):
         with stop.breaks_off():
             checkpoint = latest_checkpoint(out) if resume else None
             setup = prepare_run(
@@ -107,48 +107,6 @@ def train(
         if checkpoint is None:
             run.begin(config)
         return run.loop(limits.steps, pace, stop)
-
-
-class _Stopped(KeyboardInterrupt):
-    """Told to stop where nothing is under way that could be lost."""
-
-
-class _StopSignal:
-    """Notes SIGTERM and Ctrl-C, so that the step under way ends and is saved."""
-
-    def __init__(self) -> None:
-        self.received = self.idle = False
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self.before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: the caller handles signals
-                break
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    @contextmanager
-    def breaks_off(self) -> Iterator[None]:
-        """What stands under it is broken off by the signal, or not begun after it."""
-        self.idle = True
-        try:
-            if self.received:
-                raise _Stopped
-            yield
-        finally:
-            self.idle = False
-
-    def _note(self, *_: object) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = True
-        if self.idle:
-            raise _Stopped
 
 
 class _Run:
@@ -187,7 +145,7 @@ class _Run:
         if main:
             write_config(out, config)
 
-    def loop(self, most: int | None, pace: Pace, stop: _StopSignal) -> dict[str, Any]:
+    def loop(self, most: int | None, pace: Pace, stop: StopSignal) -> dict[str, Any]:
         """All steps that are left, or up to `most` or the time limit; the result of `train`."""
         setup, config, schedule = self.setup, self.setup.config, self.schedule
         accelerator, parts, batches = setup.accelerator, setup.parts, setup.batches
@@ -219,7 +177,7 @@ class _Run:
                     group["lr"] = rate * group["factor"]
                 try:
                     terms = self._take_step(model, optimizer, stream)
-                except _Stopped:
+                except Stopped:
                     self._save()
                     break
                 self.step += 1
@@ -261,7 +219,7 @@ class _Run:
             "modalities": modalities,
         }
 
-    def _compare(self, stop: _StopSignal) -> dict[str, Any] | None:
+    def _compare(self, stop: StopSignal) -> dict[str, Any] | None:
         """What each camera adds, by the first process; None also where that was broken off."""
         found, accelerator = None, self.setup.accelerator
         model = self.setup.parts.validated()
@@ -269,7 +227,7 @@ class _Run:
             try:
                 with stop.breaks_off():
                     found = self.validator.compare(model, self.step, self.seconds)
-            except _Stopped:
+            except Stopped:
                 pass
         accelerator.wait_for_everyone()
         return found
@@ -333,7 +291,7 @@ class _Run:
             average.update_parameters(setup.parts.model)
         return terms
 
-    def _score_what_is_due(self, pace: Pace, stop: _StopSignal) -> bool:
+    def _score_what_is_due(self, pace: Pace, stop: StopSignal) -> bool:
         """The start, or what was broken off before; whether nothing is left to be scored."""
         if self.pending:
             return self._validate(pace, stop)
@@ -344,7 +302,7 @@ class _Run:
         pace.add_validation()
         return done
 
-    def _score_step(self, last: bool, stopped: bool, pace: Pace, stop: _StopSignal) -> bool:
+    def _score_step(self, last: bool, stopped: bool, pace: Pace, stop: StopSignal) -> bool:
         """Validate where the plan says so, or where a session would end with nothing to look at;
         whether the run was told to stop."""
         if self._is_due():
@@ -359,7 +317,7 @@ class _Run:
         must leave no trace."""
         return self.schedule.is_due(self.step) or self.step >= self.schedule.plan.steps
 
-    def _validate(self, pace: Pace, stop: _StopSignal) -> bool:
+    def _validate(self, pace: Pace, stop: StopSignal) -> bool:
         """Whether it was done, and not broken off; its score may bring the end of the run near."""
         due = self._is_due()
         done = self.validator.validate(self.step, self.seconds, lambda: stop.received, due)

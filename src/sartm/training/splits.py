@@ -12,7 +12,6 @@ from sartm.data.layouts import open_layout
 from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.data.sets import Layout
 from sartm.errors import InputError
-from sartm.model.facts import ModelFacts
 from sartm.spaces import LabelSpace, choose_space, join_classes
 from sartm.training.settings import TrainConfig
 
@@ -189,26 +188,3 @@ def join_images(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
         f"{name}#{before[name][:8]}" if name in taken else name: before[name] for name in before
     }
     return renamed | now
-
-
-def inherit_licence(
-    starts: Sequence[ModelFacts | None], teachers: Sequence[ModelFacts], names: Sequence[str]
-) -> str:
-    """Of what was started from, of what taught, and of the data since; "" leaves it to the card."""
-    said = [
-        f"{how} {facts.name}: {facts.licence}"
-        for how, models in (("Started from", starts), ("Taught by", teachers))
-        for facts in models
-        if facts is not None and facts.licence
-    ]
-    if not said:
-        return ""
-    return f"{' '.join(said)} Then trained on {', '.join(names)}, whose terms apply too."
-
-
-def say_terms(facts: ModelFacts | None) -> str:
-    """What a model's licence means for what is trained from it, to end a line with; may be ""."""
-    if facts is None or not facts.licence:
-        return ""
-    first = facts.licence.split(". ")[0].rstrip(".")
-    return f". Its terms go on to what is trained from it: {first}"

@@ -19,7 +19,7 @@ from sartm.evaluation.metrics import require_countable
 from sartm.evaluation.scoring import was_seen
 from sartm.files import write_atomic
 from sartm.language import TextTable, named_classes, text_similarity
-from sartm.model.facts import ModelFacts
+from sartm.model.facts import ModelFacts, describe_terms
 from sartm.model.filling import load_encoder
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
@@ -40,7 +40,7 @@ from sartm.training.recompute import recompute_activations
 from sartm.training.runs import Checkpoint, require_new, require_nothing_to_lose, writing
 from sartm.training.settings import TrainConfig
 from sartm.training.sharding import require_shardable, shard
-from sartm.training.splits import Splits, fingerprint, hash_images, open_splits, say_terms
+from sartm.training.splits import Splits, fingerprint, hash_images, open_splits
 from sartm.training.teaching import Teacher, load_teachers
 from sartm.training.wording import resolve_words
 
@@ -358,7 +358,7 @@ def _say_what_is_kept(
         kept += ", adapters new"
     if source.clicks is not None:
         kept += ", its decoder for clicks left out (sartm train clicks makes another)"
-    log.info("starting from %s: %s%s", name, kept, say_terms(source.facts))
+    log.info("starting from %s: %s%s", name, kept, describe_terms(source.facts))
 
 
 def start_from(model: SARTM, source: SARTM, by_word: bool = False) -> list[str]:

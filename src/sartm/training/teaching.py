@@ -15,11 +15,10 @@ from torch import Tensor
 from sartm.config import ModelConfig
 from sartm.errors import InputError
 from sartm.inference.schedule import prepare_network
-from sartm.model.facts import ModelFacts
+from sartm.model.facts import ModelFacts, describe_terms
 from sartm.model.loading import load_for_training
 from sartm.model.sartm import SARTM
 from sartm.training.augmentation import Batch
-from sartm.training.splits import say_terms
 
 log = logging.getLogger("sartm")
 
@@ -46,7 +45,7 @@ def load_teachers(
 
     facts = [known for _, known in loaded if known is not None]
     for known in facts:
-        log.info("taught by %s%s", known.name, say_terms(known))
+        log.info("taught by %s%s", known.name, describe_terms(known))
     return teachers[0] if len(teachers) == 1 else mean, facts
 
 

@@ -16,14 +16,14 @@ from sartm.evaluation.report.run import read_metrics
 from sartm.evaluation.scoring import count_pairs, score_pairs
 from sartm.inference.predictor import Predictor
 from sartm.model.checkpoint import save
-from sartm.model.facts import ModelFacts
+from sartm.model.facts import ModelFacts, inherit_licence
 from sartm.model.hub import WEIGHTS
 from sartm.model.sartm import SARTM
 from sartm.model.tensors import read_safetensors
 from sartm.training.failures import explained_failures
 from sartm.training.journal import Journal
 from sartm.training.processes import agree, precision_of
-from sartm.training.splits import hash_images, inherit_licence, join_images
+from sartm.training.splits import hash_images, join_images
 from sartm.training.start import Setup
 
 
@@ -171,7 +171,7 @@ class Validator:
             text = to_dict(setup.table)
         facts = ModelFacts(
             name=setup.out.name,
-            licence=inherit_licence([setup.parts.model.facts], setup.taught_by, names),
+            licence=inherit_licence(setup.parts.model.facts, setup.taught_by, names),
             data=(*data, *names),
             selected_on=setup.splits.selected_on(),
             command=setup.command,
