@@ -119,6 +119,7 @@ def test_auto_aligns_each_pair_and_a_refused_one_costs_that_pair_only(
         (["--align", "auto", "--rgb", "film.mp4"], "--align is for images"),
         (["--beside", "--rgb", "film.mp4"], "--beside is for images"),
         (["--height", "60"], "--height is for the table of objects"),
+        (["--min-area", "60"], "--min-area is for the table of objects; add --objects"),
         (["--align", "auto"], "could not be aligned"),  # the only pair there is
     ],
 )

@@ -113,3 +113,18 @@ def test_without_pyarrow_parquet_is_refused_and_text_works(tmp_path, monkeypatch
 def test_a_manifest_that_is_not_there_is_told(capsys, tmp_path: Path):
     assert main(["predict", "--manifest", str(tmp_path / "no.csv"), "--out", "x"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pair", "(.*)"], "--pair pairs files; a manifest says itself what is a pair: leave"),
+        (["--allow-single"], "--allow-single pairs files; a manifest says itself what is a pair"),
+        (["--min-area", "9"], "--format and --min-area out"),
+    ],
+)
+def test_what_a_manifest_has_no_use_for_is_refused(options, message, place, tiny, capsys):
+    words = ["predict", "--manifest", "in/pairs.csv", "--out", "out", "--model", tiny]
+    assert main([*words, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -213,7 +213,10 @@ def choose_objects(
     from sartm.objects.measurement import Measuring
 
     if not wanted:
-        given = {"--degrees": degrees, "--height": height, "--accuracy": accuracy != ACCURACY}
+        given = {
+            "--min-area": min_area, "--degrees": degrees, "--height": height,
+            "--accuracy": accuracy != ACCURACY,
+        }  # fmt: skip
         refuse_given(given, "is for the table of objects; add --objects")
         return None
     choose_scale(degrees, radiometric)

@@ -129,8 +129,11 @@ def predict(
 ) -> int:
     """Label pairs: files, folders, globs or videos; either modality may be left out."""
     rgb, thermal = _find_sources(files or [], rgb, thermal)
-    several = objects or instances is not None
-    _require_input(rgb or thermal, manifest, several, (shard, sink, engine), out)
+    listing = objects or instances is not None or min_area is not None
+    _require_input(rgb or thermal, manifest, listing, (shard, sink, engine), out)
+    if manifest:
+        chosen = {"--pair": pair, "--allow-single": allow_single}
+        refuse_given(chosen, "pairs files; a manifest says itself what is a pair: leave it out")
     from sartm.data.finding import search_pairs
     from sartm.inference.streams import is_video
     from sartm.io.cameras import Camera
@@ -138,7 +141,8 @@ def predict(
     folder = local_path(out)
     check_json(json_file, [rgb, thermal, model, encoder, classes, align, manifest], folder)
     camera = Camera(radiometric, black_hot, repair, holes)
-    listed = options.choose_objects(objects, min_area, degrees, accuracy, radiometric, height)
+    area = None if instances is not None and not objects else min_area  # then it is --format's
+    listed = options.choose_objects(objects, area, degrees, accuracy, radiometric, height)
     open_model = partial(
         make_predictor, model, encoder, classes, canvas,
         device, precision, batch_size, workers, compile, thermal_range, text_encoder,
@@ -229,7 +233,7 @@ def _require_input(
         if images or objects:
             raise InputError(
                 "--manifest takes the place of --rgb and --thermal, and makes label maps and "
-                "overlays; leave these, --objects and --format out"
+                "overlays; leave these, --objects, --format and --min-area out"
             )
         return
     if fleet != ("1/1", "files", "local"):
