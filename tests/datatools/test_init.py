@@ -246,6 +246,24 @@ def test_what_cannot_be_decided_is_said(yard: Path, capsys: pytest.CaptureFixtur
     assert len(json.loads((yard / "said.json").read_text())["undecided"]) == 3
 
 
+@pytest.mark.parametrize("name", ["{}", "{:05}D"])  # of nobody, and as MFNet's
+def test_masks_of_0_and_255_among_labels_of_ids_are_a_question(name: str, yard: Path) -> None:
+    def draw(index: int, label: np.ndarray) -> list[str]:
+        pair = own_pair(index)
+        for kind, image in (("rgb", pair["rgb"]), ("thermal", pair["thermal"]), ("labels", label)):
+            save(yard / kind / f"{name.format(index)}.png", image)
+        return [text for text in init_dataset(yard, overwrite=True).questions if "255" in text]
+
+    label = own_pair(0)["label"]
+    edges = label.copy()
+    edges[:3] = 255
+    assert not draw(0, edges)  # among ids, it is what nobody has labelled
+    assert not draw(1, label)
+    (asked,) = draw(2, np.where(label == 1, 255, 0).astype(np.uint8))
+    assert asked.startswith(f"whether 255 is a class: 1 labels, such as that of {name.format(2)}")
+    assert len(open_layout(yard).classes) >= 3  # the ids stay what they were
+
+
 def test_thermal_of_another_shape_is_not_resized(yard: Path) -> None:
     for index in range(3):
         save(yard / "rgb" / f"{index}.png", own_pair(index)["rgb"])

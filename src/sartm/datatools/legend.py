@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -138,8 +138,24 @@ def _by_value(
         why = f"ids reach {count - 1}: are they of single objects (instances)?"
         return Legend(Classes(names or WITHOUT_LABELS), unread=unread | dict.fromkeys(seen, why))
     if not names and count <= len(MFNET) and all(map(is_street_name, seen)):
-        return Legend(MFNET, ids=held, unread=unread, found=f"ids 0-{count - 1}, named as MFNet's")
-    return _name(count, names, (), held, unread)
+        found = f"ids 0-{count - 1}, named as MFNet's"
+        legend = Legend(MFNET, ids=held, unread=unread, found=found)
+    else:
+        legend = _name(count, names, (), held, unread)
+    return replace(legend, questions=(*legend.questions, *_ask_of_white(seen)))
+
+
+def _ask_of_white(seen: dict[str, _Seen]) -> list[str]:
+    """What is open where labels of ids lie beside such as have nothing but black and white."""
+    white = [name for name, one in seen.items() if _IGNORE in (held := one.values or ())
+             and set(held) <= {0, _IGNORE}]  # fmt: skip
+    if not white:
+        return []
+    return [
+        f"whether 255 is a class: {len(white)} labels, such as that of {white[0]}, hold only 0 and "
+        f"255, as masks of one thing do, the others ids; 255 is taken for pixels to ignore. If it "
+        f"is a class, write its id in its place there"
+    ]
 
 
 def _name(
