@@ -36,6 +36,50 @@ def test_every_pair_is_as_it_was(sets):
                 assert np.array_equal(getattr(mine, kind), getattr(other, kind))
 
 
+def test_a_split_may_be_called_what_no_file_can_be(tmp_path):
+    """Names of splits are free in dataset.toml; shards are called by what of them is safe."""
+    draw_dataset(tmp_path / "plain", 3, 0)
+    toml = tmp_path / "plain/dataset.toml"
+    lines = '"night time" = "train.txt"\n"../../night" = "00*"\n'
+    toml.write_text(toml.read_text().replace('train = "train.txt"\n', lines))
+    shard_dataset(tmp_path / "plain", tmp_path / "shards")
+    found = open_layout(tmp_path / "shards").splits
+    assert {split: len(pairs) for split, pairs in found.items()} == {
+        "night time": 3, "../../night": 3,
+    }  # fmt: skip
+    assert PairDataset.open(tmp_path / "shards", "night time")[2].rgb is not None
+    assert {file.suffix for file in (tmp_path / "shards").iterdir()} == {".tar", ".jsonl", ".toml"}
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "message"),
+    [
+        ("12:30:00", "{name}.png", "'12:30:00000' cannot be named so in shards"),
+        ("001.image_of_rgb", "{name}", r"of_rgb000: shards hold files that end in"),
+    ],
+)
+def test_names_that_could_not_be_read_back_are_refused(name, pattern, message, tmp_path):
+    draw_dataset(tmp_path / "plain", 2, 0)
+    toml = tmp_path / "plain/dataset.toml"
+    toml.write_text(toml.read_text().replace("rgb/{name}.png", f"rgb/{pattern}"))
+    for kind in ("rgb", "thermal", "label"):
+        for index in ("000", "001"):
+            file = tmp_path / f"plain/{kind}/{index}.png"
+            new = (pattern if kind == "rgb" else "{name}.png").replace("{name}", name + index)
+            file.rename(file.with_name(new))
+    (tmp_path / "plain/train.txt").write_text(f"{name}000\n{name}001\n")
+    with pytest.raises(InputError, match=message):
+        shard_dataset(tmp_path / "plain", tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+
+
+def test_what_is_wrong_with_an_index_is_what_check_says(sets, capsys):
+    index = sets[1] / "index.jsonl"
+    index.write_text("".join(line for line in index.open() if '"split": "val"' not in line))
+    assert main(["data", "check", str(sets[1])]) == 2
+    assert "index.jsonl has no shards of split 'val'" in capsys.readouterr().err
+
+
 def test_any_reader_of_tar_finds_the_files(sets):
     plain, shards = sets
     found = {}

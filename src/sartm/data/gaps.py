@@ -40,6 +40,8 @@ def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
 def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
     toml = from_dict(DatasetFile, read_toml(path), str(path))
     check_patterns(path, toml)
+    if toml.files.shards:  # of which files cannot be missing: the index says why it is refused
+        return None, []
     images = FilePatterns(rgb=toml.files.images, table=toml.files.table)
     table = toml_table(path, toml)
     splits: dict[str, tuple[Pair, ...]] = {}

@@ -19,6 +19,8 @@ from sartm.io.sources import Member
 
 INDEX = "index.jsonl"
 """What the index is called: a line per shard."""
+ENDING = re.compile(r"\.\w{1,8}")
+"""What the name of a member may end in."""
 KINDS = ("rgb", "thermal", "label", "four_channel", "instances")
 Members = dict[str, Member]
 """Kind of file -> where it lies."""
@@ -75,7 +77,7 @@ def _members(shard: str, name: str, files: dict[str, list[Any]]) -> Members:
     members = {}
     for kind, (ending, offset, size) in files.items():
         whole = all(type(value) is int and value >= 0 for value in (offset, size))
-        if kind not in KINDS or not whole or not re.fullmatch(r"\.\w{1,8}", ending):
+        if kind not in KINDS or not whole or not ENDING.fullmatch(ending):
             raise ValueError(f"{name!r:.100} has no such file: {kind!r:.20}")
         members[kind] = Member(shard, member_name(name, kind, ending), offset, size)
     return members

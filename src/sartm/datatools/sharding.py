@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartm.data.layouts import open_layout
+from sartm.data.names import is_plain_name
 from sartm.data.sets import Layout, Pair
-from sartm.data.shards import INDEX, KINDS, ShardLine, member_name
-from sartm.datatools.writing import format_toml
+from sartm.data.shards import ENDING, INDEX, KINDS, ShardLine, member_name
+from sartm.datatools.writing import file_name, format_toml
 from sartm.errors import InputError
 from sartm.io.sources import as_file, read_bytes
 from sartm.outputs import finished_folder
@@ -41,9 +42,13 @@ def shard_dataset(dataset: str | Path, out: Path, most: int = SHARD_BYTES) -> Sh
         most: bytes after which a shard is full.
 
     Raises:
-        InputError: no such data set, or `out` holds something or cannot be written.
+        InputError: no such data set, a pair or file whose name no shard can hold, or `out` holds
+            something or cannot be written.
     """
     layout = open_layout(dataset)
+    for pairs in layout.splits.values():
+        for pair in pairs:
+            _require_names(pair)
     text = _describe(layout)
     shards = size = 0
     with (
@@ -55,7 +60,7 @@ def shard_dataset(dataset: str | Path, out: Path, most: int = SHARD_BYTES) -> Sh
             waiting = list(pairs)
             number = 0
             while waiting:
-                name = f"{split}-{number:06d}.tar"
+                name = f"{file_name(split)}-{number:06d}.tar"
                 line, written = _write_shard(new / name, split, waiting, most)
                 index.write(line.encode())
                 del waiting[: len(line.pairs)]
@@ -64,6 +69,22 @@ def shard_dataset(dataset: str | Path, out: Path, most: int = SHARD_BYTES) -> Sh
         (new / "dataset.toml").write_text(text, "utf-8")
     counts = {split: len(pairs) for split, pairs in layout.splits.items()}
     return Sharded(counts, shards, size)
+
+
+def _require_names(pair: Pair) -> None:
+    """Refuse what the index would be refused for when it is read."""
+    if not is_plain_name(pair.name):
+        raise InputError(
+            f"pair {pair.name!r:.100} cannot be named so in shards, where names have no colon, "
+            f"backslash, control character or part above 240 bytes; rename its files"
+        )
+    for kind in KINDS:
+        file = getattr(pair, kind)
+        if file is not None and not ENDING.fullmatch(file.suffix):
+            raise InputError(
+                f"{file}: shards hold files that end in a point and up to 8 letters or digits; "
+                f"rename it, as in .png"
+            )
 
 
 def _write_shard(path: Path, split: str, pairs: Sequence[Pair], most: int) -> tuple[ShardLine, int]:

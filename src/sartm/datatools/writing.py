@@ -94,7 +94,7 @@ def place_pairs(layout: Layout, splits: dict[str, tuple[Pair, ...]], to: Target)
             + ("rename one" if to == "dataset.toml" else "convert to dataset.toml, or rename one")
         )
     for split in splits:
-        if _file_name(split) != split:
+        if file_name(split) != split:
             raise InputError(f"split {split!r} of {layout.root} cannot name a folder; rename it")
     return [Place(pair, split, layout.camera_of(pair)) for pair, split in first.items()]
 
@@ -184,7 +184,7 @@ def write_description(
     """Write the lists and, where needed, dataset.toml; then read them back."""
     for split, pairs in splits.items():
         text = "".join(f"{pair.name}\n" for pair in pairs)
-        write_atomic(plan.root / f"{_file_name(split)}.txt", text.encode())
+        write_atomic(plan.root / f"{file_name(split)}.txt", text.encode())
     if not (plain and _same_meaning(plan.root, layout)):
         write_atomic(plan.root / "dataset.toml", format_toml(layout, splits, plan.files).encode())
     found = open_layout(plan.root)
@@ -205,7 +205,7 @@ def _same_meaning(root: Path, layout: Layout) -> bool:
     return all(getattr(found, part) == getattr(layout, part) for part in parts)
 
 
-def _file_name(split: str) -> str:
+def file_name(split: str) -> str:
     """A split's name without what would leave the folder."""
     return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in split).lstrip(".")
 
@@ -222,7 +222,7 @@ def format_toml(
     """
     classes = layout.classes
     splits = list(splits)
-    names = [_file_name(split) for split in splits]
+    names = [file_name(split) for split in splits]
     if len(set(names)) < len(names) or "" in names:
         raise InputError(f"splits {', '.join(map(repr, splits))} do not give lists of their own")
     usual = Classes(classes.names)
