@@ -18,7 +18,9 @@ from sartm.cli.main import main
 from sartm.config import ThermalRule
 from sartm.errors import InputError
 from sartm.inference.film import choose_encoder
+from sartm.inference.folders import label_folder
 from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
+from sartm.inference.options import PredictOptions
 from sartm.inference.predictor import Predictor
 from sartm.inference.streams import is_video, open_stream
 from sartm.inference.video import Smoother, VideoOptions, predict_video
@@ -316,6 +318,58 @@ def test_folders_of_frames_are_paired_by_name(predictor, tmp_path):
     assert np.allclose(times, [0, 0.2, 0.4], atol=0.002)
     expected = predictor(rgb_frame(9), thermal_frame(9)).labels
     assert np.array_equal(label_of(tmp_path / "a-labels" / "f9.png"), expected)
+
+
+def draw_folder_of_both(root, toml=""):
+    """Three pairs with thermal of half the size, a corner of which was not measured."""
+    for index in range(3):
+        half = np.ascontiguousarray(thermal_frame(index)[::2, ::2])
+        half[:4] = 0
+        for kind, image in (("rgb", rgb_frame(index)[..., ::-1]), ("thermal", half)):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / kind / f"f{index}.png"), image)
+    if toml:
+        (root / "dataset.toml").write_text(
+            'name = "s"\nclasses = ["a", "b"]\n[files]\nrgb = "rgb/{name}.png"\n'
+            f'thermal = "thermal/{{name}}.png"\n[splits]\nall = "f*"\n[thermal]\n{toml}'
+        )
+    return root
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_data_set_is_a_film_as_its_toml_says(again, predictor, tmp_path):
+    root = draw_folder_of_both(tmp_path / "set", "resize = true\nholes = 0\nblack_hot = true\n")
+    thermal = root if again else None  # named once or twice
+    options = VideoOptions(labels=True, smooth=0, camera=Camera(repair=True))
+    outcome = predict_video(
+        predictor, root, thermal, tmp_path / "a.webm", model="m", options=options
+    )
+    assert outcome.frames == 3
+    same = PredictOptions(camera=Camera(repair=True), overlay=False)
+    label_folder(predictor, root, thermal, tmp_path / "out", model="m", options=same)
+    for index in range(3):
+        pair = (tmp_path / f"a-labels/f{index}.png", tmp_path / f"out/labels/f{index}.png")
+        assert np.array_equal(*map(label_of, pair))
+    settings = json.loads(outcome.summary.read_text())["settings"]
+    assert settings["camera"] == {
+        "radiometric": False, "black_hot": True, "repair": True, "holes": 0,
+    }  # fmt: skip
+    assert settings["resize_thermal"]
+
+
+def test_a_folder_of_both_is_a_film_of_its_pairs(predictor, tmp_path):
+    root = draw_folder_of_both(tmp_path / "both")
+    (root / "rgb/f1.png").unlink()
+    options = VideoOptions(labels=True, smooth=0, resize_thermal=True)
+    outcome = predict_video(predictor, root, None, tmp_path / "a.webm", model="m", options=options)
+    assert outcome.frames == 2
+    assert outcome.unpaired.counts == {"rgb": 0, "thermal": 1}
+    assert outcome.unpaired.files == [str(root / "thermal/f1.png")]
+    alone = replace(options, allow_single=True)
+    outcome = predict_video(predictor, root, None, tmp_path / "b.webm", model="m", options=alone)
+    assert outcome.frames == 3
+    with pytest.raises(InputError, match="--resize-thermal"):
+        predict_video(predictor, root, None, tmp_path / "c.webm", model="m")
 
 
 def test_smoothing_keeps_of_before_as_far_as_it_agrees_with_now():

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -13,26 +12,23 @@ from sartm.config import to_dict
 from sartm.data.finding import search_pairs
 from sartm.data.listing import RECORD, SUMMARY, WRITTEN
 from sartm.data.pairs import Sample
-from sartm.data.sets import Layout, Pair
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.files import hash_file, remove_leftovers, write_atomic
 from sartm.inference.ahead import write_behind
 from sartm.inference.alarm import PairCheck, count_alarms, word_alarms
 from sartm.inference.objects import ObjectFolder, count_objects, describe_place
-from sartm.inference.options import PredictOptions
+from sartm.inference.options import PredictOptions, as_described
 from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Workshop
 from sartm.inference.record import Record
-from sartm.io.cameras import Camera
 from sartm.io.labels import encode_geotiff
 from sartm.io.places import Place, find_place
 from sartm.objects.places import locate
 from sartm.outputs import check_targets, find_clash, ignores_case, lock_folder
 from sartm.progress import Meter
-
-log = logging.getLogger("sartm")
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def label_folder(
     found = search_pairs(rgb, thermal, options.pair_regex, options.allow_single, out)
     _require_alignable(options, found.pairs)
     if found.layout is not None:
-        options = _as_described(options, found.layout, found.pairs)
+        options = as_described(options, found.layout, found.pairs[0], options.align is None)
     workshop = Workshop(predictor, options, model)
     with lock_folder(out):
         run = _Run(out, workshop)
@@ -121,23 +117,6 @@ def _require_alignable(options: PredictOptions, pairs: list[Pair]) -> None:
         raise InputError("--align and --resize-thermal exclude each other; leave one out")
     if not any(pair.four_channel or (pair.rgb and pair.thermal) for pair in pairs):
         raise InputError("--align moves thermal onto RGB; give both --rgb and --thermal")
-
-
-def _as_described(options: PredictOptions, layout: Layout, pairs: list[Pair]) -> PredictOptions:
-    """The options with what a dataset.toml says of thermal, where nobody says otherwise."""
-    told, asked = layout.camera_of(pairs[0]), options.camera
-    camera = Camera(
-        radiometric=asked.radiometric or told.radiometric,
-        black_hot=asked.black_hot or told.black_hot,
-        repair=asked.repair or told.repair,
-        holes=told.holes if asked.holes is None else asked.holes,
-    )
-    resize = options.resize_thermal or (layout.resize_thermal and options.align is None)
-    log.info(
-        "%s: pairs as dataset.toml says; thermal in %s%s",
-        layout.root, layout.thermal_unit, ", resized to RGB" * resize,
-    )  # fmt: skip
-    return replace(options, camera=camera, resize_thermal=resize)
 
 
 def _lies(path: Path) -> bool:

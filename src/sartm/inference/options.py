@@ -1,9 +1,11 @@
 """What `folders` and `video` do beside labelling, and what of it changes label maps."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 from sartm.config import Modality, to_dict
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 from sartm.inference.alarm import OnMisaligned
 from sartm.inference.frames import Match
@@ -14,6 +16,8 @@ from sartm.io.cameras import Camera
 from sartm.io.decode import FourChannel
 from sartm.io.thermal import format_range
 from sartm.objects.measurement import Measuring
+
+log = logging.getLogger("sartm")
 
 Homography = tuple[tuple[float, ...], ...]
 
@@ -117,3 +121,30 @@ class VideoOptions:
         if self.width < 64:
             raise InputError(f"--width is {self.width}; give at least 64 pixels")
         require_fitting(self.on_misaligned, self.modality)
+
+
+Options = TypeVar("Options", PredictOptions, VideoOptions)
+
+
+def as_described(options: Options, layout: Layout, pair: Pair, resizes: bool = True) -> Options:
+    """The options with what a data set says of its thermal images, where nobody says otherwise.
+
+    Args:
+        options: what was asked for.
+        layout: the data set.
+        pair: one of its pairs, which stands for all.
+        resizes: thermal of another size may be resized; it is not where it is aligned instead.
+    """
+    told, asked = layout.camera_of(pair), options.camera
+    camera = Camera(
+        radiometric=asked.radiometric or told.radiometric,
+        black_hot=asked.black_hot or told.black_hot,
+        repair=asked.repair or told.repair,
+        holes=told.holes if asked.holes is None else asked.holes,
+    )
+    resize = options.resize_thermal or (layout.resize_thermal and resizes)
+    log.info(
+        "%s: pairs as dataset.toml says; thermal in %s%s",
+        layout.root, layout.thermal_unit, ", resized to RGB" * resize,
+    )  # fmt: skip
+    return replace(options, camera=camera, resize_thermal=resize)

@@ -3,28 +3,35 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sartm.data.finding import search_pairs
+from sartm.data.names import read_name
 from sartm.errors import InputError
 from sartm.inference.frames import Frame, Stream, Unpaired, pair_frames
-from sartm.inference.options import VideoOptions
+from sartm.inference.options import VideoOptions, as_described
 from sartm.inference.streams import folder_stream, is_video, open_stream
+
+Paired = Iterator[tuple[Frame, Frame | None]]
 
 _LISTED = 100  # files without a partner; more are only counted
 
 
 def open_rig(
     rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
-) -> tuple[list[Stream], Iterator[tuple[Frame, Frame | None]]]:
-    """The sources, the leading one first, and their frames in pairs."""
+) -> tuple[list[Stream], Paired, VideoOptions]:
+    """The sources, the leading one first, their frames in pairs, and how they are read.
+
+    These are the options with what the dataset.toml of a folder says.
+    """
     epoch = time.monotonic()
 
     def open_source(source: str | Path, role: Any, begin: float | None = None) -> Stream:
         return open_stream(
-            source, role, rate=options.rate, camera=options.camera, epoch=epoch, begin=begin
-        )
+            source, role, rate=options.rate, resize_thermal=options.resize_thermal,
+            camera=options.camera, epoch=epoch, begin=begin,
+        )  # fmt: skip
 
     if options.one_file:
         if rgb is None or thermal is not None:
@@ -32,22 +39,13 @@ def open_rig(
                 f"--one-file {options.one_file} takes one video; give it as --rgb alone"
             )
         lead = open_source(rgb, options.one_file)
-        return [lead], ((frame, None) for frame in lead.frames)
+        return [lead], _alone(lead), options
+    one = rgb is None or thermal is None
+    if not is_video(rgb) and not is_video(thermal) and (one or options.match == "auto"):
+        return _open_pictures(rgb, thermal, options, unpaired)
     if rgb is None or thermal is None:
         lead = open_source(rgb, "rgb") if rgb is not None else open_source(str(thermal), "thermal")
-        return [lead], ((frame, None) for frame in lead.frames)
-    by_name = options.match == "auto" and not is_video(rgb) and not is_video(thermal)
-    if by_name:
-        found = search_pairs(rgb, thermal, None, options.allow_single)
-        for path in found.unpaired:
-            unpaired.counts["thermal" if _is_below(path, thermal) else "rgb"] += 1
-            unpaired.files.append(str(path))
-        del unpaired.files[_LISTED:]
-        lead = folder_stream(
-            found, str(rgb), options.rate, resize_thermal=options.resize_thermal,
-            camera=options.camera,
-        )  # fmt: skip
-        return [lead], ((frame, None) for frame in lead.frames)
+        return [lead], _alone(lead), options
     lead = open_source(rgb, "rgb")
     try:
         other = open_source(thermal, "thermal", lead.begin)
@@ -59,13 +57,33 @@ def open_rig(
         offset=options.offset,
     )  # fmt: skip
     if options.allow_single:
-        return [lead, other], _go_on_alone(paired, lead, other, options.offset)
-    return [lead, other], _keep_whole(paired, other)
+        return [lead, other], _go_on_alone(paired, lead, other, options.offset), options
+    return [lead, other], _keep_whole(paired, other), options
 
 
-def _keep_whole(
-    paired: Iterator[tuple[Frame, Frame | None]], other: Stream
-) -> Iterator[tuple[Frame, Frame | None]]:
+def _open_pictures(
+    rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions, unpaired: Unpaired
+) -> tuple[list[Stream], Paired, VideoOptions]:
+    """Of folders of frames, which are paired as `predict` does."""
+    found = search_pairs(rgb, thermal, None, options.allow_single)
+    for path in found.unpaired:
+        unpaired.counts["thermal" if _is_thermal(path, rgb, thermal) else "rgb"] += 1
+        unpaired.files.append(str(path))
+    del unpaired.files[_LISTED:]
+    if found.layout is not None:
+        options = as_described(options, found.layout, found.pairs[0])
+    lead = folder_stream(
+        found, str(thermal if rgb is None else rgb), options.rate,
+        resize_thermal=options.resize_thermal, camera=options.camera,
+    )  # fmt: skip
+    return [lead], _alone(lead), options
+
+
+def _alone(stream: Stream) -> Paired:
+    return ((frame, None) for frame in stream.frames)
+
+
+def _keep_whole(paired: Paired, other: Stream) -> Paired:
     """What has a partner; ends where the other camera has failed, for nothing more would come."""
     for frame, partner in paired:
         if partner is not None:
@@ -74,9 +92,7 @@ def _keep_whole(
             return
 
 
-def _go_on_alone(
-    paired: Iterator[tuple[Frame, Frame | None]], lead: Stream, other: Stream, offset: float
-) -> Iterator[tuple[Frame, Frame | None]]:
+def _go_on_alone(paired: Paired, lead: Stream, other: Stream, offset: float) -> Paired:
     """All pairs, and what a live thermal camera sees once the RGB camera has failed."""
     yield from paired
     if lead.live and lead.failed and other.live:
@@ -85,5 +101,8 @@ def _go_on_alone(
             yield replace(frame, time=frame.time + offset, name=name), None
 
 
-def _is_below(path: Path, source: str | Path) -> bool:
-    return Path(source).is_dir() and path.is_relative_to(source)
+def _is_thermal(path: Path, rgb: str | Path | None, thermal: str | Path | None) -> bool:
+    """Whether a file without a partner is of thermal; its name says so in a folder of both."""
+    if rgb is not None and (thermal is None or Path(thermal).absolute() == Path(rgb).absolute()):
+        return read_name(PurePosixPath(path.relative_to(rgb).as_posix())).role == "thermal"
+    return thermal is not None and Path(thermal).is_dir() and path.is_relative_to(thermal)

@@ -56,6 +56,7 @@ def open_stream(
     role: Role,
     *,
     rate: float | None = None,
+    resize_thermal: bool = False,
     camera: Camera = Camera(),
     epoch: float = 0.0,
     begin: float | None = None,
@@ -67,6 +68,7 @@ def open_stream(
         source: what to read.
         role: what its pictures are.
         rate: frames per second of a folder; 25 where left out.
+        resize_thermal: of a folder of both, thermal that shows the same view in another size.
         camera: how thermal values are read.
         epoch: `time.monotonic()` that is second 0 of a live camera.
         begin: Unix time that is second 0 of a bag; None: when it begins.
@@ -86,7 +88,10 @@ def open_stream(
     if role not in ("rgb", "thermal"):
         raise InputError(f"{source}: --one-file is for one video, found a folder or image")
     found = search_pairs(*((source, None) if role == "rgb" else (None, source)))
-    return folder_stream(found, str(source), rate, camera=camera, max_pixels=max_pixels)
+    return folder_stream(
+        found, str(source), rate, resize_thermal=resize_thermal, camera=camera,
+        max_pixels=max_pixels,
+    )  # fmt: skip
 
 
 def folder_stream(

@@ -31,7 +31,7 @@ from sartm.inference.overlays import draw_grey
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor, label_map
-from sartm.inference.rig import open_rig
+from sartm.inference.rig import Paired, open_rig
 from sartm.inference.slow_levels import SlowLevels
 from sartm.inference.watch import Watch
 from sartm.io.degrees import choose_scale
@@ -200,7 +200,7 @@ def _label_video(
     options: VideoOptions,
 ) -> VideoOutcome:
     unpaired = Unpaired()
-    streams, pairs = open_rig(rgb, thermal, options, unpaired)
+    streams, pairs, options = open_rig(rgb, thermal, options, unpaired)
     lead = streams[0]
     tally = _Tally(predictor.classes.names)
     watch = Watch(options.on_misaligned, tuple(stream.rate for stream in streams))
@@ -271,7 +271,7 @@ class _Tally:
 
 
 def _read_samples(
-    pairs: Iterator[tuple[Frame, Frame | None]],
+    pairs: Paired,
     options: VideoOptions,
     tally: _Tally,
     levels: SlowLevels,
