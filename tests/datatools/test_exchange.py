@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import cv2
@@ -362,6 +362,91 @@ def test_annotations_of_half_size_thermal_are_stretched(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(content))
     import_annotations(tmp_path / "half", "coco", tmp_path / "a.json", tmp_path / "out")
     assert within_a_pixel(labels_of(tmp_path / "out")["3"] == 1, INSIDE)
+
+
+@pytest.fixture
+def anew(tmp_path: Path) -> Path:
+    """A data set whose pictures are called 0 and 1 in both of its splits, without labels."""
+    root = tmp_path / "anew"
+    for index in range(4):
+        pair, split = own_pair(index), "train" if index < 2 else "val"
+        for kind in ("rgb", "thermal"):
+            save(root / split / kind / f"{index % 2}.png", pair[kind])
+    (root / "dataset.toml").write_text(
+        'name = "anew"\nclasses = ["background", "road"]\n[files]\n'
+        + "".join(f'{kind} = "{{split}}/{kind}/{{name}}.png"\n' for kind in
+                  ("rgb", "thermal", "label"))
+        + '[splits]\ntrain = "train"\nval = "val"\n'
+    )  # fmt: skip
+    return root
+
+
+def moved_square(index: int) -> list[list[float]]:
+    """The square, elsewhere in the picture of each pair."""
+    return [[x + 8 * index, y + 4 * index] for x, y in SQUARE]
+
+
+def annotate_anew(tool: str, place: Path, tell: bool) -> None:
+    """A square in each of four pictures, in a file or folder per split; `tell` in the names too."""
+    for number, split in enumerate(("train", "val")):
+        names = [f"{f'{split}/rgb/' * tell}{index}.png" for index in (0, 1)]
+        squares = [moved_square(2 * number + index) for index in (0, 1)]
+        folder = place / "labels" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        if tool == "coco":
+            one = {"categories": [{"id": 1, "name": "road"}]}
+            one["images"] = [{"id": index, "file_name": name, "height": 48, "width": 64}
+                             for index, name in enumerate(names)]  # fmt: skip
+            one["annotations"] = [
+                {"image_id": index, "category_id": 1, "segmentation": [list(chain(*square))]}
+                for index, square in enumerate(squares)
+            ]
+            (place / f"instances_{split}2017.json").write_text(json.dumps(one))
+        for index, (name, square) in enumerate(zip(names, squares, strict=True)):
+            shares = " ".join(f"{x / 64:.6f} {y / 48:.6f}" for x, y in square)
+            if tool == "yolo":
+                (folder / f"{index}.txt").write_text(f"0 {shares}\n")
+            if tool == "labelme":
+                shape = {"label": "road", "points": square, "shape_type": "polygon"}
+                content = {"imagePath": f"../{name}", "imageHeight": 48, "imageWidth": 64}
+                (folder / f"{index}.json").write_text(json.dumps(content | {"shapes": [shape]}))
+    (place / "classes.txt").write_text("road\n")
+
+
+@pytest.mark.parametrize("tell", [False, True])
+@pytest.mark.parametrize("tool", ["coco", "yolo", "labelme"])
+def test_names_that_start_anew_in_each_split_are_told_apart(
+    tool: str, tell: bool, anew: Path, tmp_path: Path
+) -> None:
+    annotate_anew(tool, tmp_path / "made", tell)
+    import_annotations(anew, tool, tmp_path / "made", tmp_path / "out")  # type: ignore[arg-type]
+    layout = open_layout(tmp_path / "out")
+    names = {split: [pair.name for pair in pairs] for split, pairs in layout.splits.items()}
+    assert names == {"train": ["train/0", "train/1"], "val": ["val/0", "val/1"]}
+    samples = [one for split in names for one in PairDataset.of(layout, split)]
+    for index, sample in enumerate(samples):
+        np.testing.assert_array_equal(sample.rgb, own_pair(index)["rgb"])
+        np.testing.assert_array_equal(sample.thermal, own_pair(index)["thermal"])
+        assert sample.label is not None
+        corner = np.argwhere(sample.label == 1).min(0)
+        assert np.abs(corner - (8 + 4 * index, 10 + 8 * index)).max() <= 1
+    # Out and back again, by what is written for them.
+    assert convert(tmp_path / "out", "--to", "coco", "--out", tmp_path / "coco") == 0
+    import_annotations(anew, "coco", tmp_path / "coco/annotations", tmp_path / "back")
+    back = labels_of(tmp_path / "back")
+    assert len(back) == 4
+    for sample in samples:
+        np.testing.assert_array_equal(back[sample.name], sample.label)
+
+
+def test_an_annotation_of_one_of_several_pairs_is_refused(anew: Path, tmp_path: Path) -> None:
+    annotate_anew("coco", tmp_path / "made", tell=False)
+    for split in ("train", "val"):
+        file = tmp_path / f"made/instances_{split}2017.json"
+        file.rename(file.with_name(f"{split.replace('train', 'a').replace('val', 'b')}.json"))
+    with pytest.raises(InputError, match="image 0 may be of pair train/0 or val/0; name its fold"):
+        import_annotations(anew, "coco", tmp_path / "made", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_annotations_of_other_images_are_refused(yard: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sartm.data.layouts import open_layout
 from sartm.data.listing import Listing, list_files
 from sartm.data.matching import pair_folder
 from sartm.data.names import strip_name, suggest_expression
-from sartm.data.sets import Layout, Pair
+from sartm.data.sets import Layout, Pair, tell_apart
 from sartm.errors import InputError
 from sartm.io.header import SUFFIXES
 
@@ -143,7 +143,7 @@ def _mixed_folder(
         return None
     if (Path(rgb) / "dataset.toml").is_file():
         layout = open_layout(rgb, labels=False)
-        return Found(_name_apart(layout), layout=layout)
+        return Found(_images_of(layout), layout=layout)
     found = pair_folder(Path(rgb), out)
     if not found.pairs:
         return None
@@ -160,18 +160,13 @@ def _mixed_folder(
     return Found([*found.pairs, *lone], rest, found.unreadable)
 
 
-def _name_apart(layout: Layout) -> list[Pair]:
-    """The pairs of all splits, each once; names that splits share are told apart by the split."""
-    first = {
-        (pair.rgb, pair.thermal, pair.four_channel): (split, pair)
-        for split, pairs in reversed(layout.splits.items())
-        for pair in pairs
+def _images_of(layout: Layout) -> list[Pair]:
+    """The pairs of all splits without their labels, each once."""
+    bare = {
+        split: tuple(replace(pair, label=None, instances=None) for pair in pairs)
+        for split, pairs in layout.splits.items()
     }
-    often = Counter(pair.name for _, pair in first.values())
-    pairs = [
-        replace(pair, name=f"{split}/{pair.name}") if often[pair.name] > 1 else pair
-        for split, pair in first.values()
-    ]
+    pairs = {pair for some in tell_apart(bare).values() for pair in some}
     return sorted(pairs, key=lambda pair: pair.name)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -71,6 +71,20 @@ def camera_of(pair: Pair, unit: ThermalUnit, black_hot: bool, holes: float | Non
     # Degrees in a JPEG are those of a radiometric one: its picture holds only grey levels.
     jpeg = pair.thermal is not None and pair.thermal.suffix.lower() in (".jpg", ".jpeg")
     return Camera(jpeg and unit == "celsius", black_hot, holes=holes)
+
+
+def tell_apart(splits: dict[str, tuple[Pair, ...]]) -> dict[str, tuple[Pair, ...]]:
+    """The splits, with names that several pairs have told apart by the first split of each."""
+    first: dict[Pair, str] = {}
+    for split, pairs in splits.items():
+        for pair in pairs:
+            first.setdefault(pair, split)
+    often = Counter(pair.name for pair in first)
+    apart = {
+        pair: replace(pair, name=f"{split}/{pair.name}") if often[pair.name] > 1 else pair
+        for pair, split in first.items()
+    }
+    return {split: tuple(apart[pair] for pair in pairs) for split, pairs in splits.items()}
 
 
 def find_repeated(root: Path, splits: dict[str, tuple[Pair, ...]]) -> dict[str, tuple[str, ...]]:

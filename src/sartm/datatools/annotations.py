@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from sartm.data.listing import files_below
+from sartm.data.names import SPLIT_FOLDERS
 from sartm.datatools.shapes import Region, decode_coco, read_points
 from sartm.errors import InputError
 from sartm.files import read_json, read_text
@@ -43,9 +44,11 @@ class Annotations:
     names: list[str] = field(default_factory=list)
     """Classes, in the order of the file's ids."""
     pictures: dict[str, Picture] = field(default_factory=dict)
-    """Path of the image as the tool has it, without suffix."""
+    """Path of the image as the tool has it, without suffix; below the split that its file says."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Kinds of shapes that are no areas."""
+    split: str = ""
+    """That the file which is being read says by its name; its images are told apart by it."""
 
     def name(self, name: Any) -> str:
         """A class name, noted at its first use."""
@@ -60,7 +63,8 @@ class Annotations:
         """That image's annotations, to add to."""
         if not isinstance(file, str) or not file:
             raise ValueError("an image without a file name")
-        path = PurePosixPath(unquote(file).replace("\\", "/"))
+        parts = PurePosixPath(unquote(file).replace("\\", "/")).parts
+        path = PurePosixPath(self.split, *(one for one in parts if one not in ("/", "//", "..")))
         if size is not None:
             check_limits(path.name, *size, MAX_PIXELS)
         return self.pictures.setdefault(str(path.with_suffix("")), Picture(size))
@@ -104,9 +108,16 @@ def read_each(
     """`read` every file of a path into one."""
     found = Annotations()
     for file in files_of(place, suffix):
+        found.split = _split_of(file.relative_to(place) if place.is_dir() else Path(file.name))
         with refusing(file, kind):
             read(file, found)
     return found
+
+
+def _split_of(path: Path) -> str:
+    """The split that a path says, as in train/a.json and instances_val2017.json; "" for none."""
+    words = re.findall("[a-z]+", path.as_posix().lower())
+    return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "")
 
 
 def read_coco(place: Path) -> Annotations:

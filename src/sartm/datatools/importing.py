@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sartm.classes import Classes, is_rest
 from sartm.data.layouts import open_layout
 from sartm.data.names import UNLABELLED
-from sartm.data.sets import Layout, Pair
+from sartm.data.sets import Layout, Pair, tell_apart
 from sartm.datatools.annotations import Annotations, Picture, read_coco, read_yolo, refusing, scaled
 from sartm.datatools.init import look_at_folder
 from sartm.datatools.splitting import split_blocks
@@ -22,6 +22,7 @@ from sartm.datatools.writing import (
     copy_or_write,
     place_pairs,
     read_stored,
+    refuse_clashes,
     toml_files,
     write_description,
 )
@@ -68,6 +69,7 @@ def import_annotations(source: str | Path, tool: Tool, annotations: Path, out: P
             have another shape, or `out` is not empty.
     """
     layout = _open_images(source)
+    layout = replace(layout, splits=tell_apart(layout.splits))
     found = READERS[tool](annotations)
     pairs = list(dict.fromkeys(pair for some in layout.splits.values() for pair in some))
     matched, unmatched = _match(pairs, found, layout.root)
@@ -87,6 +89,7 @@ def import_annotations(source: str | Path, tool: Tool, annotations: Path, out: P
         files, copied = toml_files(places, layout, thermal_copied=True)
         files["label"] = "labels/{name}.png"
         plan = Plan(root, files, classes, copied)
+        refuse_clashes(plan, places)
 
         def write(index: int) -> int:
             place = places[index]
@@ -134,7 +137,7 @@ def _open_images(source: str | Path) -> Layout:
 def _match(
     pairs: Sequence[Pair], found: Annotations, root: Path
 ) -> tuple[dict[str, Picture], list[str]]:
-    """Pair -> its annotations, by path and else by name, where that is one pair's only."""
+    """Pair -> its annotations, by path and else by name, which must be one pair's only."""
     keys: dict[str, set[str]] = {}
     for pair in pairs:
         files = [file for file in (pair.rgb, pair.thermal, pair.four_channel) if file is not None]
@@ -150,8 +153,13 @@ def _match(
     for path, picture in found.pictures.items():
         parts = PurePosixPath(path).parts
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
-        name = next((next(iter(keys[end])) for end in ends if len(keys.get(end, ())) == 1), None)
-        if name is None:
+        name, *others = sorted(next((keys[end] for end in ends if end in keys), ())) or ("",)
+        if others:
+            raise InputError(
+                f"annotated image {path} may be of pair {name} or {others[0]}; name its folder "
+                f"too, as in {name}.png, or annotate each split in a file called by it"
+            )
+        if not name:
             unmatched.append(path)
         elif name in matched and matched[name].regions and picture.regions:
             raise InputError(f"pair {name!r} is annotated twice, once as {path}; keep one of them")

@@ -1,12 +1,12 @@
 """`sartm data manifest`: the pairs of a folder as a table that other machines can read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sartm.data.finding import find_sides, search_pairs
 from sartm.data.layouts import open_layout
 from sartm.data.manifest import rows_of, write_manifest
-from sartm.data.sets import Pair
+from sartm.data.sets import Pair, tell_apart
 from sartm.errors import InputError
 
 
@@ -46,10 +46,5 @@ def _find(folder: Path, split: str) -> tuple[list[Pair], list[Path]]:
     if split and split not in layout.splits:
         raise InputError(f"{folder} has no split {split!r}; it has {', '.join(layout.splits)}")
     chosen = [split] if split else list(layout.splits)
-    pairs = list(dict.fromkeys(pair for name in chosen for pair in layout.splits[name]))
-    if len({pair.name for pair in pairs}) < len(pairs):  # numbered anew in each split
-        pairs = [
-            replace(pair, name=f"{name}/{pair.name}") for name in chosen
-            for pair in layout.splits[name]
-        ]  # fmt: skip
-    return pairs, []
+    some = tell_apart({name: layout.splits[name] for name in chosen})
+    return list(dict.fromkeys(pair for pairs in some.values() for pair in pairs)), []
