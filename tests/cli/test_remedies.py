@@ -31,6 +31,10 @@ ONLY_WHEN_GIVEN = {
     ("sartm.data.manifest.write_manifest", "--out"): "likewise",
     ("sartm.inference.alarm.WORDS", "--black-hot"): "data merge sees no images",
     ("sartm.inference.alarm.handle_misaligned", "--on-misaligned"): "evaluate keeps the default",
+    **{
+        ("sartm.datatools.listing._options_of", option): "said behind the word predict"
+        for option in ("--radiometric", "--black-hot", "--holes", "--resize-thermal")
+    },
     ("sartm.data.finding._find_keys", "--pair"): "only predict has an expression",
     ("sartm.data.finding.search_pairs", "--rgb"): "app and data sets name a folder",
     ("sartm.data.finding.search_pairs", "--thermal"): "likewise",

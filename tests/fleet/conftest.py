@@ -32,6 +32,20 @@ def draw_pairs(root: Path, count: int, size: tuple[int, int] = (64, 96)) -> list
     return rows
 
 
+def describe_set(root: Path, names: tuple[str, ...], more: str = "") -> None:
+    """Write a dataset.toml for what `draw_pairs` drew, and make of thermal what it says: half the
+    size, warm is dark, and 0 where nothing was measured."""
+    for file in (root / "thermal").rglob("*.png"):
+        image = 255 - cv2.imread(str(file), cv2.IMREAD_UNCHANGED)[::2, ::2]
+        image[:5] = 0
+        cv2.imwrite(str(file), image)
+    files = "".join(f'{kind} = "{kind}/{{name}}.png"\n' for kind in ("rgb", "thermal", "label"))
+    (root / "dataset.toml").write_text(
+        f'name = "drawn"\nclasses = {list(names)}\n{more}[files]\n{files}[splits]\nval = "*"\n'
+        "[thermal]\nblack_hot = true\nholes = 0\nresize = true\n"
+    )
+
+
 def maps_in(out: Path) -> dict[str, bytes]:
     """Label maps of an output folder, by name."""
     labels = out / "labels"

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from draw_training import draw_dataset
 
-from fleet.conftest import draw_pairs
+from fleet.conftest import describe_set, draw_pairs, maps_in
 from sartm.cli.main import main
 from sartm.data.manifest import Manifest, Row, Shard, read_shard, survey, write_manifest
+from sartm.datatools.sharding import shard_dataset
 from sartm.errors import InputError
 
 ROWS = [
@@ -101,6 +103,35 @@ def test_data_manifest_lists_a_folder_and_moves_with_it(tmp_path, tiny, capsys):
     out = str(tmp_path / "out")
     assert main(["predict", "--manifest", str(tmp_path / "moved/p.jsonl"), "--out", out,
                  "--model", tiny]) == 0  # fmt: skip
+
+
+def test_what_a_manifest_cannot_hold_of_a_data_set_is_said_as_options(
+    tmp_path, tiny, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    draw_pairs(tmp_path / "set", 3)
+    describe_set(tmp_path / "set", ("a", "b"))
+    (tmp_path / "set/label").rename(tmp_path / "label")
+    (tmp_path / "set/dataset.toml").write_text(
+        (tmp_path / "set/dataset.toml").read_text().replace('label = "label/{name}.png"\n', "")
+    )
+    assert main(["data", "manifest", "set", "--out", "p.csv"]) == 0
+    said = capsys.readouterr()
+    command = said.out.split("next: sartm ")[1].split()
+    assert command == [
+        "predict", "--manifest", "p.csv", "--black-hot", "--holes", "0", "--resize-thermal",
+    ]  # fmt: skip
+    assert "evaluate --data set" in said.err
+    more = ["--model", tiny, "--no-overlay", "--device", "cpu", "--precision", "fp32"]
+    assert main([*command, "--out", "rows", *more]) == 0
+    assert main(["predict", "set", "--out", "whole", *more]) == 0
+    assert maps_in(tmp_path / "rows") == maps_in(tmp_path / "whole")
+
+
+def test_a_manifest_of_tar_shards_is_refused(tmp_path, capsys):
+    shard_dataset(draw_dataset(tmp_path / "plain", 2), tmp_path / "shards")
+    assert main(["data", "manifest", str(tmp_path / "shards"), "--out", "p.csv"]) == 2
+    assert "part of a tar shard; take the shards apart first" in capsys.readouterr().err
 
 
 def test_without_pyarrow_parquet_is_refused_and_text_works(tmp_path, monkeypatch):

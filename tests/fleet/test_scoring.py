@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 from draw_training import draw_dataset
 
+from fleet.conftest import describe_set, draw_pairs
+from sartm.classes import MFNET
 from sartm.cli.main import main
 
 
@@ -66,6 +69,35 @@ def test_stats_counts_what_the_data_set_holds(drawn, capsys):
     assert main(rows) == 0
     (found,) = json.loads(capsys.readouterr().out)["groups"]
     assert found | {"split": "val"} == ours
+
+
+def test_what_a_data_set_says_of_its_files_counts_for_its_manifest_too(
+    tmp_path, tiny, monkeypatch, capsys
+):
+    """Thermal of half the size, inverted and with holes; labels whose grey values are colours."""
+    monkeypatch.chdir(tmp_path)
+    draw_pairs(tmp_path / "set", 3)
+    greys = [[28 * id_] * 3 for id_ in range(9)]  # 28 is class 1
+    describe_set(tmp_path / "set", MFNET.names, f"palette = {greys}\nlabel_colours = true\n")
+    for file in (tmp_path / "set/label").rglob("*.png"):
+        cv2.imwrite(str(file), 28 * cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+    assert main(["data", "manifest", "set", "--out", "pairs.jsonl"]) == 0
+    both = ["--model", tiny, "--workers", "1"]
+    assert main(["evaluate", "--data", "set", "--out", "whole", *both]) == 0
+    rows = ["--manifest", "pairs.jsonl", "--data", "set"]
+    assert main(["evaluate", *rows, "--out", "rows", *both]) == 0
+    assert report("rows") == report("whole")
+    assert main(["predict", "set", "--out", "maps", "--model", tiny, "--no-overlay"]) == 0
+    maps = ["score", "--predictions", "maps"]
+    assert main([*maps, "--data", "set", "--out", "whole"]) == 0
+    assert main([*maps, *rows, "--out", "rows"]) == 0
+    assert report("rows") == report("whole")
+    groups = []
+    for words in (["set"], ["--manifest", "pairs.jsonl", "--classes", "set"]):
+        capsys.readouterr()
+        assert main(["data", "stats", *words, "--json", "-"]) == 0
+        groups.append(json.loads(capsys.readouterr().out)["groups"])
+    assert groups[0] == [group | {"split": "val"} for group in groups[1]]
 
 
 def test_what_is_missing_is_asked_for(drawn, tiny, capsys):

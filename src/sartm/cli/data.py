@@ -160,8 +160,9 @@ def stats(
         raise InputError("give a data set, or --manifest with --classes")
     check_json(json_file, [dataset, manifest], out)
     if manifest:
-        table = options.require_classes(classes, "--classes")
-        result = stats_manifest(Manifest(manifest), table, out)
+        layout = options.read_layout(classes)
+        table = layout.classes if layout else options.require_classes(classes, "--classes")
+        result = stats_manifest(Manifest(manifest), table, out, layout)
     else:
         result = stats_dataset(dataset, out)
     print_json(json_file, to_dict(result))
@@ -206,7 +207,13 @@ def manifest(
     for file in found.unpaired:
         complain(f"{file}: no partner")
     labelled = f", {found.labelled} with labels" if found.labelled else ""
-    say(f"{found.pairs} pairs{labelled} in {out}; next: sartm predict --manifest {out}")
+    options_ = "".join(f" {option}" for option in found.told)
+    say(f"{found.pairs} pairs{labelled} in {out}; next: sartm predict --manifest {out}{options_}")
+    if found.told:
+        complain(
+            f"a manifest does not hold what {folder} says of thermal: give predict{options_}, "
+            f"evaluate --data {folder} and data stats --classes {folder} beside it"
+        )
     return 3 if found.unpaired else 0
 
 

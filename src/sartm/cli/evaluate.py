@@ -104,7 +104,7 @@ def evaluate(
             batch_size, workers if engine == "local" else 1, compile, thermal_range,
         )  # fmt: skip
         return _evaluate_manifest(
-            labeller, manifest, data or classes, modality, protocol, out,
+            labeller, manifest, data, classes, modality, protocol, out,
             (engine, address, workers), json_file,
         )  # fmt: skip
     _require_data(data, engine)
@@ -200,6 +200,7 @@ def _is_plain(views: "Views") -> bool:
 def _evaluate_manifest(
     make: "Callable[..., PairLabeller]",
     place: str,
+    data: str,
     table: str,
     modality: Modality,
     protocol: str,
@@ -211,13 +212,14 @@ def _evaluate_manifest(
     from sartm.data.manifest import Manifest
     from sartm.fleet.evaluating import evaluate_manifest
 
-    known = options.read_classes(table)
+    layout = options.read_layout(data)
+    known = options.read_classes(data or table) if layout is None else layout.classes
     labeller = make(known)
     classes = known or labeller.classes()
     with shared_folder(out):
         report, failures = evaluate_manifest(
             labeller, Manifest(place), classes, _connect(*engine), modality=modality,
-            protocol=protocol or None, command=command_line(),
+            layout=layout, protocol=protocol or None, command=command_line(),
         )  # fmt: skip
     return _finish(report, failures, classes, out, json_file)
 
@@ -306,14 +308,15 @@ def _score_manifest(
     from sartm.fleet.counting import score_manifest
     from sartm.fleet.store import Store
 
-    classes = options.require_classes(table, "--data")
+    layout = options.read_layout(table)
+    classes = layout.classes if layout else options.require_classes(table, "--data")
     manifest = Manifest(place)
     first = next(iter(manifest), None)
     if first is not None and Store(predictions).size(f"labels/{first.name}.png") is not None:
         predictions = f"{predictions.rstrip('/')}/labels"
     report, failures = score_manifest(
-        predictions, manifest, classes, _connect(*engine), protocol=protocol or None,
-        command=command_line(),
+        predictions, manifest, classes, _connect(*engine), layout=layout,
+        protocol=protocol or None, command=command_line(),
     )  # fmt: skip
     return _finish(report, failures, classes, out, json_file)
 

@@ -17,6 +17,7 @@ from sartm.outputs import lock_beside
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
+    from sartm.data.sets import Layout
     from sartm.fleet.labeller import PairLabeller
     from sartm.inference.options import PredictOptions
     from sartm.inference.predictor import Predictor
@@ -359,10 +360,19 @@ def load_model(
     return loaded if data is None or classes else choose_known(loaded, data)
 
 
+def read_layout(name: str) -> "Layout | None":
+    """The data set that an option names; None where it names words, a table or a file of names."""
+    from sartm.classes import TABLES
+    from sartm.data.layouts import open_layout
+
+    if name in ("", *TABLES) or Path(name).suffix.lower() == ".txt" or not Path(name).exists():
+        return None
+    return open_layout(name)
+
+
 def read_classes(name: str) -> "Classes | None":
     """What --classes names: words, a table, those of a data set, or the lines of a .txt."""
     from sartm.classes import TABLES, Classes
-    from sartm.data.layouts import open_layout
     from sartm.spaces import classes_of_words
     from sartm.vocabulary import find_word
 
@@ -370,6 +380,8 @@ def read_classes(name: str) -> "Classes | None":
         return None
     if name in TABLES:
         return TABLES[name]
+    if (layout := read_layout(name)) is not None:
+        return layout.classes
     if not Path(name).exists():
         if "," in name or find_word(name) is not None:
             return classes_of_words(name)
@@ -377,8 +389,6 @@ def read_classes(name: str) -> "Classes | None":
             f"no class table {name!r}; choose one of {', '.join(TABLES)}, or give words with "
             f"commas, a data set, or a .txt with a name on each line"
         )
-    if Path(name).suffix.lower() != ".txt":
-        return open_layout(name).classes
     lines = read_text(Path(name)).splitlines()
     return Classes(tuple(line.strip() for line in lines if line.strip()))
 

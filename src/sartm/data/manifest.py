@@ -22,7 +22,7 @@ import numpy as np
 
 from sartm.classes import Classes
 from sartm.data.names import is_plain_name, is_text
-from sartm.data.sets import Pair
+from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError, unreadable
 from sartm.files import write_atomic
 from sartm.io.remote import file_system, is_remote, local_path, patiently, read_bytes
@@ -284,16 +284,20 @@ def fetch(place: str) -> File:
     return Upload(place, read_bytes(place)) if is_remote(place) else local_path(place)
 
 
-def fetch_pair(row: Row, classes: Classes | None = None) -> Pair:
+def fetch_pair(row: Row, classes: Classes | None = None, layout: Layout | None = None) -> Pair:
     """The pair of a row, for every reader of pairs; what lies elsewhere is fetched.
 
-    Its label is in ids, or in the colours of `classes` where these have some.
+    Its label is in ids, or in the colours of `classes` where these have some, or as `layout` has
+    them: the data set that the rows are of.
 
     Raises InputError as `fetch`.
     """
     files = [fetch(place) if place else None for place in (row.rgb, row.thermal, row.label)]
     rgb, thermal, label = (cast("Path | None", file) for file in files)  # bytes are read as files
-    coloured = None if classes is not None and classes.palette else False
+    if layout is not None:
+        coloured = next(iter(layout.splits.values()))[0].coloured_label
+    else:
+        coloured = None if classes is not None and classes.palette else False
     return Pair(row.name, rgb, thermal, label, None, coloured)
 
 
@@ -303,6 +307,11 @@ def rows_of(pairs: Iterable[Pair], below: Path | None) -> Iterator[Row]:
     def place(file: Path | None) -> str:
         if file is None:
             return ""
+        if not isinstance(file, Path):
+            raise InputError(
+                f"{file}: a manifest names files, this is part of a tar shard; take the shards "
+                f"apart first (sartm data convert), or train from them as they are"
+            )
         full = file.absolute()
         inside = below is not None and full.is_relative_to(below)
         return full.relative_to(below).as_posix() if inside and below else str(full)

@@ -73,6 +73,13 @@ def camera_of(pair: Pair, unit: ThermalUnit, black_hot: bool, holes: float | Non
     return Camera(jpeg and unit == "celsius", black_hot, holes=holes)
 
 
+def outline(layout: Layout) -> Layout:
+    """The data set with one pair that stands for all: how its files are read, small enough to
+    travel."""
+    split, pairs = next(iter(layout.splits.items()))
+    return replace(layout, splits={split: pairs[:1]}, repeated={})
+
+
 def tell_apart(splits: dict[str, tuple[Pair, ...]]) -> dict[str, tuple[Pair, ...]]:
     """The splits, with names that several pairs have told apart by the first split of each."""
     first: dict[Pair, str] = {}

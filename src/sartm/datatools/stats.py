@@ -152,23 +152,29 @@ class _Tally:
         return GroupStats(split, subset, self.all, self.labelled, total, ignored, shares, thermal)
 
 
-def stats_manifest(manifest: Manifest, classes: Classes, out: str | Path | None = None) -> Stats:
+def stats_manifest(
+    manifest: Manifest,
+    classes: Classes,
+    out: str | Path | None = None,
+    layout: Layout | None = None,
+) -> Stats:
     """As `stats_dataset`, of the pairs of a manifest, which are read one after another.
 
     Args:
         manifest: the pairs.
         classes: what the ids of labels mean.
         out: folder to write the chart `classes.svg` into.
+        layout: the data set that the pairs are of, which says how their files are read.
 
     Raises:
         InputError: a wrong manifest, or `out` cannot be written.
     """
     total = survey(manifest, Shard())
-    layout = Layout(manifest.place, Path(), classes, {})
+    described = layout or Layout(manifest.place, Path(), classes, {})
     tally, failures = _Tally(), dict[str, str]()
 
     def inspect(row: Row) -> Facts:
-        return inspect_pair(fetch_pair(row, classes), layout)
+        return inspect_pair(fetch_pair(row, classes, layout), described)
 
     with Meter(f"count {manifest.place}", total) as meter:
         for row, inspected in read_ahead(manifest, inspect, os.cpu_count() or 1):

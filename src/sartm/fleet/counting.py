@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sartm.classes import Classes
 from sartm.data.manifest import Manifest, Row, Shard, fetch, fetch_pair, survey
 from sartm.data.pairs import read_label_of
+from sartm.data.sets import Layout, outline
 from sartm.errors import InputError
 from sartm.evaluation.metrics import count_pixels
 from sartm.evaluation.protocols import choose_protocols
@@ -118,8 +119,9 @@ def _count_all(
 class MapCounter:
     """Counts label maps that lie in a folder or bucket against the labels of a manifest."""
 
-    def __init__(self, predictions: str, classes: Classes) -> None:
+    def __init__(self, predictions: str, classes: Classes, layout: Layout | None = None) -> None:
         self.predictions, self.classes = predictions.rstrip("/"), classes
+        self.layout = None if layout is None else outline(layout)
 
     def __call__(self, chunk: list[Numbered]) -> Counted:
         counted = Counted()
@@ -136,7 +138,8 @@ class MapCounter:
     def _count(self, numbered: Numbered) -> tuple[npt.NDArray[Any], tuple[int, int]]:
         row, classes = numbered[1], self.classes
         require_label(row)
-        truth = read_label_of(fetch_pair(replace(row, rgb="", thermal=""), classes), classes)
+        pair = fetch_pair(replace(row, rgb="", thermal=""), classes, self.layout)
+        truth = read_label_of(pair, classes)
         file = f"{self.predictions}/{row.name}.png"
         labels = read_label(fetch(file), colours=classes.palette, coloured=None)
         try:
@@ -159,6 +162,7 @@ def score_manifest(
     classes: Classes,
     cluster: Cluster | None = None,
     *,
+    layout: Layout | None = None,
     protocol: str | None = None,
     command: str = "",
 ) -> tuple[Report, dict[str, str]]:
@@ -169,6 +173,7 @@ def score_manifest(
         manifest: the pairs.
         classes: what the ids of labels and maps mean.
         cluster: counts instead of this process.
+        layout: the data set that the pairs are of, which says how their labels are read.
         protocol: a name of docs/protocols.md.
         command: what the user typed, for the report.
 
@@ -176,4 +181,4 @@ def score_manifest(
         The report, and the reason per pair that is not in it.
     """
     about = About("unknown", predictions, command, protocol)
-    return sum_counts(MapCounter(predictions, classes), manifest, classes, cluster, about)
+    return sum_counts(MapCounter(predictions, classes, layout), manifest, classes, cluster, about)

@@ -6,6 +6,7 @@ from sartm.classes import Classes
 from sartm.config import Modality, to_dict
 from sartm.data.manifest import Manifest, Row, fetch_pair
 from sartm.data.pairs import Sample, read_pair
+from sartm.data.sets import Layout, outline
 from sartm.errors import InputError
 from sartm.evaluation.metrics import count_pixels
 from sartm.evaluation.reliability import Reliability
@@ -21,8 +22,11 @@ from sartm.inference.pipeline import label_ahead
 class ModelCounter:
     """Labels pairs and counts; travels with its labeller."""
 
-    def __init__(self, labeller: PairLabeller, classes: Classes) -> None:
+    def __init__(
+        self, labeller: PairLabeller, classes: Classes, layout: Layout | None = None
+    ) -> None:
         self.labeller, self.classes = labeller, classes
+        self.layout = None if layout is None else outline(layout)
 
     def __call__(self, chunk: list[Numbered]) -> Counted:
         workshop, classes = self.labeller.workshop(), self.classes
@@ -45,9 +49,15 @@ class ModelCounter:
         return counted
 
     def _read(self, numbered: tuple[int, Row]) -> Sample:
-        row = numbered[1]
+        row, layout = numbered[1], self.layout
         require_label(row)
-        return read_pair(fetch_pair(row, self.classes), self.classes, four_channel="auto")
+        pair = fetch_pair(row, self.classes, layout)
+        if layout is None:
+            return read_pair(pair, self.classes, four_channel="auto")
+        return read_pair(
+            pair, self.classes, four_channel="auto", camera=layout.camera_of(pair),
+            resize_thermal=layout.resize_thermal,
+        )  # fmt: skip
 
 
 def evaluate_manifest(
@@ -57,6 +67,7 @@ def evaluate_manifest(
     cluster: Cluster | None = None,
     *,
     modality: Modality = "both",
+    layout: Layout | None = None,
     protocol: str | None = None,
     command: str = "",
 ) -> tuple[Report, dict[str, str]]:
@@ -68,6 +79,7 @@ def evaluate_manifest(
         classes: what the ids of labels mean; the model's, too.
         cluster: labels and counts instead of this process.
         modality: what the model may see.
+        layout: the data set that the pairs are of, which says how their files are read.
         protocol: a name of docs/protocols.md.
         command: what the user typed, for the report.
 
@@ -77,4 +89,4 @@ def evaluate_manifest(
     labeller.options = replace(labeller.options, modality=modality, overlay=False)
     views = to_dict(Views()) | {"stride": Views().step()}
     about = About(modality, labeller.name, command, protocol, labeller.selected_on(), views)
-    return sum_counts(ModelCounter(labeller, classes), manifest, classes, cluster, about)
+    return sum_counts(ModelCounter(labeller, classes, layout), manifest, classes, cluster, about)
