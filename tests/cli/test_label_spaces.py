@@ -17,6 +17,7 @@ from training.runs import short
 from sartm.app.server import create_app, load_predictors
 from sartm.classes import MFNET
 from sartm.cli.main import main
+from sartm.cli.options import read_classes
 from sartm.config import WordsConfig, to_dict
 from sartm.files import write_atomic
 from sartm.inference.predictor import Predictor
@@ -24,6 +25,7 @@ from sartm.language import SENTENCE_ENCODER
 from sartm.model.loading import load
 from sartm.training.loop import train
 from sartm.training.settings import LossConfig
+from sartm.vocabulary import words
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,13 @@ def predict(scenes: Path, out: Path, *options: str) -> int:
     files = ["--rgb", str(scenes / "rgb" / "000.png"), "--thermal"]
     files += [str(scenes / "thermal" / "000.png"), "--out", str(out), "--device", "cpu"]
     return main(["predict", *files, *options])
+
+
+def test_words_may_be_more_than_the_name_of_a_file_can_be_long():
+    names = words()[:60]
+    found = read_classes(", ".join(names))
+    assert found is not None
+    assert set(names) <= set(found.names)
 
 
 @pytest.mark.slow

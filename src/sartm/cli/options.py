@@ -365,9 +365,17 @@ def read_layout(name: str) -> "Layout | None":
     from sartm.classes import TABLES
     from sartm.data.layouts import open_layout
 
-    if name in ("", *TABLES) or Path(name).suffix.lower() == ".txt" or not Path(name).exists():
+    if name in ("", *TABLES) or Path(name).suffix.lower() == ".txt" or not _exists(name):
         return None
     return open_layout(name)
+
+
+def _exists(name: str) -> bool:
+    """Whether there is a file or folder of that name; many words are longer than any name."""
+    try:
+        return Path(name).exists()
+    except OSError:
+        return False
 
 
 def read_classes(name: str) -> "Classes | None":
@@ -382,7 +390,7 @@ def read_classes(name: str) -> "Classes | None":
         return TABLES[name]
     if (layout := read_layout(name)) is not None:
         return layout.classes
-    if not Path(name).exists():
+    if not _exists(name):
         if "," in name or find_word(name) is not None:
             return classes_of_words(name)
         raise InputError(
