@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sartm.classes import LARGEST_ID, Classes, Colour, default_palette
 from sartm.errors import InputError
-from sartm.vocabulary import near_words, plain, usual_word
+from sartm.vocabulary import find_word, near_words, plain, usual_word
 
 
 def word_of(classes: Classes, index: int) -> str:
@@ -124,9 +124,10 @@ def choose_space(
         every = [word for pair in zip(known.names, known.prompts, strict=True) for word in pair]
         near = near_words(missing[0], filter(None, every))
         hint = f"did you mean {' or '.join(near)}? " if near else ""
+        words = "; --model mini-words knows it by its word" if find_word(missing[0]) else ""
         raise InputError(
             f"the model has no class {', '.join(map(repr, missing[:5]))}; {hint}it knows "
-            f"{', '.join(known.names)}"
+            f"{', '.join(known.names)}{words}"
         )
     others: tuple[int, ...] = ()
     if rest is not None and merges:
