@@ -95,6 +95,21 @@ def unknown_words(known: Classes, wanted: Classes) -> tuple[str, ...]:
     )
 
 
+def describe_untaught(known: Classes, wanted: Classes) -> str:
+    """What to expect of the words of `wanted` that no training has shown; "" where there is none.
+
+    The words that were taught beside them count as the rest, and mostly win.
+    """
+    new = unknown_words(known, wanted)
+    if not new:
+        return ""
+    taught = (text_of(known, index) for index in range(len(known)) if index != known.rest)
+    return (
+        f"no training has shown the model {', '.join(map(repr, new[:5]))}: little or nothing may "
+        f"be found; it was taught {', '.join(taught)}"
+    )
+
+
 def choose_space(
     known: Classes, wanted: Classes, merges: bool = True, guests: int = 0
 ) -> LabelSpace:
