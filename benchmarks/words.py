@@ -4,8 +4,10 @@
         --out DIR [--parts apart,pooled,variants,cmkd,rename,new] [--seeds 0,1,2] [--steps 660]
         [--init mini-synthetic] [--new bike] [--held D]... [--set a.b=c]...
 
-Every run is the recipe `mini` from `--init` for `--steps` steps; it is scored at its last step, on
-the validation split of each set, in the classes of that set: `present` mIoU.
+Every run is the recipe `mini` for `--steps` steps, from the encoder and fusion of `--init`: heads
+are new, since with heads of its own a start would spare fixed classes what words have to learn. It
+is scored at its last step, on the validation split of each set, in the classes of that set:
+`present` mIoU.
 
     apart     a model for each set, with fixed classes and with words
     pooled    one model for all sets, with fixed classes and with words, of as many steps as the
@@ -44,6 +46,7 @@ from sartm.evaluation.scoring import score_pairs
 from sartm.files import write_atomic
 from sartm.inference.predictor import Predictor
 from sartm.language import word_vectors
+from sartm.model.checkpoint import save
 from sartm.model.loading import choose_known, load
 from sartm.model.sartm import SARTM
 from sartm.spaces import text_of
@@ -109,7 +112,18 @@ def run(plan: Plan, name: str, data: Sequence[Path], seed: int, *settings: str) 
     return folder / "best"
 
 
-def open_model(folder: Path) -> SARTM:
+def write_headless(source: str, folder: Path) -> Path:
+    """A model whose classes nobody has, so that what starts from it keeps no head; once."""
+    if not (folder / "config.json").exists():
+        model = open_model(source)
+        assert model.facts is not None
+        names = tuple(f"none {index}" for index in range(len(model.config.classes)))
+        model.config = replace(model.config, classes=Classes(names))
+        save(model, folder, model.facts, full=True)
+    return folder
+
+
+def open_model(folder: str | Path) -> SARTM:
     """A model with weights."""
     model = load(folder)
     assert isinstance(model, SARTM)
@@ -349,7 +363,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             raise InputError(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
         plan = Plan(
-            tuple(given.data), tuple(given.held), given.out, given.steps, given.init,
+            tuple(given.data), tuple(given.held), given.out, given.steps,
+            str(write_headless(given.init, given.out / "start")),
             tuple(given.set), given.new,
         )  # fmt: skip
         results = measure(plan, parts, [int(seed) for seed in given.seeds.split(",")])

@@ -4,7 +4,7 @@ import pytest
 
 from sartm.classes import FMB, MFNET, PST900, Classes
 from sartm.errors import InputError
-from sartm.spaces import choose_space, join_classes, place_classes
+from sartm.spaces import choose_space, describe_untaught, join_classes, place_classes
 
 CRACK = Classes(names=("background", "crack"))
 
@@ -52,3 +52,17 @@ def test_what_a_space_does_not_know_counts_as_its_rest_if_it_has_one():
     assert not choose_space(joined, MFNET).is_all(len(joined))
     with pytest.raises(InputError, match="no class 'walrus'; it knows unlabeled, car"):
         choose_space(joined, Classes(("background", "walrus")))
+    with pytest.raises(InputError, match="--model mini-words knows it by its word"):
+        choose_space(MFNET, Classes(("unlabeled", "road")))
+    with pytest.raises(InputError) as unheard:
+        choose_space(MFNET, Classes(("unlabeled", "flurbel")))
+    assert "mini-words" not in str(unheard.value)
+
+
+def test_words_that_no_training_showed_are_told_with_those_that_were():
+    street = Classes(("unlabeled", "car", "road"))
+    said = describe_untaught(street, Classes(("unlabeled", "automobile", "house")))
+    assert "'house'" in said
+    assert "automobile" not in said
+    assert said.endswith("it was taught car, road")
+    assert describe_untaught(street, Classes(("road", "unlabeled", "Cars"))) == ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sartm.classes import LARGEST_ID, Classes, Colour, default_palette
 from sartm.errors import InputError
-from sartm.vocabulary import near_words, plain, usual_word
+from sartm.vocabulary import find_word, near_words, plain, usual_word
 
 
 def word_of(classes: Classes, index: int) -> str:
@@ -95,6 +95,21 @@ def unknown_words(known: Classes, wanted: Classes) -> tuple[str, ...]:
     )
 
 
+def describe_untaught(known: Classes, wanted: Classes) -> str:
+    """What to expect of the words of `wanted` that no training has shown; "" where there is none.
+
+    The words that were taught beside them count as the rest, and mostly win.
+    """
+    new = unknown_words(known, wanted)
+    if not new:
+        return ""
+    taught = (text_of(known, index) for index in range(len(known)) if index != known.rest)
+    return (
+        f"no training has shown the model {', '.join(map(repr, new[:5]))}: little or nothing may "
+        f"be found; it was taught {', '.join(taught)}"
+    )
+
+
 def choose_space(
     known: Classes, wanted: Classes, merges: bool = True, guests: int = 0
 ) -> LabelSpace:
@@ -124,9 +139,10 @@ def choose_space(
         every = [word for pair in zip(known.names, known.prompts, strict=True) for word in pair]
         near = near_words(missing[0], filter(None, every))
         hint = f"did you mean {' or '.join(near)}? " if near else ""
+        words = "; --model mini-words knows it by its word" if find_word(missing[0]) else ""
         raise InputError(
             f"the model has no class {', '.join(map(repr, missing[:5]))}; {hint}it knows "
-            f"{', '.join(known.names)}"
+            f"{', '.join(known.names)}{words}"
         )
     others: tuple[int, ...] = ()
     if rest is not None and merges:

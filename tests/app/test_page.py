@@ -388,6 +388,8 @@ def test_words_choose_what_is_looked_for(window, work):
         chosen = predictor.choose(classes_of_words("automobile, Sky"))(*pair).labels
         assert len(np.unique(chosen)) > 1
         np.testing.assert_array_equal(labels_of(window), chosen)
+        note = window.js("return document.getElementById('note-words').textContent")
+        assert "no training has shown the model 'Sky'" in note.replace("No", "no", 1)
         window.type("#word", "\ue003")  # backspace in the empty field takes the last one away
         window.wait(LABELLED)
         assert window.js(CHIPS) == ["automobile"]

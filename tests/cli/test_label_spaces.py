@@ -71,9 +71,10 @@ def test_training_stores_the_words_and_their_encoder(model):
     torch.testing.assert_close(found.words.vectors.norm(dim=1), torch.ones(8))
 
 
-def test_predict_labels_the_words_that_are_asked_for(model, scenes, tmp_path):
+def test_predict_labels_the_words_that_are_asked_for(model, scenes, tmp_path, caplog):
     options = ("--model", str(model), "--classes", "Automobiles, person,walrus")
     assert predict(scenes, tmp_path / "out", *options) == 0
+    assert "no training has shown the model 'walrus'" in caplog.text
     label = cv2.imread(str(tmp_path / "out" / "labels" / "000.png"), cv2.IMREAD_UNCHANGED)
     assert label.max() <= 3
     shares = json.loads((tmp_path / "out" / "summary.json").read_text())["pairs"]["000"]["shares"]

@@ -1,6 +1,7 @@
 """A confidence that comes true: how it is judged, how it is fitted, and that labels stay."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sartm.cli.main import main
 from sartm.config import Calibration, Scaling
 from sartm.data.pairs import PairDataset
 from sartm.data.sets import Pair
+from sartm.errors import InputError
 from sartm.evaluation.calibration import calibrate, fit_calibration
 from sartm.evaluation.reliability import Reliability
 from sartm.inference.confidence import confidence_of
@@ -186,6 +188,21 @@ def test_the_command_changes_confidences_and_neither_weights_nor_labels(
     once = (folder / "config.json").read_bytes()
     assert main(words) == 0  # fitted to logits, not to what was fitted before
     assert (folder / "config.json").read_bytes() == once
+
+
+def test_a_model_of_several_sets_is_calibrated_in_the_classes_of_each(data: Path) -> None:
+    more = Classes((*MFNET.names, "sky"), prompts=(*MFNET.prompts, "sky"))
+    model = build(replace(TINY, classes=more))
+    pairs = PairDataset.open(data, "test")
+    pooled, own = (
+        fit_calibration(Predictor(each, device="cpu"), [pairs], "both")
+        for each in (model, model.choose(MFNET))
+    )
+    assert pooled is not None
+    assert pooled == own
+    other = PairDataset(pairs.pairs, TWO, name="two", split="val")
+    with pytest.raises(InputError, match="train new heads"):
+        fit_calibration(Predictor(build(TINY), device="cpu"), [other], "both")
 
 
 def test_an_export_or_foreign_weights_cannot_be_calibrated(

@@ -10,12 +10,16 @@ from conftest import TINY, build
 from sartm.classes import Classes
 from sartm.config import WordsConfig
 from sartm.errors import InputError
+from sartm.evaluation.metrics import ConfusionMatrix
+from sartm.inference.predictor import Predictor
 from sartm.language import word_vectors
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.loading import load
 from sartm.model.sartm import SARTM
-from sartm.spaces import text_of
+from sartm.scenes.dataset import SceneOptions, draw_scene
+from sartm.scenes.things import FULL
+from sartm.spaces import classes_of_words, place_classes, text_of
 
 STREET = Classes(
     ("unlabeled", "car", "person", "road", "sky", "tree", "building", "wall", "fence", "pole")
@@ -154,3 +158,19 @@ def test_two_words_that_are_near_begin_nearer_than_two_that_are_not():
     assert model.words is not None
     tokens = model.words.tokens().detach()
     assert (tokens[0] - tokens[1]).norm() < (tokens[0] - tokens[2]).norm()
+
+
+@pytest.mark.slow
+def test_the_bundled_model_of_words_finds_ground_and_sky_that_no_real_set_labels():
+    options = SceneOptions(condition="day", size=(240, 320), classes="full")
+    words = classes_of_words("sky, street, sidewalk, edifice, automobiles")
+    predictor = Predictor(load("mini-words", classes=words), device="cpu", precision="fp32")
+    matrix = ConfusionMatrix(len(words))
+    for seed in (90_001, 90_002, 90_003):
+        scene = draw_scene(seed, options)
+        truth = np.zeros_like(scene.label)
+        for index, place in enumerate(place_classes(FULL, words)):
+            if index != words.rest:
+                truth[scene.label == place] = index
+        matrix.update(predictor(scene.rgb, scene.thermal).labels, truth)
+    assert matrix.iou()[1:3].min() > 0.7

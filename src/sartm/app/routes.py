@@ -154,7 +154,8 @@ async def segment(
                 if image is not None and modality in ("both", kind)
             ]
             answer = describe_prediction(prediction, maps)
-            answer.model, answer.modalities, answer.note = model, seen, sample.note
+            answer.model, answer.modalities = model, seen
+            answer.note = "; ".join(filter(None, (sample.note, predictor.untaught)))
             if objects:
                 located = locate(place, prediction.labels.shape, height)
                 parts, rows = list_objects(sample, prediction, measuring, scale, place, located)

@@ -75,5 +75,7 @@ def _print_speeds(result: dict[str, Any]) -> None:
             say(f"operators: {', '.join(parts)}")
     if "compare" in result:
         found = result["compare"]
-        same = "other sizes" if found["agreement"] is None else f"{100 * found['agreement']:.3f} %"
-        say(f"the second is {found['median_ratio']:.2f} times as fast; same class on {same}")
+        same = ""
+        if found["agreement"] is not None:  # of one size and number of classes
+            same = f"; same class on {100 * found['agreement']:.3f} %"
+        say(f"the second is {found['median_ratio']:.2f} times as fast{same}")

@@ -13,7 +13,7 @@ says what that costs.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.tiles import Tiling, resize_strips
+from sartm.model.loading import choose_known
 from sartm.progress import Meter
 
 Counts = npt.NDArray[Any]
@@ -155,19 +156,56 @@ def fit_calibration(
 
     Args:
         predictor: the model; its own calibration plays no part.
-        datasets: of the model's classes.
+        datasets: of the model's classes, or among those it knows; each is labelled in its own.
         modality: what the model may see.
         change: applied to every sample as it was read.
 
     Raises:
         InputError: other classes than the model's, an unlabelled pair, an unreadable file.
     """
-    pairs = [(data, i, pair) for data in datasets for i, pair in enumerate(data.pairs)]
-    usable = [each for each in pairs if _has(each[2], modality)]
+    predictors = [_choose(predictor, data.classes) for data in datasets]
+    usable = [
+        [index for index, pair in enumerate(data.pairs) if _has(pair, modality)]
+        for data in datasets
+    ]
+    total, place = sum(map(len, usable)), 0
     halves: Counts = np.zeros((2, 2, 2, _CELLS))
+    with Meter(f"calibrate {modality}", total) as meter:
+        for data, chosen, indices in zip(datasets, predictors, usable, strict=True):
+            for counts in _count_pairs(chosen, data, indices, modality, change):
+                # Neighbouring frames are alike: halves of blocks, not of every other pair.
+                halves[8 * place // total % 2] += counts
+                place += 1
+                meter.advance()
+    if not halves.any():
+        return None
+    plain = [Calibration(), Calibration()]
+    crossed = [_fit(halves[1 - half]) if halves[1 - half].any() else plain[0] for half in (0, 1)]
+    return Fitted(
+        _fit(halves.sum(axis=0)),
+        *(_error_on_objects(halves, calibrations) for calibrations in (plain, crossed)),
+    )
 
-    def read(each: tuple[PairDataset, int, Pair]) -> Sample:
-        sample = _cut(each[0][each[1]], predictor.tiling)
+
+def _choose(predictor: Predictor, classes: Classes) -> Predictor:
+    """The predictor in the classes of a data set, as evaluation reads them."""
+    if choose_known(predictor.model, classes) is not predictor.model:
+        return predictor.choose(classes)
+    predictor.classes.require_same(classes)
+    return predictor
+
+
+def _count_pairs(
+    predictor: Predictor,
+    data: PairDataset,
+    indices: Sequence[int],
+    modality: Modality,
+    change: Callable[[Sample], Sample] | None,
+) -> Iterator[Counts]:
+    """`count_odds` of some pairs, in order."""
+
+    def read(index: int) -> Sample:
+        sample = _cut(data[index], predictor.tiling)
         return sample if change is None else change(sample)
 
     def count(samples: list[Sample]) -> list[Counts]:
@@ -177,21 +215,8 @@ def fit_calibration(
             for found, sample in zip(predictions, samples, strict=True)
         ]
 
-    for data in datasets:
-        predictor.classes.require_same(data.classes)
-    with Meter(f"calibrate {modality}", len(usable)) as meter:
-        for place, (_, counted) in enumerate(label_ahead(predictor, usable, read, count)):
-            # Neighbouring frames are alike: halves of blocks, not of every other pair.
-            halves[8 * place // len(usable) % 2] += counted()[1]
-            meter.advance()
-    if not halves.any():
-        return None
-    plain = [Calibration(), Calibration()]
-    crossed = [_fit(halves[1 - half]) if halves[1 - half].any() else plain[0] for half in (0, 1)]
-    return Fitted(
-        _fit(halves.sum(axis=0)),
-        *(_error_on_objects(halves, calibrations) for calibrations in (plain, crossed)),
-    )
+    for _, counted in label_ahead(predictor, indices, read, count):
+        yield counted()[1]
 
 
 def _error_on_objects(halves: Counts, calibrations: Sequence[Calibration]) -> float:

@@ -31,6 +31,7 @@ from sartm.io.thermal import ThermalRange, choose_levels, format_range, read_ran
 from sartm.model.exported import ExportedModel
 from sartm.model.released import Released
 from sartm.model.sartm import SARTM
+from sartm.spaces import describe_untaught
 
 Array = npt.NDArray[Any]
 Images = tuple[Array | None, npt.NDArray[np.float32] | None]
@@ -124,6 +125,13 @@ class Predictor:
         chosen.config, chosen.classes = network.config, classes
         chosen.network = network.predict_logits
         return chosen
+
+    @property
+    def untaught(self) -> str:
+        """What to expect of chosen words that no training has shown; "" where there is none."""
+        if isinstance(self.model, ExportedModel) or self.model.known is None:
+            return ""
+        return describe_untaught(self.model.known, self.classes)
 
     def __call__(self, rgb: Source, thermal: Source, trust: bool = False) -> Prediction:
         """Label one aligned pair.

@@ -28,7 +28,7 @@ from sartm.model.released import (
 from sartm.model.sartm import SARTM
 from sartm.model.sources import Weights, read_weights
 from sartm.outputs import check_targets, lock_target
-from sartm.spaces import place_classes
+from sartm.spaces import describe_untaught, place_classes
 
 log = logging.getLogger("sartm")
 
@@ -64,7 +64,12 @@ def load(
     if exported is not None:
         refuse_options(f"{source} is an export, which is complete", encoder, classes, canvas)
         return open_export(exported)
-    return _load_weights(path, str(source), encoder, classes, canvas, text_encoder)
+    model = _load_weights(path, str(source), encoder, classes, canvas, text_encoder)
+    if classes is not None and model.known is not None:
+        untaught = describe_untaught(model.known, classes)
+        if untaught:
+            log.warning("%s", untaught)
+    return model
 
 
 def choose_known(model: SARTM | ExportedModel, classes: Classes) -> SARTM | ExportedModel:
