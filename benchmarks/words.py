@@ -2,7 +2,7 @@
 
     python benchmarks/words.py --data msrs268 --data mfnet182 --data drawn --data crack90
         --out DIR [--parts apart,pooled,variants,cmkd,rename,new] [--seeds 0,1,2] [--steps 660]
-        [--init mini-synthetic] [--new bike] [--held D]... [--set a.b=c]...
+        [--init mini-synthetic] [--new bike] [--held D]... [--set a.b=c]... [--docs PAGE]
 
 Every run is the recipe `mini` for `--steps` steps, from the encoder and fusion of `--init`: heads
 are new, since with heads of its own a start would spare fixed classes what words have to learn. It
@@ -34,7 +34,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from ablation import interval
+from ablation import interval, write_docs
 
 from sartm.classes import Classes
 from sartm.config import override
@@ -356,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--init", default="mini-synthetic")
     parser.add_argument("--new", default="bike", help="class of the first set, for part new")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="of every run")
+    parser.add_argument("--docs", type=Path, help="page with the marks of the table")
     given = parser.parse_args(arguments)
     parts = [part.strip() for part in given.parts.split(",")]
     try:
@@ -375,6 +376,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("words: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     print(to_markdown(results))
+    if given.docs:
+        write_docs(given.docs, to_markdown(results), "words")
     print(json.dumps(results))
     return 0
 
