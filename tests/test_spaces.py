@@ -52,7 +52,7 @@ def test_what_a_space_does_not_know_counts_as_its_rest_if_it_has_one():
     assert not choose_space(joined, MFNET).is_all(len(joined))
     with pytest.raises(InputError, match="no class 'walrus'; it knows unlabeled, car"):
         choose_space(joined, Classes(("background", "walrus")))
-    with pytest.raises(InputError, match="--model mini-words knows it by its word"):
+    with pytest.raises(InputError, match="; the model mini-words knows it by its word"):
         choose_space(MFNET, Classes(("unlabeled", "road")))
     with pytest.raises(InputError) as unheard:
         choose_space(MFNET, Classes(("unlabeled", "flurbel")))

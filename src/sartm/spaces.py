@@ -139,7 +139,7 @@ def choose_space(
         every = [word for pair in zip(known.names, known.prompts, strict=True) for word in pair]
         near = near_words(missing[0], filter(None, every))
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        words = "; --model mini-words knows it by its word" if find_word(missing[0]) else ""
+        words = "; the model mini-words knows it by its word" if find_word(missing[0]) else ""
         raise InputError(
             f"the model has no class {', '.join(map(repr, missing[:5]))}; {hint}it knows "
             f"{', '.join(known.names)}{words}"
