@@ -19,6 +19,7 @@ from sartm.model.lite import (
     NORM_EPSILON,
     TAPS,
     AdaptedConv,
+    Conv,
     LiteTrunk,
     clip,
     from_efficientnet,
@@ -311,3 +312,15 @@ def test_clipping_has_the_values_and_gradients_of_relu6():
         (out * torch.arange(7.0)).sum().backward()
         found.append((out.detach(), x.grad))
     assert all(map(torch.equal, *found))
+
+
+def test_convolutions_are_learned_in_fp32_under_autocast():
+    """Their gradients in bf16 are slow, and coarse: a weight's is a sum over all positions."""
+    conv = Conv(8, 8, 3, 2, groups=8)
+    x = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+        with torch.no_grad():
+            assert conv(x).dtype == torch.bfloat16
+    assert torch.equal(found, expected)

@@ -78,6 +78,14 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, i, h, w), sides multiples of the stride, to (B, o, h / stride, w / stride)."""
+        # where a CPU has bf16, its gradient of such a convolution takes five times that of fp32
+        dear = x.device.type == "cpu" and torch.is_grad_enabled()
+        if dear and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._convolve(x.float())
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         around = self.weight.shape[-1] // 2
         return F.conv2d(x, self._even(), self.bias, self.stride, around, groups=self.groups)
 
