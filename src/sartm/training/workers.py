@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -25,6 +26,8 @@ log = logging.getLogger("sartm")
 
 def usable_workers(wanted: int) -> int:
     """`wanted`, or 0 with a warning where the system has no room for what workers need."""
+    # PyTorch's advice on a machine of one core, twice in each run; readers often wait for a disk
+    warnings.filterwarnings("ignore", "This DataLoader will create")
     try:
         if wanted:  # a page of it for each of their semaphores; batches can do without, see `pack`
             _ = [multiprocessing.Lock() for _ in range(16 + 4 * wanted)]
