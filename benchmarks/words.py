@@ -43,7 +43,7 @@ from sartm.data.pairs import PairDataset
 from sartm.errors import InputError
 from sartm.evaluation.metrics import ConfusionMatrix, means, percent
 from sartm.evaluation.scoring import score_pairs
-from sartm.files import write_atomic
+from sartm.files import read_json, write_atomic
 from sartm.inference.predictor import Predictor
 from sartm.language import word_vectors
 from sartm.model.checkpoint import save
@@ -332,14 +332,20 @@ def _rows(plan: Plan, part: str, seed: int) -> Iterator[tuple[str, Scores]]:
 
 
 def measure(plan: Plan, parts: Sequence[str], seeds: Sequence[int]) -> Results:
-    """Every part for every seed; the table is written anew after each row."""
+    """Every part for every seed; the table is written anew after each part."""
     results: Results = {}
     for seed in seeds:
         for part in parts:
-            for row, found in _rows(plan, part, seed):
-                print(f"{row}, seed {seed}: {found}", file=sys.stderr, flush=True)
+            done = plan.out / f"{part}-{seed}.json"
+            if not done.exists():
+                rows = {}
+                for row, found in _rows(plan, part, seed):
+                    print(f"{row}, seed {seed}: {found}", file=sys.stderr, flush=True)
+                    rows[row] = found
+                write_atomic(done, json.dumps(rows).encode())
+            for row, found in read_json(done).items():
                 results.setdefault(row, {})[seed] = found
-                write_atomic(plan.out / "table.md", to_markdown(results).encode())
+            write_atomic(plan.out / "table.md", to_markdown(results).encode())
     return results
 
 
