@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+# Plain `pytest` too: a forked process waits for ever for threads that it did not inherit.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from sartm.config import DecoderConfig, FusionConfig, ModelConfig
 from sartm.model.sartm import SARTM
 
 pytest_plugins = ["page"]  # the fixtures of the page, with one browser for all of its tests
-
-# Plain `pytest` too: a forked process waits for ever for threads that it did not inherit.
-torch.set_num_threads(1)
 
 # A forked process would wait for ever for threads of garbage that it inherits, such as pictures of
 # films: it has none of them.
