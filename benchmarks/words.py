@@ -300,22 +300,32 @@ Results = dict[str, dict[int, Scores]]
 
 
 def to_markdown(results: Results) -> str:
-    """A line per row and set: the mean, and the difference from the row it is compared with."""
-    lines = ["| row | on | % | against | difference (95 %) | seeds |"]
-    lines.append("| --- | --- | ---: | --- | ---: | ---: |")
+    """A table for rows that are scored on the same sets: means, differences from another row."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for row, seeds in results.items():
-        other = results.get(COMPARED.get(row, ""), {})
-        for on in next(iter(seeds.values())):
-            shared = [seed for seed in seeds if on in other.get(seed, {})]
-            cells = [row, on, f"{np.mean([found[on] for found in seeds.values()]):.2f}"]
-            if shared:
-                mean, low, high = interval([seeds[s][on] - other[s][on] for s in shared])
-                text = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-                cells += [COMPARED[row], f"**{text}**" if low > 0 or high < 0 else text]
-            else:
-                cells += ["", ""]
-            lines.append(f"| {' | '.join(cells)} | {len(seeds)} |")
-    return "\n".join([*lines, "", "**Bold**: the interval excludes 0."]) + "\n"
+        alike.setdefault(tuple(next(iter(seeds.values()))), []).append(row)
+    lines = ["**Bold**: the interval excludes 0."]
+    for sets, rows in alike.items():
+        lines += ["", f"| row | {' | '.join(sets)} | against | seeds |"]
+        lines.append(f"| --- |{' ---: |' * len(sets)} --- | ---: |")
+        for row in rows:
+            against = COMPARED.get(row, "")
+            cells = [_cell(results[row], results.get(against, {}), on) for on in sets]
+            lines.append(f"| {row} | {' | '.join(cells)} | {against} | {len(results[row])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(seeds: dict[int, Scores], other: dict[int, Scores], on: str) -> str:
+    """Mean over seeds; with the difference from another row's, its interval where there is one."""
+    mean = f"{np.mean([found[on] for found in seeds.values()]):.1f}"
+    gains = [found[on] - other[seed][on] for seed, found in seeds.items() if seed in other]
+    if not gains:
+        return mean
+    gain, low, high = interval(gains)
+    if len(gains) == 1:
+        return f"{mean} ({gain:+.1f})"
+    text = f"{gain:+.1f}, {low:+.1f} to {high:+.1f}"
+    return f"{mean} (**{text}**)" if low > 0 or high < 0 else f"{mean} ({text})"
 
 
 def _rows(plan: Plan, part: str, seed: int) -> Iterator[tuple[str, Scores]]:
