@@ -96,7 +96,8 @@ def test_counts_become_degrees_by_gain_and_offset(drawn, tmp_path):
     ):  # fmt: skip
         out = tmp_path / how.replace(":", "")
         command = ["predict", rgb, thermal, "--objects", "--degrees", how, "--out", str(out)]
-        command += ["--model", f"{drawn}/tiny", "--device", "cpu", "--thermal-range"]
+        command += ["--model", f"{drawn}/tiny", "--device", "cpu", "--precision", "fp32"]
+        command += ["--thermal-range"]
         assert main([*command, "0:40" if how == "celsius" else "27315:31315"]) == 0
         found[how] = read_tables(out / "objects")[1]
     assert found["tlinear"] == found["0.01:-273.15"]
