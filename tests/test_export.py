@@ -129,7 +129,8 @@ def three_threads():
 @pytest.mark.slow
 def test_pairs_side_by_side_are_labelled_as_one_after_another(runtime, request):
     """Sizes alternate, so that calls on different graphs overlap too."""
-    predictor = Predictor(load(request.getfixturevalue(f"{runtime}_folder")))
+    model = load(request.getfixturevalue(f"{runtime}_folder"))
+    predictor = Predictor(model, precision="fp32")
     samples = [draw_sample(64 + 32 * (index % 2), 96, index) for index in range(12)]
     alone = [predictor.predict(sample).labels for sample in samples]
     with predictor.side_by_side() as workers, ThreadPoolExecutor(workers) as pool:
