@@ -9,8 +9,6 @@ import pytest
 
 # Plain `pytest` too: a forked process waits for ever for threads that it did not inherit.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What `auto` makes of a processor's bf16 is no test's subject; results are compared in fp32.
-os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 import torch
 

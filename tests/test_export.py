@@ -70,7 +70,10 @@ def test_an_export_is_as_sure_as_the_model(model, onnx_folder):
     exported = load(onnx_folder)
     assert exported.config.calibration == SURE
     sample = draw_sample(64, 96)
-    ours, theirs = (Predictor(each, device="cpu").predict(sample) for each in (model, exported))
+    ours, theirs = (
+        Predictor(each, device="cpu", precision="fp32").predict(sample)
+        for each in (model, exported)
+    )
     np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=2e-3)
     plain = ours.logits.softmax(0).amax(0)
     assert abs(float(plain.mean()) - float(ours.confidence.mean())) > 0.02
@@ -317,6 +320,7 @@ def test_the_commands_export_and_predict_with_the_export(tmp_path, capsys):
     assert main([*command, "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["agreement"] >= 0.999
     pair = ["--rgb", str(tmp_path / "rgb"), "--thermal", str(tmp_path / "thermal")]
+    pair += ["--precision", "fp32"]
     maps = []
     for model in (out / "model.onnx", tmp_path / "model"):
         to = tmp_path / f"labels-{model.name}"

@@ -171,7 +171,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def label_folder(folder: Path, out: str, *options: str) -> dict[str, np.ndarray]:
-    inputs = ["--rgb", folder / "rgb", "--thermal", folder / "thermal"]
+    inputs = ["--rgb", folder / "rgb", "--thermal", folder / "thermal", "--precision", "fp32"]
     command = ["predict", *inputs, "--model", folder / "model", "--out", folder / out, *options]
     assert main([str(word) for word in command]) == 3
     assert list(json.loads((folder / out / "summary.json").read_text())["failures"]) == ["4"]
