@@ -372,6 +372,18 @@ def test_a_folder_of_both_is_a_film_of_its_pairs(predictor, tmp_path):
         predict_video(predictor, root, None, tmp_path / "c.webm", model="m")
 
 
+def test_a_folder_of_both_beside_a_film_is_refused_rather_than_half_used(predictor, tmp_path):
+    root = draw_folder_of_both(tmp_path / "both")
+    film = write_video(tmp_path / "thermal.mkv", [thermal_frame(i) for i in range(3)])
+    with pytest.raises(InputError, match="both cameras.*give this folder alone"):
+        predict_video(predictor, root, film, tmp_path / "a.webm", model="m")
+    options = VideoOptions(labels=True, smooth=0)
+    outcome = predict_video(
+        predictor, root / "rgb", film, tmp_path / "a.webm", model="m", options=options
+    )
+    assert outcome.frames == 3
+
+
 def test_smoothing_keeps_of_before_as_far_as_it_agrees_with_now():
     draw = torch.Generator().manual_seed(0)
     frames = [torch.randn(4, 3, 5, generator=draw) for _ in range(5)]

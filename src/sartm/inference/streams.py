@@ -88,6 +88,11 @@ def open_stream(
     if role not in ("rgb", "thermal"):
         raise InputError(f"{source}: --one-file is for one video, found a folder or image")
     found = search_pairs(*((source, None) if role == "rgb" else (None, source)))
+    if any(pair.rgb and pair.thermal for pair in found.pairs):
+        raise InputError(
+            f"{source}: holds images of both cameras, and another source was given beside it; "
+            f"give this folder alone, or of its folders the one of {role}"
+        )
     return folder_stream(
         found, str(source), rate, resize_thermal=resize_thermal, camera=camera,
         max_pixels=max_pixels,
