@@ -25,18 +25,15 @@ OUT = -1e4
 """Logit of a class that cannot be; finite, since logits are interpolated."""
 
 
-def _pick(label: Tensor, every: int) -> Tensor:
-    """Every `every`-th row and column of (B, H, W), from the middle of the first ones."""
-    return label[:, every // 2 :: every, every // 2 :: every]
+def _pick(maps: Tensor, every: int) -> Tensor:
+    """Every `every`-th row and column of (..., H, W), from the middle of the first ones."""
+    return maps[..., every // 2 :: every, every // 2 :: every]
 
 
 def _at_pixels(small: Tensor, label: Tensor, every: int) -> tuple[Tensor, Tensor]:
     """(B, K, h/4, w/4) logits at the pixels that count, and the labels of these."""
-    if every == 1:
-        return resize_logits(small, (label.shape[1], label.shape[2])), label
-    seen = _pick(label, every)
-    full = F.interpolate(small, scale_factor=4 / every, mode="bilinear") if every < 4 else small
-    return full[..., : seen.shape[1], : seen.shape[2]], seen
+    full = resize_logits(small, (label.shape[1], label.shape[2]))
+    return _pick(full, every), _pick(label, every)
 
 
 class SpaceMask(nn.Module):
