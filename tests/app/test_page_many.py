@@ -462,8 +462,8 @@ SAID = [
      "to 200, 40.0 on average). Export it in grey, or as 16-bit or radiometric TIFF; predict takes "
      "RGB + thermal in one file as --rgb alone", "RGB slot"),
     ("thermal: 1 of 600 thermal values are NaN or infinite; write a number that does not occur in "
-     "their place, such as -9999, and name it: holes = -9999 under [thermal] of dataset.toml",
-     "NaN"),
+     "their place, such as -9999, and name it: predict and video --holes -9999, or holes = -9999 "
+     "under [thermal] of dataset.toml", "NaN"),
     ("pair 'upload' has no RGB image; choose --modality both", "see both"),
     ("thermal: not a FLIR radiometric JPEG, its raw data are missing (edited or sent by a "
      "messenger?); use the camera's original, or take the picture's grey levels (predict without "

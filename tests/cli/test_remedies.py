@@ -67,6 +67,10 @@ ONLY_WHEN_GIVEN = {
     ("sartm.inference.rig.open_rig", "--one-file"): "likewise",
     ("sartm.inference.bags.open_bag", "--one-file"): "likewise",
     **{
+        ("sartm.inference.rig._require_effect", option): "predict keeps the default"
+        for option in ("--fps", "--offset", "--tolerance", "--match")
+    },
+    **{
         ("sartm.inference.options.VideoOptions.__post_init__", option): "predict keeps the default"
         for option in ("--smooth", "--every", "--limit", "--tolerance", "--fps", "--width")
     },

@@ -135,6 +135,18 @@ def test_shards_go_into_a_bucket_and_merge_there(bucket, place, tiny, capsys):
     assert "nothing to do, 7 label maps" in capsys.readouterr().out
 
 
+def test_shards_that_are_overwritten_leave_the_bucket(bucket, tiny, capsys):
+    sink = ["--sink", "tar", "--no-overlay"]
+    assert main(command(tiny, *sink)) == 0
+    assert list(maps_in_bucket()) == ["part-000000"]
+    anew = [*sink, "--modality", "rgb"]
+    assert main(command(tiny, *anew, "--overwrite")) == 0
+    assert list(maps_in_bucket()) == ["part-000001"]
+    capsys.readouterr()
+    assert main(command(tiny, *anew)) == 0
+    assert "nothing to do, 7 label maps" in capsys.readouterr().out
+
+
 def test_what_is_scored_may_lie_in_a_bucket(bucket, place, tiny, capsys):
     assert main(command(tiny, "--no-overlay")) == 0
     assert main(["predict", "--manifest", "in/pairs.csv", "--model", tiny, "--no-overlay"]) == 0

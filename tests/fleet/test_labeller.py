@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import sartm
 from fleet.conftest import maps_in
 from fleet.test_labelling import reference
 from sartm.inference.options import PredictOptions
+from sartm.model.loading import load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -51,6 +53,21 @@ def test_a_bad_pair_is_told_and_the_next_one_labelled(rgb, place, tiny):
     assert found["label"] == b""
     assert "pair '0003'" in found["error"] or "0003 rgb" in found["error"]
     assert labeller(row("0004"))["error"] == ""
+
+
+@pytest.mark.parametrize("name", [{}, {"name": "camera"}])
+def test_threads_label_rows_of_one_name_or_none_by_one_model(name, place, tiny, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("sartm.fleet.labeller.load", lambda model: loaded.append(1) or load(model))
+    labeller = sartm.PairLabeller(tiny)
+    rows = [name | {k: row(n)[k] for k in ("rgb", "thermal")} for n in ("0000", "0001")] * 8
+    rows[5] = rows[5] | {"rgb": b"no image"}  # its failure is its own
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(labeller, rows))
+    assert loaded == [1]
+    alone = [labeller(each) for each in rows]
+    assert [each["error"] != "" for each in found] == [index == 5 for index in range(16)]
+    assert found == alone
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ import io
 import json
 import tarfile
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from processes import start_command, wait
 
+import sartm
 from fleet.conftest import draw_pairs, maps_in
 from sartm.cli.main import main
 from sartm.data.manifest import write_manifest
@@ -134,6 +136,116 @@ def test_shards_of_label_maps_hold_the_same_maps(sink, place, tiny, monkeypatch,
     assert main(command(tiny, "--sink", sink, "--no-overlay")) == 0
     names = [part.name for part in sorted((place / "out/labels").iterdir())]
     assert names == [f"part-{i:06d}.{sink}" for i in (0, 2, 3)]
+
+
+def pairs_in_parts(out: Path) -> dict[str, list[str]]:
+    """Names in the shards of label maps, by shard."""
+    found = {}
+    for part in sorted((out / "labels").glob("*.tar")):
+        with tarfile.open(part) as tar:
+            found[part.name] = [name[:-4] for name in tar.getnames() if name.endswith(".png")]
+    return found
+
+
+@pytest.fixture
+def parts(place, tiny, monkeypatch) -> dict[str, list[str]]:
+    """Three shards of label maps of the seven pairs, in out/labels."""
+    monkeypatch.setattr("sartm.fleet.sink.PART_PAIRS", 3)
+    assert main(command(tiny, "--sink", "tar", "--no-overlay")) == 0
+    return pairs_in_parts(place / "out")
+
+
+ANEW = ("--sink", "tar", "--no-overlay", "--modality", "rgb", "--overwrite")
+
+
+def test_shards_that_are_overwritten_hold_each_pair_once(parts, place, tiny, capsys):
+    assert main(command(tiny, *ANEW)) == 0
+    found = pairs_in_parts(place / "out")
+    assert list(found) == [f"part-{number:06d}.tar" for number in (3, 4, 5)]
+    assert list(found.values()) == list(parts.values())
+    assert "replaced" not in json.loads((place / "out/summary.json").read_text())
+    capsys.readouterr()
+    assert main(command(tiny, *ANEW[:-1])) == 0
+    assert "nothing to do, 7 label maps" in capsys.readouterr().out
+    assert main(command(tiny, "--overwrite")) == 0  # as files of their own
+    assert pairs_in_parts(place / "out") == {}
+    assert len(maps_in(place / "out")) == 7
+
+
+def test_shards_that_are_overwritten_stay_until_all_is_made(parts, place, tiny, monkeypatch):
+    answer = sartm.PairLabeller.answer
+
+    def killed(labeller, rows):
+        for number, found in enumerate(answer(labeller, rows)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield found
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sartm.PairLabeller.answer", killed)
+        assert main(command(tiny, *ANEW)) == 130
+    assert pairs_in_parts(place / "out").items() > parts.items()
+    assert main(command(tiny, *ANEW)) == 0
+    found = pairs_in_parts(place / "out")
+    assert not set(found) & set(parts)
+    assert sorted(chain(*found.values())) == sorted(chain(*parts.values()))
+
+
+def test_a_shard_with_the_only_map_of_a_pair_stays_and_is_named(
+    parts, place, tiny, monkeypatch, caplog
+):
+    (place / "in/rgb/0001.png").write_bytes(b"no image")
+    assert main(command(tiny, *ANEW)) == 3
+    found = pairs_in_parts(place / "out")
+    assert "0001" in parts["part-000000.tar"]
+    assert list(found) == [f"part-{number:06d}.tar" for number in (0, 3, 4)]
+    assert json.loads((place / "out/summary.json").read_text())["replaced"] == [
+        "labels/part-000000.tar"
+    ]
+    assert "lie still in 1 of the shards in out, such as labels/part-000000.tar" in caplog.text
+
+    def refuse(*_):
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr("sartm.fleet.store.Store.remove", refuse)
+    assert main(command(tiny, *ANEW)) == 3
+    assert "cannot remove labels/part-000003.tar" in caplog.text
+    assert json.loads((place / "out/summary.json").read_text())["replaced"] == [
+        f"labels/part-{number:06d}.tar" for number in (0, 3, 4)
+    ]
+
+
+def test_a_part_of_the_rows_is_overwritten_by_itself(place, tiny, capsys):
+    sink = ("--sink", "tar", "--no-overlay")
+    for number in (1, 2):
+        assert main(command(tiny, *sink, "--shard", f"{number}/2")) == 0
+    assert main(["data", "merge", "out"]) == 0
+    before = pairs_in_parts(place / "out")
+    assert main(command(tiny, *ANEW, "--shard", "1/2")) == 0
+    found = pairs_in_parts(place / "out")
+    assert list(found) == ["part-0001-of-0002-000002.tar", "part-0002-of-0002-000000.tar"]
+    assert list(found.values()) == list(before.values())
+    capsys.readouterr()  # what was made last is what counts
+    assert main(command(tiny, *ANEW[:-1], "--shard", "1/2")) == 0
+    assert "nothing to do, 3 label maps" in capsys.readouterr().out
+    assert main(["data", "merge", "out", "--manifest", "in/pairs.csv"]) == 0
+
+
+def test_one_name_in_two_parts_of_the_rows_is_refused(place, tiny, capsys):
+    sink = ("--sink", "tar", "--no-overlay")
+    for number in (1, 2):
+        assert main(command(tiny, *sink, "--shard", f"{number}/2")) == 0
+    file = place / "in/pairs.csv"
+    lines = file.read_text().splitlines()
+    assert lines[1].startswith("0000,")
+    file.write_text("\n".join([*lines[:-1], lines[-1].replace("0006,", "0000,", 1), ""]))
+    capsys.readouterr()
+    commands = [command(tiny, *sink, "--shard", f"{n}/2", out="other") for n in (1, 2)]
+    for words in (*commands, ["data", "merge", "out", "--manifest", "in/pairs.csv"]):
+        assert main(words) == 2
+        assert "'0000' and '0000' would be one output" in capsys.readouterr().err
+    assert pairs_in_parts(place / "other") == {}
+    assert len(list((place / "out").glob("record-*"))) == 2  # nothing was merged
 
 
 @pytest.mark.slow

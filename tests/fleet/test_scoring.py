@@ -1,15 +1,22 @@
 """Scores on a manifest are those of the same pairs as a data set, however they were counted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
+from conftest import TINY, build
 from draw_training import draw_dataset
 
+import sartm
 from fleet.conftest import describe_set, draw_pairs
-from sartm.classes import MFNET
+from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
+from sartm.data.manifest import Manifest
+from sartm.fleet.evaluating import evaluate_manifest
+from sartm.model.checkpoint import save
+from sartm.model.facts import ModelFacts
 
 
 @pytest.fixture
@@ -34,6 +41,45 @@ def test_evaluate_gives_the_same_report_as_of_the_data_set(drawn, tiny, capsys):
     assert main(["evaluate", "--manifest", "pairs.jsonl", "--out", "rows", *both]) == 0
     assert report("rows") == report("whole")
     assert report("rows")["intervals"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("abcdefghi", "class 0 is 'a' in the model but 'unlabeled' in the data set (9 and 9"),
+        ([f"class {id_}" for id_ in range(9)], "does not name its 9 classes; if they are"),
+    ],
+)
+def test_a_model_of_as_many_other_classes_is_refused_by_their_names(names, message, drawn, capsys):
+    other = Classes(tuple(names))
+    save(build(replace(TINY, classes=other)), drawn / "other", ModelFacts("other"))
+    rows = ["evaluate", "--manifest", "pairs.jsonl", "--data", "set", "--model", "other"]
+    assert main([*rows, "--out", "report"]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("report").exists()
+
+
+def test_words_that_are_not_the_classes_of_the_labels_are_refused(drawn, tiny, capsys):
+    rows = ["evaluate", "--manifest", "pairs.jsonl", "--data", "set", "--model", tiny]
+    assert main([*rows, "--classes", "person, car", "--out", "report"]) == 2
+    said = capsys.readouterr().err
+    assert "'person, car' are not the classes of set" in said
+    assert "--data without --manifest" in said
+    assert not Path("report").exists()
+    labeller = sartm.PairLabeller(sartm.load(tiny, classes=Classes(("unlabeled", "person"))))
+    with pytest.raises(sartm.InputError, match="class 1 is 'person' in the model but 'car' in"):
+        evaluate_manifest(labeller, Manifest("pairs.jsonl"), MFNET)
+
+
+def test_a_labeller_that_is_at_work_is_scored_by_what_it_may_see_now(drawn, tiny):
+    used, fresh = sartm.PairLabeller(tiny), sartm.PairLabeller(tiny)
+    used.workshop()
+    scored = [
+        evaluate_manifest(labeller, Manifest("pairs.jsonl"), MFNET, modality="rgb")[0].confusion
+        for labeller in (used, fresh)
+    ]
+    assert scored[0] == scored[1]
+    assert used.options.modality == "both"
 
 
 def test_score_gives_the_same_report_and_a_missing_map_costs_its_pair(drawn, tiny, capsys):

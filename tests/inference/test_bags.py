@@ -11,12 +11,17 @@ from conftest import TINY, build
 
 from sartm.cli.main import main
 from sartm.errors import InputError
+from sartm.inference.frames import Unpaired
+from sartm.inference.options import VideoOptions
 from sartm.inference.predictor import Predictor
+from sartm.inference.rig import open_rig
 from sartm.inference.streams import open_stream
+from sartm.inference.video import predict_video
 from sartm.io.cameras import Camera
 from sartm.io.labels import read_label
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
+from sartm.objects.measurement import Measuring
 
 pytest.importorskip("rosbags", reason="the extra `bags` is not installed")
 pytest.importorskip("av", reason="the extra `video` is not installed")
@@ -42,9 +47,10 @@ def heat(index):
 
 
 class Bag:
-    """A bag being written, of either version."""
+    """A bag being written, of either version; `clock` is second 0 of the headers."""
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, clock: int = BEGIN, recorded: int = BEGIN) -> None:
+        self.clock, self.recorded = clock, recorded
         self.one = kind == "bag"
         self.store = get_typestore(Stores.ROS1_NOETIC if self.one else Stores.ROS2_HUMBLE)
         plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}.get(kind)
@@ -58,14 +64,14 @@ class Bag:
                 topic, message.__msgtype__, typestore=self.store
             )
         pack = self.store.serialize_ros1 if self.one else self.store.serialize_cdr
-        stamp = round((BEGIN + seconds) * 1e9)
+        stamp = round((self.recorded + seconds) * 1e9)
         self.writer.write(self.topics[topic], stamp, pack(message, message.__msgtype__))
 
     def _header(self, seconds):
         types = self.store.types
         whole = int(seconds)
         time = types["builtin_interfaces/msg/Time"](
-            sec=BEGIN + whole, nanosec=round((seconds - whole) * 1e9)
+            sec=self.clock + whole, nanosec=round((seconds - whole) * 1e9)
         )
         more = {"seq": 0} if self.one else {}
         return types["std_msgs/msg/Header"](stamp=time, frame_id="", **more)
@@ -100,9 +106,9 @@ def model(tmp_path_factory):
     return folder
 
 
-def street(path: Path, kind: str) -> Path:
+def street(path: Path, kind: str, **clocks: int) -> Path:
     """RGB at 10 frames a second, thermal at 5, written late and in another order than taken."""
-    bag = Bag(path, kind)
+    bag = Bag(path, kind, **clocks)
     for index in range(10):
         bag.image("/camera/image", rgb(index), "rgb8", index / 10)
         if index % 2 == 0 and index != 6:  # one thermal frame was lost
@@ -144,6 +150,88 @@ def test_two_topics_are_a_film_of_pairs_by_the_times_of_their_headers(kind, mode
     for line in lines:
         assert line["taken"].startswith("2027-01-15T08:00:00")
         assert float(line["taken"][17:23]) == pytest.approx(line["seconds"], abs=0.002)
+
+
+def find_partners(path, tolerance=0.06):
+    """The times of a film of both topics, each with that of its thermal frame, and its sources."""
+    unpaired, options = Unpaired(), VideoOptions(tolerance=tolerance)
+    streams, paired, _ = open_rig(
+        f"{path}:/camera/image", f"{path}:/thermal/image", options, unpaired
+    )
+    return [(frame.time, partner.time) for frame, partner in paired], streams
+
+
+@pytest.mark.parametrize(
+    ("clock", "recorded", "begin"),
+    [
+        (1_000, BEGIN, BEGIN),  # since a computer was started
+        (0, BEGIN, BEGIN),  # of a simulation, from its first moment
+        (1_000, 1_000, 1_000),  # of a simulation that recorded itself
+        (BEGIN - 10**8, BEGIN, BEGIN - 10**8),  # recorded anew, years later
+        (BEGIN - 7_200, BEGIN, BEGIN - 7_200),  # of another time zone
+    ],
+)
+def test_headers_of_another_clock_than_the_recording_pair_as_they_are(
+    clock, recorded, begin, tmp_path
+):
+    path = street(tmp_path / "a", "mcap", clock=clock, recorded=recorded)
+    found, (lead, _) = find_partners(path)
+    expected = [(0.0, 0.01), (0.2, 0.21), (0.4, 0.41), (0.8, 0.81)]
+    assert np.allclose(found, expected, atol=1e-5)
+    assert lead.begin == pytest.approx(begin, abs=1e-5)
+
+
+def test_one_camera_alone_may_count_from_its_start(tmp_path):
+    bag = Bag(tmp_path / "a", "mcap")
+    for index in range(5):
+        bag.clock = BEGIN
+        bag.image("/camera/image", rgb(index), "rgb8", index / 10)
+        bag.clock = 1_000
+        bag.image("/thermal/image", heat(index), "mono16", index / 10, delay=0.02)
+    bag.close()
+    found, _ = find_partners(tmp_path / "a")
+    assert np.allclose(found, [(index / 10, index / 10 + 0.02) for index in range(5)], atol=1e-5)
+
+
+@pytest.mark.parametrize(("clocks", "taken"), [
+    ({"clock": 1_000}, "2027-01-15T08:00:00"), ({"clock": 1_000, "recorded": 1_000}, None),
+])  # fmt: skip
+def test_objects_are_dated_by_a_recording_that_knows_the_date(clocks, taken, tmp_path):
+    path = street(tmp_path / "a", "mcap", **clocks)
+    predictor = Predictor(build(TINY, seed=2), device="cpu", precision="fp32")
+    options = VideoOptions(objects=Measuring(min_area=4))
+    predict_video(
+        predictor, f"{path}:/camera/image", None, tmp_path / "o", model="m", options=options
+    )
+    lines = [json.loads(line) for line in (tmp_path / "o/objects.jsonl").read_text().splitlines()]
+    assert max(line["seconds"] for line in lines) > 0.5
+    assert {(line["taken"] or "")[:19] or None for line in lines} == {taken}
+
+
+def test_a_thermal_frame_that_is_no_numbers_costs_that_frame_alone(tmp_path):
+    bag = Bag(tmp_path / "a", "mcap")
+    for index in range(6):
+        degrees = (heat(index) / 1000).astype(np.float32)
+        degrees[:2] = np.nan if index == 2 else degrees[:2]
+        bag.image("/t", degrees, "32FC1", index / 10)
+    bag.close()
+    predictor = Predictor(build(TINY), device="cpu", precision="fp32")
+    out = tmp_path / "out"
+    options = VideoOptions(labels=True, smooth=0)
+    outcome = predict_video(predictor, None, f"{tmp_path}/a:/t", out, model="m", options=options)
+    assert outcome.frames == 5
+    assert "NaN or infinite" in outcome.failures["000002"]
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    summary = json.loads(outcome.summary.read_text(), parse_constant=refuse)
+    assert summary["thermal_range"]["last"]["high"] == pytest.approx(31, abs=0.1)
+    levels = summary["thermal_range"]["first"]
+    predictor.thermal_range = (levels["low"], levels["high"])
+    expected = predictor(None, (heat(5) / 1000).astype(np.float32)).labels
+    assert (read_label(out / "labels/000005.png") != expected).mean() < 0.02
+    assert "--holes -9999" in outcome.failures["000002"]
 
 
 def images(path, role, **camera):

@@ -21,7 +21,9 @@ from processes import start_command, wait
 from sartm import outputs
 from sartm.cli.main import main
 from sartm.inference.folders import label_folder
+from sartm.inference.options import PredictOptions
 from sartm.inference.predictor import Predictor
+from sartm.inference.tiles import Tiling
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.outputs import lock_folder
@@ -176,6 +178,45 @@ def test_overlay_options_draw_overlays_again(place, models):
         assert after[f"overlays/{name}.jpg"][1] != before[f"overlays/{name}.jpg"][1]
 
 
+def test_what_a_run_does_not_ask_for_stays_as_an_earlier_one_made_it(place, models):
+    assert main(command(models, "--objects", "--trust", "--no-overlay")) == 0
+    first = snapshot(place / "out")
+    entry = json.loads(first["summary.json"][1])["pairs"]["a"]
+    assert main(command(models)) == 0  # adds the overlays
+    second = snapshot(place / "out")
+    for name in first:
+        if name.startswith(("labels/", "objects/")):
+            assert second[name] == first[name]
+        elif name.startswith("objects."):
+            assert second[name][1] == first[name][1]
+    assert first["objects.csv"][1].count(b"\n") > 3
+    again = json.loads(second["summary.json"][1])["pairs"]["a"]
+    assert again | {"seconds": 0} == entry | {"seconds": 0}
+    assert main(command(models, "--no-overlay", "--objects", "--min-area", "40")) == 0
+    third = snapshot(place / "out")
+    assert third["objects.csv"][1] != first["objects.csv"][1]
+    same = [name for name in second if name.startswith(("labels/", "overlays/"))]
+    assert len(same) == 6
+    assert all(third[name] == second[name] for name in same)
+    options = ["--objects", "--trust", "--min-area", "40"]
+    assert main(command(models, *options)) == 0  # it is all there
+    last = snapshot(place / "out")
+    assert {name for name in last if last[name][1] != third[name][1]} == {"summary.json"}
+    assert (
+        json.loads(last["summary.json"][1])["pairs"]
+        == json.loads(third["summary.json"][1])["pairs"]
+    )
+
+
+def test_what_was_made_of_another_label_map_does_not_stay(place, models):
+    assert main(command(models, "--objects")) == 0
+    assert main(command(models, "--overwrite", "--no-overlay", model="second")) == 0
+    left = snapshot(place / "out")
+    assert not [name for name in left if name.startswith(("overlays/", "objects/"))]
+    assert left["objects.csv"][1].count(b"\n") == 1
+    assert "objects" not in json.loads(left["summary.json"][1])["pairs"]["a"]
+
+
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """What a refused run says; nothing is written, not even a date."""
     before = snapshot(Path())
@@ -217,6 +258,33 @@ def test_what_would_be_replaced_is_named_with_what_differs(place, models, capsys
     assert "d.png is there, and no record says what made it" in said
     assert main(command(models, "--precision", "fp32", "--overwrite")) == 0
     assert (place / "out/labels/d.png").read_bytes() != whole
+
+
+def test_trust_is_added_to_a_label_map_and_replaces_none(place, models, capsys):
+    assert main(command(models)) == 0
+    before = snapshot(place / "out")
+    said = refused(command(models, "--trust", model="second"), capsys)
+    assert f"model {models}/first (now {models}/second)" in said
+    label = place / "out/labels/b.png"
+    label.write_bytes(before["labels/b.png"][1] + b" ")  # as corrected by hand
+    assert "b.png was changed after it was written" in refused(command(models, "--trust"), capsys)
+    label.write_bytes(before["labels/b.png"][1])
+    assert main(command(models, "--trust")) == 0
+    pairs = json.loads((place / "out/summary.json").read_text())["pairs"]
+    assert all(-1 <= entry["trust"]["mean"] <= 1 for entry in pairs.values())
+    assert snapshot(place / "out")["labels/a.png"] == before["labels/a.png"]
+
+
+def test_trust_that_tiles_have_none_of_is_looked_for_once(place):
+    tiling = Tiling(above=1, side=64, overlap=32)
+    predictor = Predictor(build(TINY), device="cpu", tiling=tiling)
+    options = PredictOptions(trust=True)
+    for done, skipped in ((3, 0), (0, 3)):
+        outcome = label_folder(
+            predictor, "in/rgb", "in/thermal", Path("out"), model="drawn", options=options
+        )
+        assert (outcome.done, outcome.skipped) == (done, skipped)
+    assert json.loads(Path("out/summary.json").read_text())["pairs"]["a"]["trust"] is None
 
 
 @pytest.mark.slow

@@ -56,6 +56,13 @@ def test_a_sequence_without_times_has_its_usual_rate(tmp_path):
     assert stream.begin is None
 
 
+def test_a_camera_whose_clock_was_never_set_keeps_its_pace(tmp_path):
+    """Beside a source of today; --offset brings its times there."""
+    stream = open_stream(sequence(tmp_path / "a.seq"), "thermal", begin=BEGIN + 1.2e9)
+    times = [frame.time for frame in stream.frames]
+    assert np.diff(times) == pytest.approx(np.full(4, 0.1), abs=0.002)
+
+
 def test_a_sequence_beside_a_visible_film_gives_objects_in_degrees(tmp_path):
     rgb = write_video(tmp_path / "rgb.mkv", [rgb_frame(index) for index in range(5)], rate=10)
     path = sequence(tmp_path / "t.csq", "jpeg-ls")

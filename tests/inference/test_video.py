@@ -375,13 +375,50 @@ def test_a_folder_of_both_is_a_film_of_its_pairs(predictor, tmp_path):
 def test_a_folder_of_both_beside_a_film_is_refused_rather_than_half_used(predictor, tmp_path):
     root = draw_folder_of_both(tmp_path / "both")
     film = write_video(tmp_path / "thermal.mkv", [thermal_frame(i) for i in range(3)])
-    with pytest.raises(InputError, match="both cameras.*give this folder alone"):
+    with pytest.raises(InputError, match=r"both cameras.*give this folder alone"):
         predict_video(predictor, root, film, tmp_path / "a.webm", model="m")
     options = VideoOptions(labels=True, smooth=0)
     outcome = predict_video(
         predictor, root / "rgb", film, tmp_path / "a.webm", model="m", options=options
     )
     assert outcome.frames == 3
+
+
+@pytest.mark.parametrize(
+    ("sources", "asked", "message"),
+    [
+        ("two folders", {"offset": 0.1}, "--offset.*by name; add --match time"),
+        ("two folders", {"tolerance": 0.1}, "--tolerance.*by name; add --match time"),
+        ("a folder", {"tolerance": 0.1}, "--tolerance.*one was given"),
+        ("a film", {"offset": 0.1}, "--offset.*one was given"),
+        ("two films", {"offset": 0.1, "match": "index"}, "--offset.*--match index"),
+        ("two films", {"rate": 10.0}, "--fps.*leave it out"),
+        ("a film", {"rate": 10.0}, "--fps.*leave it out"),
+        ("two folders", {"offset": 0.04, "tolerance": 0.01, "match": "time"}, ""),
+        ("two folders", {"rate": 10.0}, ""),
+        ("a film and a folder", {"rate": 25.0, "tolerance": 0.01}, ""),
+    ],
+)
+def test_options_that_the_sources_do_not_follow_are_refused(
+    sources, asked, message, predictor, tmp_path
+):
+    root = draw_folder_of_both(tmp_path / "both")
+    film = write_video(tmp_path / "rgb.mkv", [rgb_frame(i) for i in range(3)])
+    other = write_video(tmp_path / "t.mkv", [thermal_frame(i) for i in range(3)])
+    folders = root / "rgb", root / "thermal"
+    given = {
+        "two folders": folders, "a folder": (root, None), "two films": (film, other),
+        "a film": (film, None), "a film and a folder": (film, folders[1]),
+    }[sources]  # fmt: skip
+    options = VideoOptions(resize_thermal=True, **asked)
+    out = tmp_path / "a.webm"
+    if message:
+        with pytest.raises(InputError, match=message):
+            predict_video(predictor, *given, out, model="m", options=options)
+        assert not out.exists()
+    else:
+        outcome = predict_video(predictor, *given, out, model="m", options=options)
+        assert outcome.frames == 3 - (options.offset > 0)
 
 
 def test_smoothing_keeps_of_before_as_far_as_it_agrees_with_now():

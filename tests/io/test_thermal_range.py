@@ -127,6 +127,18 @@ def test_a_film_follows_a_drift():
     assert np.all(np.diff(found[50:, 1]) > 0)
 
 
+def test_a_frame_that_is_no_numbers_is_refused_and_pulls_nothing():
+    levels = SlowLevels(UINT8, "auto")
+    good = scene().astype(np.float32)
+    bad = good.copy()
+    bad[0, :3] = np.nan
+    for moment in (0, 2):
+        with pytest.raises(InputError, match="frame f: thermal holds NaN"):
+            levels.fix(Sample("f", None, bad), moment)
+        found = levels.fix(Sample("f", None, good), moment + 1).levels
+        assert found == pytest.approx(stretch_levels(good))
+
+
 def test_a_closed_shutter_pulls_nothing_and_another_scene_begins_anew_once():
     shutter = [np.full((60, 80), 30200, np.uint16)] * 12  # half a second
     frames = [scene(i) for i in range(20)] + shutter + [scene(i) for i in range(20)]

@@ -18,12 +18,10 @@ from sartm.outputs import check_json, shared_folder
 
 if TYPE_CHECKING:
     from sartm.classes import Classes
-    from sartm.data.pairs import PairDataset
     from sartm.evaluation.report.scores import Report
     from sartm.evaluation.views import Views
     from sartm.fleet.labeller import PairLabeller
     from sartm.fleet.ray_engine import Cluster
-    from sartm.inference.predictor import Predictor
 
 ReportFolder = Annotated[Path, typer.Option(help="Folder for the report.")]
 
@@ -113,7 +111,7 @@ def evaluate(
         model, encoder, classes, canvas, device, precision, batch_size, workers, compile,
         thermal_range, text_encoder, dataset.classes,
     )  # fmt: skip
-    _check_classes(predictor, dataset, model, data)
+    _check_classes(predictor.classes, dataset.classes, model, data)
     if classes and predictor.classes.names != dataset.classes.names:
         dataset = dataset.relabel(predictor.classes)
     rows = []
@@ -175,14 +173,14 @@ def _evaluate_clicks(
     return 0
 
 
-def _check_classes(predictor: "Predictor", dataset: "PairDataset", model: str, data: str) -> None:
+def _check_classes(known: "Classes", wanted: "Classes", model: str, data: str) -> None:
     """Refuse classes without names where nothing says that they are the data set's."""
     from sartm.model.released import is_unnamed
 
-    if is_unnamed(predictor.classes) and predictor.classes.names != dataset.classes.names:
+    if is_unnamed(known) and known.names != wanted.names:
         raise InputError(
-            f"{model} does not name its {len(predictor.classes)} classes; if they are this data "
-            f"set's, add --classes {data} (or pst900, mfnet, fmb)"
+            f"{model} does not name its {len(known)} classes; if they are this data set's, add "
+            f"--classes {data} (or pst900, mfnet, fmb)"
         )
 
 
@@ -214,8 +212,15 @@ def _evaluate_manifest(
 
     layout = options.read_layout(data)
     known = options.read_classes(data or table) if layout is None else layout.classes
+    asked = options.read_classes(table)
+    if asked and known and asked.names != known.names:
+        raise InputError(
+            f"--classes {table!r} are not the classes of {data}, in which a manifest is scored: "
+            f"leave --classes out, or score the data set itself, --data without --manifest"
+        )
     labeller = make(known)
     classes = known or labeller.classes()
+    _check_classes(labeller.classes(), classes, labeller.name, data)
     with shared_folder(out):
         report, failures = evaluate_manifest(
             labeller, Manifest(place), classes, _connect(*engine), modality=modality,

@@ -246,30 +246,33 @@ def key_of(text: str) -> int:
 
 
 def survey(manifest: Manifest, shard: Shard, folds_case: bool = False) -> int:
-    """Read the rows of a part once, so that what is wrong is found before any work; their number.
+    """Read all rows once, so that what is wrong is found before any work; how many a part has.
 
     Raises:
-        InputError: no rows, a row that is none, or a name that is there twice, be it in other
-            letters where the outputs' file system takes those as the same (`folds_case`).
+        InputError: no rows, a row that is none, or a name that is there twice, be it in another
+            part, whose outputs go to the same place, or in other letters where the outputs' file
+            system takes those as the same (`folds_case`).
     """
     keys = array("Q")
-    for row in manifest.rows(shard):
+    for row in manifest:
         keys.append(key_of(_fold(row.name) if folds_case else row.name))
-    if not len(keys):
+    count = len(shard.rows(len(keys)))
+    if not count:
         raise InputError(f"{manifest.place}: no rows{' in this part' * (shard.count > 1)}")
-    ordered = np.sort(np.frombuffer(keys, np.uint64))
+    ordered = np.frombuffer(keys, np.uint64)
+    ordered.sort()  # in place: there may be 10^8
     double = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(double):
         names = [
             row.name
-            for row in manifest.rows(shard)
+            for row in manifest
             if key_of(_fold(row.name) if folds_case else row.name) == double[0]
         ]
         raise InputError(
             f"{manifest.place}: {names[0]!r} and {names[1]!r} would be one output, and so for "
             f"{len(double)} rows; give each its own name"
         )
-    return len(keys)
+    return count
 
 
 def _fold(name: str) -> str:

@@ -1,5 +1,6 @@
 """A model scored on a manifest, by this process or a cluster: counts are summed."""
 
+from copy import copy
 from dataclasses import replace
 
 from sartm.classes import Classes
@@ -76,7 +77,7 @@ def evaluate_manifest(
     Args:
         labeller: the model; what labels are is not touched by its options but `modality`.
         manifest: the pairs.
-        classes: what the ids of labels mean; the model's, too.
+        classes: what the ids of labels mean, which must be the model's.
         cluster: labels and counts instead of this process.
         modality: what the model may see.
         layout: the data set that the pairs are of, which says how their files are read.
@@ -85,8 +86,15 @@ def evaluate_manifest(
 
     Returns:
         The report, and the reason per pair that is not in it.
+
+    Raises:
+        InputError: other classes than the model's; else as `sum_counts`.
     """
-    labeller.options = replace(labeller.options, modality=modality, overlay=False)
+    options = replace(labeller.options, modality=modality, overlay=False)
+    if options != labeller.options:  # by those that it has it may be at work already
+        labeller = copy(labeller)
+        labeller.options = options
+    labeller.classes().require_same(classes)
     views = to_dict(Views()) | {"stride": Views().step()}
     about = About(modality, labeller.name, command, protocol, labeller.selected_on(), views)
     return sum_counts(ModelCounter(labeller, classes, layout), manifest, classes, cluster, about)

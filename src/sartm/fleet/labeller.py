@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sartm.classes import Classes
@@ -25,6 +26,9 @@ from sartm.model.sartm import SARTM
 
 _FETCHED = 16
 """Pairs of a bucket that are on their way at a time."""
+_MAKING = Lock()
+"""Held while a model is loaded: threads that need it wait for the one. Of no labeller, as those
+travel and a lock cannot."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,16 @@ class PairLabeller:
 
     def workshop(self) -> Workshop:
         """What labels, made on first use; InputError as `load` and `Predictor`."""
-        if self._workshop is None:
-            model = load(self.model) if isinstance(self.model, str) else self.model
-            predictor = Predictor(
-                model, device=self.device, precision=self.precision, batch_size=self.batch_size,
-                workers=self.workers, compiled=self.compiled, thermal_range=self.thermal_range,
-            )  # fmt: skip
-            self._workshop = Workshop(predictor, self.options, self.name)
-        return self._workshop
+        with _MAKING:
+            if self._workshop is None:
+                model = load(self.model) if isinstance(self.model, str) else self.model
+                predictor = Predictor(
+                    model, device=self.device, precision=self.precision,
+                    batch_size=self.batch_size, workers=self.workers, compiled=self.compiled,
+                    thermal_range=self.thermal_range,
+                )  # fmt: skip
+                self._workshop = Workshop(predictor, self.options, self.name)
+            return self._workshop
 
     def classes(self) -> Classes:
         """Of a loaded model without making it ready."""
@@ -118,7 +124,7 @@ class PairLabeller:
             error); `overlay`, a JPEG, empty where the options want none; `entry`, JSON as in
             summary.json; `error`, "" or what is wrong with the pair.
         """
-        workshop = self.workshop()
+        workshop = self.workshop().apart()  # rows of other threads may have the same name, or none
         others = {key: value for key, value in row.items() if key not in ("rgb", "thermal")}
         found = {"label": b"", "overlay": b"", "entry": "{}", "error": ""}
         name = str(row.get("name", "pair"))
@@ -129,7 +135,6 @@ class PairLabeller:
             (prediction,) = workshop.label([sample])
             product = workshop.make(images, sample, prediction, 0.0)
         except InputError as error:
-            workshop.forget(name)
             return others | found | {"error": str(error)}
         entry = {key: value for key, value in product.made.entry.items() if key != "seconds"}
         found |= {"label": product.label, "overlay": product.overlay or b""}
@@ -137,7 +142,7 @@ class PairLabeller:
 
     def answer(self, rows: Iterable[Row]) -> Iterator[Answer]:
         """Label rows of a manifest, in order, several under way at a time."""
-        workshop = self.workshop()
+        workshop = self.workshop().apart()
         fetched = read_ahead(rows, _fetch_images, _FETCHED)
 
         def read(item: "tuple[Row, Any]") -> Sample:

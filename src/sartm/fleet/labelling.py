@@ -113,9 +113,22 @@ def label_manifest(
                     put(answer)
                     meter.advance()
         alarms = word_alarms(count_alarms(run.alarms.elements()), run.done)
+        replaced = _remove_replaced(store, way, facts) if way.overwrite and done.parts else []
         if way.shard.count == 1:
-            _write_summary(store, total, facts, options, run.failures)
+            _write_summary(store, total, facts, options, run.failures, replaced)
     return Outcome(run.done, total - count, run.failures, alarms)
+
+
+def _remove_replaced(store: Store, way: Way, facts: _Facts) -> list[str]:
+    """Once all is made anew, whoever reads every shard of label maps shall find no pair twice."""
+    stay = Done(store, way.shard, facts.maker, facts.drawn).remove_replaced()
+    if stay:
+        log.warning(
+            "replaced label maps lie still in %d of the shards in %s, such as %s: of a pair that "
+            "shard counts that its last line in the record names",
+            len(stay), store.place, stay[0],
+        )  # fmt: skip
+    return stay
 
 
 @contextmanager
@@ -287,7 +300,12 @@ def _with_source(product: Product, row: Row) -> Product:
 
 
 def _write_summary(
-    store: Store, total: int, facts: _Facts, options: PredictOptions, failures: dict[str, str]
+    store: Store,
+    total: int,
+    facts: _Facts,
+    options: PredictOptions,
+    failures: dict[str, str],
+    replaced: list[str],
 ) -> None:
     """What the record says, as one document: the entries of each pair, or of many their number."""
     entries: dict[str, Any] = {}
@@ -310,4 +328,6 @@ def _write_summary(
     }
     if total > MOST_SUMMARISED:
         content["more"] = f"entries of more than {MOST_SUMMARISED} pairs are in the record alone"
+    if replaced:  # shards of label maps that hold older ones still
+        content["replaced"] = replaced
     store.write(SUMMARY, json.dumps(content, indent=1).encode())

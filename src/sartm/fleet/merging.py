@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sartm.data.listing import SUMMARY, WRITTEN
-from sartm.data.manifest import Manifest, Shard, key_of
+from sartm.data.manifest import Manifest, Shard, key_of, survey
 from sartm.errors import InputError
 from sartm.files import remove_leftovers
 from sartm.fleet.labelling import MOST_SUMMARISED, MOST_TOLD
@@ -21,7 +21,7 @@ from sartm.fleet.store import Store, require_store
 from sartm.inference.ahead import read_ahead
 from sartm.inference.alarm import count_alarms
 from sartm.inference.record import Made, Maker, decode_made
-from sartm.outputs import lock_beside, lock_folder
+from sartm.outputs import ignores_case, lock_beside, lock_folder
 
 
 @dataclass
@@ -50,14 +50,14 @@ def merge_shards(out: str, manifest: Manifest | None = None) -> Merged:
         manifest: of the pairs that should be there; None: that is not asked.
 
     Raises:
-        InputError: nothing was labelled there, or somebody is at work.
+        InputError: nothing was labelled there, somebody is at work, or a name is twice in the
+            manifest: of one of its rows there is no label map.
     """
     store = require_store(out)
     with nullcontext() if store.folder is None else lock_folder(store.folder):
+        if manifest is not None:
+            survey(manifest, Shard(), store.folder is not None and ignores_case(store.folder))
         _join_records(store)  # refused while a worker is at it
-        if store.folder is not None:
-            for name in WRITTEN:
-                remove_leftovers(store.path(name), below=True)
         names = records(store, Shard())
         if not names:
             raise InputError(
@@ -105,7 +105,7 @@ def merge_shards(out: str, manifest: Manifest | None = None) -> Merged:
 
 
 def _join_records(store: Store) -> None:
-    """Move the lines of workers' records to the end of the joined one."""
+    """Move the lines of workers' records to the end of the joined one; clear up after them."""
     joined = WorkerRecord(store, Shard())
     own = set(records(store, Shard()))
     for name in records(store):
@@ -119,6 +119,9 @@ def _join_records(store: Store) -> None:
                 joined.add(pair, made)
             joined.close()
             store.remove(name)
+    if store.folder is not None:
+        for name in WRITTEN:
+            remove_leftovers(store.path(name), below=True)
 
 
 def _last_lines(store: Store, names: list[str]) -> "_Last":

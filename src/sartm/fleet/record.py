@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sartm.data.manifest import Row, Shard, key_of
+from sartm.errors import InputError
 from sartm.files import hash_bytes
 from sartm.fleet.store import Store
 from sartm.inference.record import LineFile, Made, Maker, decode_made, encode_made
@@ -89,7 +90,9 @@ def records(store: Store, shard: Shard | None = None) -> list[str]:
     if shard is None:
         return names
     own = re.compile(rf"{RECORDS}({re.escape(shard.title())})?(-part\d+)?\.jsonl")
-    return [name for name in names if own.fullmatch(name)]
+    # the worker's last: what it appends is newer than what was merged
+    worker = f"{RECORDS}{shard.title()}"
+    return sorted(filter(own.fullmatch, names), key=lambda name: name.startswith(worker))
 
 
 def lines_of(store: Store, name: str) -> Iterator[bytes]:
@@ -191,6 +194,28 @@ class Done:
         if not overlay:
             return ""
         return "" if drawn == 2 and (part >= 0 or self.store.size(overlay)) else None
+
+    def remove_replaced(self) -> list[str]:
+        """Take away the shards of label maps that no pair's last line names any more.
+
+        What stays and holds replaced maps is returned: shards that others count of, as of pairs
+        that failed this time, and such as cannot be removed.
+        """
+        keys, places = self._columns[0], self._columns[3]
+        last = places[np.searchsorted(keys, keys, "right") - 1]
+        counted, older = (
+            {self._part_names[place] for place in np.unique(found) if place >= 0}
+            for found in (last, places[places != last])
+        )
+        stay = sorted(counted & older)
+        for name in sorted(self.parts.keys() - counted):
+            try:
+                if self.store.size(name) is not None:
+                    self.store.remove(name)
+            except (OSError, InputError) as error:
+                log.warning("cannot remove %s, whose label maps are replaced: %s", name, error)
+                stay.append(name)
+        return stay
 
     def _lies(self, name: str) -> bool:
         return self.store.size(name) is not None

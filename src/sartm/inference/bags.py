@@ -1,12 +1,15 @@
 """ROS 1 and ROS 2 bags as sources of frames: `recording.mcap:/thermal/image_raw`, by rosbags.
 
 Times are those of the message headers, which the camera's driver wrote, else of the recording.
+Headers that count from the start of a computer or a simulation are set by the recording.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import numpy.typing as npt
 from sartm.data.pairs import RawImages, read_images
 from sartm.errors import InputError
 from sartm.inference.clocks import Clock
-from sartm.inference.frames import Frame, Stream
+from sartm.inference.frames import DATED, Frame, Stream
 from sartm.inference.pictures import Role, convert_camera_picture
 from sartm.io.cameras import Camera
 from sartm.io.decode import as_rgb
@@ -61,11 +64,17 @@ def split_bag(source: str | Path) -> tuple[Path, str] | None:
 
 
 def open_bag(
-    source: str | Path, role: Role, camera: Camera, max_pixels: int, begin: float | None
+    source: str | Path,
+    role: Role,
+    camera: Camera,
+    max_pixels: int,
+    begin: float | None,
+    shift: float | None = None,
 ) -> Stream:
-    """Open one topic; second 0 is `begin` in Unix time, or else when the recording begins.
+    """Open one topic; second 0 is `begin` in Unix time, or else when its first frame was taken.
 
-    Raises InputError where it cannot be read, or the topic holds no images.
+    `shift` is that of the topic whose partners are wanted: both are taken to have one clock. Raises
+    InputError where it cannot be read, or the topic holds no images.
     """
     found = split_bag(source)
     assert found is not None
@@ -80,7 +89,7 @@ def open_bag(
         kinds = {one.msgtype for one in connections}
         if not kinds or not kinds <= {_IMAGE, _COMPRESSED}:
             raise InputError(_explain_topic(path, topic, kinds, reader.connections))
-        start = reader.start_time / 1e9 if begin is None else begin
+        start, shift = _set_clock(reader, connections, shift)
         count = sum(one.msgcount for one in connections)
         seconds = max(reader.duration / 1e9, 1e-3)
     except BaseException:
@@ -88,7 +97,8 @@ def open_bag(
         raise
     rate = Fraction(max(count - 1, 1) / seconds).limit_denominator(1001)
     stream = Stream(str(source), iter(()), min(max(rate, Fraction(1, 10)), Fraction(1000)), count)
-    stream.begin, stream.clock = start, Clock("header")
+    stream.begin, stream.clock = start if begin is None else begin, Clock("header")
+    stream.shift = shift
     read = _read_rgb if role == "rgb" else _read_thermal
 
     def load(message: Any, name: str) -> RawImages:
@@ -126,13 +136,41 @@ def _explain_topic(path: Path, topic: str, kinds: set[str], connections: list[An
     return f"{path}: {what}; with images there are: {listed}"
 
 
+def _set_clock(
+    reader: Any, connections: list[Any], shift: float | None
+) -> tuple[float, float | None]:
+    """When a topic's first frame was taken, and what is to be added to its stamps; None: nothing.
+
+    To stamps that are no dates `shift` is; if it is None, what makes the first one the time at
+    which it was recorded.
+    """
+    begin = reader.start_time / 1e9
+    with contextlib.suppress(Exception):  # reading the frames will count what is damaged
+        for index, (connection, recorded, data) in enumerate(
+            islice(reader.messages(connections), 10)
+        ):
+            begin = begin if index else recorded / 1e9
+            stamp = _read_stamp(reader.deserialize(data, connection.msgtype))
+            if stamp >= DATED:
+                return stamp, None
+            if stamp > 0:  # a simulation's first is 0
+                return begin, recorded / 1e9 - stamp if shift is None else shift
+    return begin, None
+
+
+def _read_stamp(message: Any) -> float:
+    """Seconds in the header of a message; 0 where nobody wrote them."""
+    stamp = message.header.stamp
+    return float(stamp.sec + stamp.nanosec / 1e9)
+
+
 def _frames(
     reader: Any, connections: list[Any], stream: Stream, load: Callable[[Any, str], RawImages]
 ) -> Iterator[Frame]:
     """Messages of one topic, in the order of their times."""
     assert stream.begin is not None
     assert stream.clock is not None
-    last, index = -1e9, 0
+    last, index = -math.inf, 0
     with contextlib.closing(reader):
         messages = reader.messages(connections)
         while True:
@@ -144,8 +182,10 @@ def _frames(
             except Exception:  # cut off or damaged: what was read stays
                 stream.damaged += 1
                 return
-            stamp = message.header.stamp
-            seconds = stamp.sec + stamp.nanosec / 1e9 if stamp.sec > 0 else recorded / 1e9
+            stamp = _read_stamp(message)
+            seconds = stamp if stamp > 0 else recorded / 1e9
+            if 0 < stamp < DATED and stream.shift is not None:
+                seconds += stream.shift
             stream.clock.see(seconds, recorded / 1e9)
             moment = max(seconds - stream.begin, last + 1e-6)
             last, name = moment, f"{stream.name}, message {index}"

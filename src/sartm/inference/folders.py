@@ -23,7 +23,7 @@ from sartm.inference.pipeline import READERS, label_ahead
 from sartm.inference.prediction import Prediction
 from sartm.inference.predictor import Predictor
 from sartm.inference.products import Images, Workshop
-from sartm.inference.record import Record
+from sartm.inference.record import Made, Record
 from sartm.io.labels import encode_geotiff
 from sartm.io.places import Place, find_place
 from sartm.objects.places import locate
@@ -58,7 +58,8 @@ def label_folder(
     """Label files, folders or globs of pairs into `out`; a bad pair costs that pair only.
 
     Writes labels/<name>.png, overlays/<name>.jpg, record.jsonl and, at the end, summary.json. What
-    the same model made of the same images with the same settings is kept and skipped.
+    the same model made of the same images with the same settings is kept; what is asked for beside
+    it, overlay, trust or objects, is added.
 
     Args:
         predictor: the model.
@@ -127,6 +128,17 @@ def _lies(path: Path) -> bool:
         return False
 
 
+def _add_to(old: Made, made: Made) -> Made:
+    """What there is of a label map once a run has made more of it."""
+    kept = ["trust"] * ("trust" not in made.entry)
+    if made.objects is None:
+        kept += ["objects", "place"]  # the place says how objects were located
+    entry = made.entry | {name: old.entry[name] for name in kept if name in old.entry}
+    return replace(
+        made, entry=entry, overlay=made.overlay or old.overlay, objects=made.objects or old.objects
+    )
+
+
 def images_of(pair: Pair) -> Images:
     """The files of a pair, to be labelled."""
     return Images(pair.name, pair.rgb, pair.thermal, pair.four_channel)
@@ -178,7 +190,7 @@ class _Run:
                 (self.out / "labels").mkdir(exist_ok=True)
                 (self.out / SUMMARY).unlink(missing_ok=True)  # of what was; the record goes on
                 for pair in todo if overwrite else ():
-                    self._take_away(pair.name)
+                    self._take_away(*self._files(pair.name))
             except OSError as error:
                 raise self._cannot_write(self.out, error) from None
         return todo
@@ -186,16 +198,14 @@ class _Run:
     def _compare(self, pair: Pair) -> str | None:
         """Of a pair's label map: "" where it is what this run would make, None where there is none.
 
-        Else why it is another one. An overlay or a list of objects that is missing or was made
-        otherwise counts as none.
+        Else why it is another one. Where its overlay, trust or list of objects is missing or was
+        made otherwise, it counts as none.
         """
         label, made = self._label(pair.name), self.record.made.get(pair.name)
         if not _lies(label):
             return None
         if made is None:
             return "is there, and no record says what made it"
-        if self.options.trust and "trust" not in made.entry and pair.rgb and pair.thermal:
-            return None
         inputs = images_of(pair).hashes()
         if not inputs:
             return None
@@ -213,6 +223,7 @@ class _Run:
         drawn = _lies(self._overlay(pair.name)) and made.overlay == self.workshop.drawn
         listed = _lies(self.objects.file(pair.name)) and made.objects == self.objects.made
         complete = (drawn or not self.options.overlay) and (listed or not self.options.objects)
+        complete = complete and ("trust" in made.entry or not self.options.trust)
         return "" if complete else None
 
     def _refuse_to_replace(self, reasons: dict[str, str]) -> None:
@@ -235,11 +246,24 @@ class _Run:
         """The label map once more, where its input lies on a grid of coordinates."""
         return self.out / "geotiff" / f"{name}.tif"
 
-    def _take_away(self, name: str) -> None:
+    def _files(self, name: str) -> list[Path]:
+        """All that there may be of a pair."""
+        places = (self._label, self._overlay, self.objects.file, self._geotiff)
+        return [place(name) for place in places]
+
+    def _take_away(self, *files: Path) -> None:
         """So that a run that ends here leaves nothing old that would pass for new."""
-        for place in (self._label, self._overlay, self.objects.file, self._geotiff):
-            if _lies(file := place(name)):
+        for file in files:
+            if _lies(file):
                 file.unlink()
+
+    def _find_same(self, name: str, made: Made) -> Made | None:
+        """How the label map that is there was made, if it is the one that `made` is about."""
+        old = self.record.made.get(name)
+        if old is None or (old.inputs, old.label) != (made.inputs, made.label):
+            return None
+        same = not old.maker.differences(made.maker) and _lies(self._label(name))
+        return old if same else None
 
     def write(self, pair: Pair, sample: Sample, prediction: Prediction, seconds: float) -> None:
         """Write the line and the files of one pair, in the order that `Record` says."""
@@ -253,9 +277,16 @@ class _Run:
         entry = product.made.entry | ({"place": described} if described else {})
         if rows is not None:
             entry["objects"] = count_objects(rows)
+        if self.options.trust:
+            entry.setdefault("trust", None)  # of tiles, say; a later run need not look again
         made = replace(product.made, entry=entry, objects=self.objects.made)
+        old, gone = self._find_same(pair.name, made), self._files(pair.name)
+        if old is not None:  # what was made of this label map stays
+            made = _add_to(old, made)
+            anew = ((overlay, product.overlay), (self.objects.file(pair.name), rows))
+            gone = [file for file, content in anew if content is not None]
         try:
-            self._take_away(pair.name)
+            self._take_away(*gone)
             self.record.append(pair.name, made)
             if product.overlay is not None:
                 write_atomic(overlay, product.overlay)
@@ -264,7 +295,8 @@ class _Run:
                 palette = prediction.classes.palette
                 geotiff = encode_geotiff(prediction.labels, place.grid.tags, palette)
                 write_atomic(self._geotiff(pair.name), geotiff)
-            write_atomic(label, product.label)
+            if old is None:
+                write_atomic(label, product.label)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise self._cannot_write(label, error) from None

@@ -12,6 +12,8 @@ from sartm.inference.clocks import Clock
 
 Match = Literal["auto", "time", "index"]
 
+DATED = 946_684_800.0
+"""Unix time of the year 2000; a clock that says less counts from a start and knows no date."""
 _KEPT = 100  # times that are listed; more are only counted
 
 
@@ -55,7 +57,9 @@ class Stream:
     lost: int = 0
     """How often."""
     begin: float | None = None
-    """Unix time of its second 0, where that is known."""
+    """Unix time of its second 0, where that is known; below `DATED` in a simulation's time."""
+    shift: float | None = None
+    """Seconds that are added to the stamps of a bag, where these are no dates."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Of a folder of frames: the folders below it that cannot be read, and why."""
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sartm.data.pairs import RawImages
 from sartm.errors import InputError
 from sartm.io.cameras import Camera, prepare_thermal
+from sartm.io.decode import as_thermal
 from sartm.io.holes import find_holes
 
 Array = npt.NDArray[Any]
@@ -29,10 +30,13 @@ def convert_picture(picture: Any, role: Role, camera: Camera, name: str) -> RawI
     else:
         return _split_halves(_turn(picture.to_ndarray(format="rgb24"), turns), role, camera, name)
     rgb = None if rgb is None else _turn(rgb, turns)
-    return RawImages(rgb, None) if thermal is None else _join(rgb, _turn(thermal, turns), camera)
+    if thermal is None:
+        return RawImages(rgb, None)
+    return _join(rgb, _turn(thermal, turns), camera, name)
 
 
-def _join(rgb: Array | None, raw: Array, camera: Camera) -> RawImages:
+def _join(rgb: Array | None, raw: Array, camera: Camera, name: str) -> RawImages:
+    raw = as_thermal(raw, name)
     thermal, unseen = prepare_thermal(raw, camera), find_holes(raw, camera.holes)
     return RawImages(rgb, thermal, unseen, black_hot=camera.black_hot)
 
@@ -103,7 +107,8 @@ def _split_halves(image: Array, role: Arrangement, camera: Camera, name: str) ->
     first, second = np.split(image, (middle, 2 * middle), axis=axis)[:2]
     if role in ("right-left", "bottom-top"):
         first, second = second, first
-    return _join(np.ascontiguousarray(first), _extract_grey(second, name, largest=255.0), camera)
+    grey = _extract_grey(second, name, largest=255.0)
+    return _join(np.ascontiguousarray(first), grey, camera, name)
 
 
 def convert_camera_picture(image: Array, role: Role, camera: Camera, name: str) -> RawImages:
@@ -113,7 +118,7 @@ def convert_camera_picture(image: Array, role: Role, camera: Camera, name: str) 
             raw = np.ascontiguousarray(image[..., 0])
         else:
             raw = image if image.ndim == 2 else _extract_grey(image, name)
-        return _join(None, raw, camera)
+        return _join(None, raw, camera, name)
     to_rgb = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
     rgb = np.asarray(cv2.cvtColor(image, to_rgb), np.uint8)
     if role == "rgb":

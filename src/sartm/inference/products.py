@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -85,11 +86,18 @@ class Workshop:
         self.maker = Maker(model, fingerprint(predictor.model), settings)
         self.predictor, self.options = predictor, options
         self.drawn = {name: getattr(options, name) for name in DRAWN} | {"outlined": True}
-        self._told_of_range = False
+        self._told: set[str] = set()
+        """What was said once."""
         # Of pairs under way, by name.
         self._inputs: dict[str, dict[str, str | None]] = {}
         self._alignments: dict[str, dict[str, Any]] = {}
         self._checked: dict[str, PairCheck] = {}
+
+    def apart(self) -> "Workshop":
+        """The same, for a pair of whose name there may be others under way."""
+        other = copy(self)
+        other._inputs, other._alignments, other._checked = {}, {}, {}
+        return other
 
     def read(self, images: Images) -> Sample:
         """The sample to label; InputError as `read_pair`, and where --on-misaligned says so."""
@@ -214,7 +222,7 @@ class Workshop:
             prediction.levels, sample.thermal, rule, how, sample.black_hot,
             self.options.camera.radiometric,
         )  # fmt: skip
-        if used.by == "image" and not self._told_of_range:
+        if used.by == "image" and "range" not in self._told:
             log.info("%s", explain_auto(used))
-            self._told_of_range = True
+            self._told.add("range")
         return asdict(used)

@@ -23,14 +23,18 @@ def open_rig(
 ) -> tuple[list[Stream], Paired, VideoOptions]:
     """The sources, the leading one first, their frames in pairs, and how they are read.
 
-    These are the options with what the dataset.toml of a folder says.
+    These are the options with what the dataset.toml of a folder says. Raises InputError where a
+    source cannot be read, or options are given that these sources do not follow.
     """
+    _require_effect(rgb, thermal, options)
     epoch = time.monotonic()
 
-    def open_source(source: str | Path, role: Any, begin: float | None = None) -> Stream:
+    def open_source(
+        source: str | Path, role: Any, begin: float | None = None, shift: float | None = None
+    ) -> Stream:
         return open_stream(
             source, role, rate=options.rate, resize_thermal=options.resize_thermal,
-            camera=options.camera, epoch=epoch, begin=begin,
+            camera=options.camera, epoch=epoch, begin=begin, shift=shift,
         )  # fmt: skip
 
     if options.one_file:
@@ -48,7 +52,7 @@ def open_rig(
         return [lead], _alone(lead), options
     lead = open_source(rgb, "rgb")
     try:
-        other = open_source(thermal, "thermal", lead.begin)
+        other = open_source(thermal, "thermal", lead.begin, lead.shift)
     except BaseException:
         lead.frames.close()  # type: ignore[attr-defined]
         raise
@@ -59,6 +63,34 @@ def open_rig(
     if options.allow_single:
         return [lead, other], _go_on_alone(paired, lead, other, options.offset), options
     return [lead, other], _keep_whole(paired, other), options
+
+
+def _require_effect(
+    rgb: str | Path | None, thermal: str | Path | None, options: VideoOptions
+) -> None:
+    """Refuse --fps without a folder of frames, --offset and --tolerance without times."""
+    films = [is_video(source) for source in (rgb, thermal) if source is not None]
+    if options.rate is not None and all(films):
+        raise InputError(
+            "--fps is the rate of folders of frames, but what was given has times of its own; "
+            "leave it out"
+        )
+    if options.tolerance is None and not options.offset:
+        return
+    given = "--offset" if options.offset else "--tolerance"
+    if len(films) < 2:
+        raise InputError(
+            f"{given} is about the times of two sources, but one was given; leave it out, or give "
+            f"--rgb and --thermal"
+        )
+    if options.match == "index":
+        raise InputError(
+            f"{given} is about times, but --match index pairs by position; choose --match time"
+        )
+    if options.match == "auto" and not any(films):
+        raise InputError(
+            f"{given} is about times, but pairs of folders are matched by name; add --match time"
+        )
 
 
 def _open_pictures(

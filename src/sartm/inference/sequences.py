@@ -1,5 +1,6 @@
 """FLIR's thermal films, SEQ and CSQ: one file of records after another, each with its picture."""
 
+import math
 import mmap
 from collections.abc import Iterator
 from fractions import Fraction
@@ -56,7 +57,7 @@ def open_sequence(
 def _frames(
     data: Any, places: list[tuple[int, int]], stream: Stream, camera: Camera, max_pixels: int
 ) -> Iterator[Frame]:
-    last = -1e9
+    last = -math.inf
     with data:
         for index, (start, end) in enumerate(places):
             part = bytes(data[start:end])

@@ -8,6 +8,7 @@ import numpy as np
 
 from sartm.config import ThermalRule
 from sartm.data.pairs import Sample
+from sartm.errors import InputError
 from sartm.io.thermal import (
     Levels,
     ThermalRange,
@@ -49,13 +50,18 @@ class SlowLevels:
         """A frame with thermal, at `moment` in seconds, with its levels.
 
         Raises:
-            InputError: as `choose_levels`.
+            InputError: as `choose_levels`; thermal holds values that are no numbers.
         """
         raw = sample.thermal
         assert raw is not None
         levels = choose_levels(
             raw, self.rule, self.how, f"frame {sample.name}", sample.unseen, sample.black_hot
         )
+        if not all(map(math.isfinite, levels)):  # else all later frames would follow it
+            raise InputError(
+                f"frame {sample.name}: thermal holds NaN or infinite values; write numbers in "
+                f"their place"
+            )
         used = describe_levels(levels, raw, self.rule, self.how, sample.black_hot, self.radiometric)
         if used.by == "image":
             levels = self._adapt(moment, levels)

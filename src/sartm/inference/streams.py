@@ -60,6 +60,7 @@ def open_stream(
     camera: Camera = Camera(),
     epoch: float = 0.0,
     begin: float | None = None,
+    shift: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Stream:
     """Open a video file, a topic of a bag, `camera:N`, an address, or a folder or glob of frames.
@@ -71,7 +72,8 @@ def open_stream(
         resize_thermal: of a folder of both, thermal that shows the same view in another size.
         camera: how thermal values are read.
         epoch: `time.monotonic()` that is second 0 of a live camera.
-        begin: Unix time that is second 0 of a bag; None: when it begins.
+        begin: Unix time that is second 0 of a bag or sequence; None: its first frame's.
+        shift: that of the bag whose partners are wanted.
         max_pixels: largest height x width of a frame.
 
     Raises:
@@ -80,7 +82,7 @@ def open_stream(
     if is_live(source):
         return open_live(str(source), role, camera, epoch)
     if split_bag(source) is not None:
-        return open_bag(source, role, camera, max_pixels, begin)
+        return open_bag(source, role, camera, max_pixels, begin, shift)
     if is_video(source) and Path(source).suffix.lower() in sequences.SUFFIXES:
         return sequences.open_sequence(Path(source), role, camera, max_pixels, begin)
     if is_video(source):

@@ -23,7 +23,7 @@ from sartm.errors import InputError
 from sartm.files import remove_leftovers_of
 from sartm.inference.ahead import prepare_next, write_behind
 from sartm.inference.film import Film, Places, check_places, choose_encoder, find_places
-from sartm.inference.frames import Frame, Stream, Unpaired
+from sartm.inference.frames import DATED, Frame, Stream, Unpaired
 from sartm.inference.live import hide_password
 from sartm.inference.objects import list_objects
 from sartm.inference.options import VideoOptions
@@ -176,8 +176,8 @@ def predict_video(
         overwrite: replace a video that exists.
 
     Raises:
-        InputError: an input that cannot be read, no frame with a partner, sizes that differ,
-            an encoder that is missing, or an output that exists.
+        InputError: an input that cannot be read, options that it does not follow, no frame with a
+            partner, sizes that differ, an encoder that is missing, or an output that exists.
     """
     places = find_places(out, rgb if rgb is not None else thermal)
     encoder = choose_encoder(places.video)
@@ -344,7 +344,7 @@ def _label(
     def finish(sample: Sample, moment: float, rgb: Any, grey: Any, prediction: Prediction) -> None:
         rows = [] if how is None else list_objects(sample, prediction, how, scale)[1]
         tally.objects.update(row["class"] for row in rows)
-        if lead.begin is not None:
+        if lead.begin is not None and lead.begin >= DATED:
             for row in rows:
                 row["taken"] = _format_time(lead.begin + moment)
         film.write(sample.name, moment, rgb, grey, prediction, rows)

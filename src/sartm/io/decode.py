@@ -171,8 +171,8 @@ def as_thermal(pixels: Array, path: str | File) -> Array:
         if bad:
             raise InputError(
                 f"{path}: {bad} of {pixels.size} thermal values are NaN or infinite; write a "
-                f"number that does not occur in their place, such as -9999, and name it: holes = "
-                f"-9999 under [thermal] of dataset.toml"
+                f"number that does not occur in their place, such as -9999, and name it: predict "
+                f"and video --holes -9999, or holes = -9999 under [thermal] of dataset.toml"
             )
     elif pixels.dtype not in (np.uint8, np.uint16):
         # Signed or 32-bit integers: float32 is exact up to 2**24, far beyond any camera's counts.
