@@ -38,20 +38,23 @@ def draw_scene(index: int, size: tuple[int, int] = SIZE) -> dict[str, np.ndarray
 
 
 def draw_dataset(root: Path, pairs: int, val: int | None = None) -> Path:
-    """A data set of `pairs` training scenes; the first `val` of them again as val (all)."""
+    """A data set of `pairs` training scenes; val as of `write_dataset`."""
     return write_dataset(root, [draw_scene(index) for index in range(pairs)], val)
 
 
 def write_dataset(root: Path, scenes: list[dict[str, np.ndarray]], val: int | None = None) -> Path:
-    for index, scene in enumerate(scenes):
+    """`val`: so many of the scenes again, in files of their own, `val-0.png` and so on; None: the
+    training pairs themselves, to be scored and not to be trained on."""
+    names = [f"{index:03d}" for index in range(len(scenes))]
+    held = names if val is None else [f"val-{index}" for index in range(val)]
+    for name, scene in [*zip(names, scenes, strict=True), *zip(held, scenes, strict=False)]:
         for kind, array in scene.items():
             (root / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(root / kind / f"{index:03d}.png")
-    names = [f"{index:03d}\n" for index in range(len(scenes))]
-    (root / "train.txt").write_text("".join(names))
+            Image.fromarray(array).save(root / kind / f"{name}.png")
+    (root / "train.txt").write_text("".join(f"{name}\n" for name in names))
     splits = 'train = "train.txt"\n'
-    if val != 0:
-        (root / "val.txt").write_text("".join(names[:val]))
+    if held:
+        (root / "val.txt").write_text("".join(f"{name}\n" for name in held))
         splits += 'val = "val.txt"\n'
     (root / "dataset.toml").write_text(
         f'name = "drawn"\nclasses = {json.dumps(MFNET.names)}\n'

@@ -221,7 +221,12 @@ def test_evaluate_and_score_agree(
 
 @pytest.mark.slow
 def test_train_evaluate_predict_on_an_own_data_set(tmp_path: Path) -> None:
-    data, run = str(write_data(tmp_path / "data")), tmp_path / "run"
+    data, run = str(write_data(tmp_path / "data", 4)), tmp_path / "run"
+    toml, names = tmp_path / "data/dataset.toml", tmp_path / "data/names.txt"
+    toml.write_text(toml.read_text().replace("val = 'names.txt'", "val = 'val.txt'"))
+    *train, val = names.read_text().split()
+    names.write_text("\n".join(train))
+    (tmp_path / "data/val.txt").write_text(val)
     small = ["model.size=test", "model.width=32", "model.decoder.mlp_dim=64"]
     small += ["init=", "augmentation.crop=[64,96]"]
     args = ["train", "mini", "--data", data, "--out", str(run), "--max-steps", "3",

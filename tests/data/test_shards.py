@@ -98,8 +98,8 @@ def test_check_stats_and_convert_take_them(sets, tmp_path, capsys):
     figures = []
     for path in sets:
         capsys.readouterr()
-        assert main(["data", "check", str(path)]) == 3  # val is part of train
-        assert "same pair: 004 (train), 004 (val)" in capsys.readouterr().out
+        assert main(["data", "check", str(path)]) == 3  # val is part of train, under other names
+        assert "same pair: 004 (train), val-4 (val)" in capsys.readouterr().out
         assert main(["data", "stats", str(path), "--json", "-"]) == 0
         figures.append(json.loads(capsys.readouterr().out)["groups"])
     assert figures[0] == figures[1]

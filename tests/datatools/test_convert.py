@@ -215,6 +215,52 @@ def test_an_unlabelled_set_becomes_a_dataset_toml_only(tmp_path):
     assert PairDataset.open(tmp_path / "out", "val")[0].label is None
 
 
+def partly_labelled(root: Path) -> Path:
+    """Three pairs, of which `data init` finds two labels."""
+    own(root)
+    rng = np.random.default_rng(1)
+    for kind, shape in (("rgb", (*SIZE, 3)), ("thermal", SIZE)):
+        draw_layouts.save(root / kind / "c.png", rng.integers(0, 256, shape, np.uint8))
+    for file in (*root.glob("*.txt"), root / "dataset.toml"):
+        file.unlink()
+    assert main(["data", "init", str(root)]) == 0
+    return root
+
+
+def test_a_set_that_is_labelled_in_part_goes_along_with_what_is_to_be_labelled(tmp_path):
+    partly_labelled(tmp_path / "in")
+    words = ["data", "convert", str(tmp_path / "in"), "--to", "dataset.toml", "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    before, after = (open_layout(tmp_path / name) for name in ("in", "out"))
+    assert before.splits.keys() == after.splits.keys()
+    for split in before.splits:
+        ours, theirs = (PairDataset.of(layout, split) for layout in (after, before))
+        for mine, other in zip(ours, theirs, strict=True):
+            for kind in ("name", "rgb", "thermal", "label"):
+                np.testing.assert_array_equal(getattr(mine, kind), getattr(other, kind))
+    (bare,) = after.splits["unlabelled"]
+    assert (bare.name, bare.label) == ("c", None)
+    assert sorted(path.name for path in (tmp_path / "out" / "thermal").rglob("*.png")) == [
+        "a.png", "b.png", "c.png",
+    ]  # fmt: skip
+
+
+def test_pairs_without_an_image_that_others_have_are_refused_in_words(tmp_path):
+    """As a table of files can have them; shards keep them."""
+    own(tmp_path / "in")
+    toml = tmp_path / "in" / "dataset.toml"
+    head, _, rest = toml.read_text().partition("rgb = ")
+    toml.write_text(f'{head}table = "pairs.tsv"\n[splits]{rest.partition("[splits]")[2]}')
+    rows = [("name", "rgb", "thermal", "label"), ("b", "rgb/b.png", "", "labels/b.png"),
+            ("sub/a", "rgb/sub/a.png", "thermal/sub/a.png", "labels/sub/a.png")]  # fmt: skip
+    (tmp_path / "in" / "pairs.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"in: pair 'b' has no thermal image, .*sartm data shard"):
+        convert_dataset(tmp_path / "in", "dataset.toml", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert main(["data", "shard", str(tmp_path / "in"), "--out", str(tmp_path / "shards")]) == 0
+    assert PairDataset.open(tmp_path / "shards", "val")[0].thermal is None
+
+
 def test_what_is_there_is_never_touched(tmp_path):
     own(tmp_path / "in")
     (tmp_path / "out").mkdir()

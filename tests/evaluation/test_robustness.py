@@ -18,6 +18,7 @@ from sartm.evaluation.conditions import CONDITIONS, Change, Condition, choose_co
 from sartm.evaluation.robustness import measure_robustness
 from sartm.evaluation.scoring import evaluate_with_pictures
 from sartm.inference.predictor import Predictor
+from sartm.inference.tiles import Tiling
 from sartm.model.checkpoint import save
 from sartm.model.facts import ModelFacts
 from sartm.model.sartm import SARTM
@@ -286,6 +287,31 @@ def test_other_models_pairs_and_settings_do_not_mix(
     assert finished(out) == 5 * (1 + 5)
     assert measured(predictor, dataset) == (first, 0)
     assert finished(out) == 5 * (1 + 5)
+
+
+@pytest.mark.parametrize("other", ["thermal range", "tiles", "palette", "unit", "coloured labels"])
+def test_what_else_the_counts_depend_on_does_not_mix(
+    predictor: Predictor, network: SARTM, data: Path, tmp_path: Path, other: str
+) -> None:
+    dataset, out, watch = PairDataset.open(data, "test"), tmp_path / "out", Watch("thermal-missing")
+    measure_robustness(predictor, dataset, out, conditions=watch.conditions)
+    measure_robustness(predictor, dataset, out, conditions=watch.conditions)
+    assert len(watch.pairs) == 2
+    options: dict[str, Any] = {}
+    if other == "thermal range":
+        options["thermal_range"] = "20:120"
+    elif other == "tiles":
+        options["tiling"] = Tiling(above=500, side=64, overlap=32)
+    elif other == "unit":
+        dataset.thermal_unit = "counts"
+    elif other == "palette":
+        palette = tuple((9, 9, id_) for id_ in range(9))
+        dataset.classes = dataset.written = replace(dataset.classes, palette=palette)
+    else:
+        dataset = dataset.replace([replace(pair, coloured_label=None) for pair in dataset.pairs])
+    predictor = Predictor(network, device="cpu", precision="fp32", **options)
+    measure_robustness(predictor, dataset, out, conditions=watch.conditions)
+    assert len(watch.pairs) == 4
 
 
 @pytest.mark.parametrize(

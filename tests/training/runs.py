@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -94,15 +93,6 @@ def wait_for_steps(run: Path, count: int) -> None:
     while not metrics.exists() or metrics.read_text().count("\n") < count:
         assert time.monotonic() < deadline, "the run does not get on"
         time.sleep(0.01)
-
-
-def copy_validation(data: Path) -> None:
-    """Give the validation pairs of a data set files of their own, `val-0.png` and so on."""
-    names = (data / "val.txt").read_text().split()
-    for kind in ("rgb", "thermal", "label"):
-        for index, name in enumerate(names):
-            shutil.copy(data / kind / f"{name}.png", data / kind / f"val-{index}.png")
-    (data / "val.txt").write_text("".join(f"val-{index}\n" for index in range(len(names))))
 
 
 def in_two(work: Callable[[], Any]) -> None:

@@ -1,22 +1,27 @@
 """Clicks are learned beside the classes: labels stay, runs resume, small objects are found."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from draw_training import draw_dataset
+from draw_training import draw_dataset, draw_scene
 from safetensors.torch import load_file
 from small_weights import SMALL, small_model
 
 import sartm
+from sartm.classes import MFNET
 from sartm.cli.main import main
-from sartm.config import ModelConfig
-from sartm.data.pairs import PairDataset
+from sartm.config import ModelConfig, ThermalRule
+from sartm.data.pairs import PairDataset, Sample
 from sartm.model.checkpoint import save
+from sartm.model.clicks import FEATURES, PIXELS, ClickDecoder, ClickMaps, halve
 from sartm.model.facts import ModelFacts
-from sartm.training.clicking import ClickSettings, click_loss
+from sartm.training.clicking import ClickSettings, Trial, click_loss, prepare_lesson
 from sartm.training.clicks import ClickConfig, train_clicks
 
 FEW = ClickSettings(
@@ -122,10 +127,99 @@ def test_numbers_that_cannot_be_are_refused(places, name, value):
 def test_other_settings_or_a_folder_with_a_run_are_refused(places, whole, tmp_path):
     with pytest.raises(sartm.InputError, match="--resume"):
         train_clicks(config(places), whole[0], device="cpu")
-    with pytest.raises(sartm.InputError, match="other settings"):
+    with pytest.raises(sartm.InputError, match=r"clicks\.lr was 0\.002, now 0\.1\. .*--out"):
         train_clicks(config(places, lr=0.1), whole[0], resume=True, device="cpu")
     with pytest.raises(sartm.InputError, match="--data"):
         train_clicks(ClickConfig(), tmp_path / "other", device="cpu")
+
+
+def begin(places: Path, out: Path) -> Path:
+    """A run of 2 of its 4 steps, in a copy of everything that it reads and writes."""
+    shutil.copytree(places / "model", out / "model")
+    shutil.copytree(places / "data", out / "data")
+    train_clicks(config(out), out / "run", max_steps=2, device="cpu")
+    return out
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def test_a_resume_of_nothing_is_refused_and_begins_no_run(places, tmp_path, capsys):
+    with pytest.raises(sartm.InputError, match=r"nothing to resume in .*no config\.json"):
+        train_clicks(config(places), tmp_path / "none", resume=True, device="cpu")
+    assert main(["train", "clicks", "--out", str(tmp_path / "none"), "--resume"]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("changed", ["pairs", "model", "checkpoints"])
+def test_a_run_is_not_resumed_on_other_pairs_another_model_or_without_a_checkpoint(
+    places, tmp_path, changed
+):
+    here = begin(places, tmp_path / "here")
+    if changed == "pairs":
+        (here / "data" / "train.txt").write_text("000\n001\n002\n")
+        said = rf"lists other pairs \(3 now\).*--init {re.escape(str(here / 'run'))}/best"
+    elif changed == "model":
+        save(
+            small_model(replace(SMALL, frozen_encoder=False), seed=1), here / "model", ModelFacts()
+        )
+        said = r"model is another model than when .*/run was begun"
+    else:
+        for state in (here / "run").glob("checkpoints/*/state.json"):
+            state.write_text("[]")
+        said = r"no checkpoint that can be read, but best and .* another --out"
+    before = contents(here / "run")
+    with pytest.raises(sartm.InputError, match=said):
+        train_clicks(config(here), here / "run", resume=True, device="cpu")
+    assert contents(here / "run") == before
+
+
+def test_a_run_goes_on_where_its_data_lies_now(places, tmp_path):
+    here = begin(places, tmp_path / "here")
+    moved = replace(config(here), data=(str((here / "data").rename(here / "moved")),))
+    assert train_clicks(moved, here / "run", resume=True, device="cpu")["finished"]
+
+
+@pytest.mark.parametrize("wrong", ["repeated", "train", "val", "init"])
+def test_pairs_that_cannot_be_learned_from_or_scored_are_refused_at_the_start(
+    places, tmp_path, wrong
+):
+    data = shutil.copytree(places / "data", tmp_path / "data")
+    asked = replace(config(places), data=(str(data),))
+    if wrong == "repeated":
+        (data / "val.txt").write_text("val-0\n001\n")
+        said = r"1 validation pairs of drawn are training pairs of it too, such as '001'"
+    elif wrong == "init":
+        with pytest.raises(sartm.InputError, match="init is empty"):
+            replace(asked, init="")
+        return
+    else:
+        names = (data / f"{wrong}.txt").read_text().split()
+        for name in names:
+            (data / "label" / f"{name}.png").unlink()
+        said = rf"{len(names)} pairs of split '{wrong}' have no label, such as '{names[0]}'"
+    with pytest.raises(sartm.InputError, match=said):
+        train_clicks(asked, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("boxes", [0.0, 1.0])
+def test_what_is_learned_from_lies_on_the_device_of_the_maps(boxes):
+    """`meta` stands for a GPU: what lies elsewhere is refused, and nothing is computed."""
+    scene = draw_scene(0)
+    sample = Sample("000", scene["rgb"], scene["thermal"], scene["label"])
+    settings, draw = replace(FEW, boxes=boxes), np.random.default_rng(0)
+    lesson = prepare_lesson(sample, MFNET, ThermalRule(), settings, draw)
+    assert lesson is not None
+    device = torch.device("meta")
+    trial = Trial(lesson, settings, draw, device)
+    pixels = halve(torch.zeros(1, PIXELS, *trial.padded, device=device))
+    maps = ClickMaps(torch.zeros(1, FEATURES, 12, 16, device=device), pixels)
+    looks, wanted, counts = trial.look(ClickDecoder(32).to(device), maps)
+    terms = click_loss(looks, wanted, counts, trial.ambiguous(), settings)
+    assert {value.device for value in terms.values()} == {device}
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from sartm.training.failures import explained_failures
 from sartm.training.loop import Limits, train
 from sartm.training.runs import latest_checkpoint
 from sartm.training.settings import LossConfig
-from training.runs import assert_same_run, copy_validation, losses, short, wait_for_steps
+from training.runs import assert_same_run, losses, short, wait_for_steps
 
 
 @contextmanager
@@ -132,7 +132,6 @@ def test_a_worker_that_dies_is_said_with_what_to_do(six, tmp_path, capfd):
 def test_a_file_that_goes_bad_is_named_without_a_traceback(tmp_path, file, workers):
     """It does while the run is under way: at its start all files were read."""
     data, out = draw_dataset(tmp_path / "data", 4, 1), tmp_path / "run"
-    copy_validation(data)
     bad = data / "rgb" / file
     config = short(data, workers=workers, optim=replace(short(data).optim, epochs=200))
 

@@ -31,7 +31,7 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
     """Fewer than 300 steps and 60 s: `present` mIoU above 90, and below 60 on exchanged labels."""
     drawn = [synthetic.draw_scene(seed, synthetic.SceneOptions("day", SIZE)) for seed in (191, 239)]
     scenes = [{kind: getattr(s, kind) for kind in ("rgb", "thermal", "label")} for s in drawn]
-    data = write_dataset(tmp_path / "data", scenes)
+    data = write_dataset(tmp_path / "data", scenes, 2)
     config = TrainConfig(
         recipe="test",
         model=replace(TINY, frozen_encoder=False, fusion=FusionConfig(crop=SIZE)),
@@ -54,7 +54,7 @@ def test_it_learns_two_scenes_and_not_if_the_labels_are_exchanged(tmp_path):
     assert best["present"] > 90
     labels = [scenes[1]["label"], scenes[0]["label"]]
     swapped = [scene | {"label": label} for scene, label in zip(scenes, labels, strict=True)]
-    exchanged = write_dataset(tmp_path / "exchanged", swapped)
+    exchanged = write_dataset(tmp_path / "exchanged", swapped, 2)
     predictor = Predictor(load(tmp_path / "run" / "best"), device="cpu", precision="fp32")
 
     def score(data: Path) -> float:
@@ -73,7 +73,7 @@ def test_validation_counts_pixels_over_the_whole_split_and_not_per_image(tmp_pat
     scenes = [draw_scene(index) for index in range(3)]
     for index, scene in enumerate(scenes):
         scene["label"][: 40 * index] = MFNET.ignore
-    data = write_dataset(tmp_path / "data", scenes)
+    data = write_dataset(tmp_path / "data", scenes, 3)
     config = short(data, optim=replace(short(data).optim, lr=1e-2, ema=0.0))
     best = train(config, tmp_path / "run", limits=Limits(steps=6), device="cpu")["best"]
     predictor = Predictor(load(tmp_path / "run" / "best"), device="cpu", precision="fp32")

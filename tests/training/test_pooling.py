@@ -238,6 +238,25 @@ def test_a_set_that_trains_on_what_another_validates_on_is_refused(six, tmp_path
         train(short(six, pooled=(str(other),)), tmp_path / "run", device="cpu")
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_set_that_trains_on_what_it_validates_on_is_refused(six, cracks, tmp_path, several):
+    data, out = shutil.copytree(six, tmp_path / "data"), tmp_path / "run"
+    (data / "val.txt").write_text("val-0\n000\n005\n")
+    config = both(data, cracks) if several else short(data)
+    said = "2 validation pairs of drawn are training pairs of it too, such as '000'.*data check"
+    with pytest.raises(InputError, match=said):
+        train(config, out, device="cpu")
+    assert not out.exists()
+    (data / "val.txt").write_text("val-0\n")
+    assert train(config, out, limits=Limits(steps=1), device="cpu")["step"] == 1
+
+
+def test_a_run_that_was_begun_on_what_it_validates_on_can_still_be_ended(begun, six, tmp_path):
+    data = shutil.copytree(six, tmp_path / "data")
+    (data / "val.txt").write_text("000\n")
+    assert train(short(data), begun, resume=True, limits=Limits(steps=9), device="cpu")["step"] == 9
+
+
 def test_a_start_that_knows_some_of_the_classes_keeps_what_belongs_to_them(six, cracks, tmp_path):
     from sartm.model.checkpoint import save
     from sartm.model.facts import ModelFacts

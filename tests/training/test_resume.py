@@ -30,16 +30,7 @@ from sartm.model.loading import load
 from sartm.training.loop import Limits, train
 from sartm.training.runs import Checkpoint, latest_checkpoint, write_checkpoint
 from sartm.training.settings import LossConfig, TrainConfig
-from training.runs import (
-    assert_same_run,
-    child,
-    copy_validation,
-    lines,
-    losses,
-    short,
-    start,
-    wait_for_steps,
-)
+from training.runs import assert_same_run, child, lines, losses, short, start, wait_for_steps
 
 
 @pytest.mark.slow
@@ -194,16 +185,15 @@ def train_until_opened(config: TrainConfig, out: Path, file: Path) -> None:
 @pytest.mark.slow
 def test_a_validation_that_is_broken_off_is_made_up_for_by_resume(undisturbed, six, tmp_path):
     """Told to stop while the validation of step 9 reads its pairs."""
-    out, data = tmp_path / "run", shutil.copytree(six, tmp_path / "data")
-    copy_validation(data)
-    arguments = (short(data), out, data / "thermal" / "val-1.png")
+    out = tmp_path / "run"
+    arguments = (short(six), out, six / "thermal" / "val-1.png")
     process = multiprocessing.get_context("fork").Process(target=train_until_opened, args=arguments)
     process.start()
     process.join(60)
     result = json.loads((out / "result.json").read_text())
     assert (result["step"], result["interrupted"], result["best"]) == (9, True, None)
     assert not any("val" in line for line in lines(out))
-    assert train(short(data), out, resume=True, device="cpu")["finished"]
+    assert train(short(six), out, resume=True, device="cpu")["finished"]
     assert_same_run(out, undisturbed)
 
 

@@ -18,7 +18,7 @@ from small_weights import meta_weights, small_released
 import sartm.language
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
-from sartm.config import FusionConfig
+from sartm.config import FusionConfig, to_dict
 from sartm.errors import InputError
 from sartm.inference.predictor import Predictor
 from sartm.io.labels import read_label
@@ -216,6 +216,37 @@ def test_trained_adapters_on_their_encoder_give_the_label_maps_of_the_run(six, t
     for index, labels in expected.items():
         found = read_label(tmp_path / "out" / "labels" / f"{index:03d}.png", MFNET.ignore)
         assert np.array_equal(found, labels)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_labels_is_refused_before_the_first_step(six, tmp_path, split):
+    data, out = shutil.copytree(six, tmp_path / "data"), tmp_path / "run"
+    names = (data / f"{split}.txt").read_text().split()
+    for name in names:
+        (data / "label" / f"{name}.png").unlink()
+    said = f"{len(names)} pairs of split '{split}' have no label, such as '{names[0]}'"
+    with pytest.raises(InputError, match=said):
+        train(short(data), out, device="cpu")
+    assert not out.exists()
+    if split == "val":  # which nobody looks at here
+        config = short(data, validate_every=0)
+        assert train(config, out, limits=Limits(steps=1), device="cpu")["step"] == 1
+
+
+def test_an_empty_init_on_the_command_line_starts_from_nothing(six, tmp_path, capsys):
+    save(build(replace(TINY, frozen_encoder=False)), tmp_path / "start", ModelFacts())
+    config = short(six, init=str(tmp_path / "start"), validate_every=0)
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    words = ["train", str(tmp_path / "config.json"), "--device", "cpu", "--max-steps", "1"]
+    found = []
+    for more in ([], ["--init", ""]):
+        out = tmp_path / f"run{len(found)}"
+        assert main([*words, "--out", str(out), *more]) == 0
+        found.append(json.loads((out / "config.json").read_text())["init"])
+    assert found == [config.init, ""]
+    clicks = ["train", "clicks", "--data", str(six), "--out", str(tmp_path / "clicks")]
+    assert main([*clicks, "--init", ""]) == 2
+    assert "init is empty, but clicks are learned on a model" in capsys.readouterr().err
 
 
 def test_a_start_that_has_seen_the_validation_pairs_is_named(six, undisturbed, tmp_path, caplog):

@@ -183,13 +183,16 @@ def test_what_a_teacher_cannot_teach_is_refused(six, tmp_path):
 def test_unlabelled_pairs_must_not_be_those_of_validation(six, tmp_path):
     model = tmp_path / "teacher"
     save(SARTM(TINY), model, ModelFacts())
-    leaking = apart(tmp_path / "leaking", 4, first=1)  # other scenes under val's names ...
+    leaking = apart(tmp_path / "leaking", 3, first=1)  # other scenes under val's names ...
+    for file in leaking.glob("*/*.png"):
+        file.rename(file.with_name(f"val-{int(file.stem)}.png"))
+    shutil.copy(six / "val.txt", leaking / "train.txt")
     train(
         short(six, teacher=(str(model),), unlabelled=(str(leaking),)),
         tmp_path / "fine", limits=Limits(steps=1), device="cpu",
     )  # fmt: skip
-    shutil.copy(six / "thermal" / "002.png", leaking / "thermal" / "002.png")  # ... but for one
-    with pytest.raises(InputError, match=r"1 unlabelled pairs .* such as '002'"):
+    shutil.copy(six / "thermal" / "val-2.png", leaking / "thermal" / "val-2.png")  # but for one
+    with pytest.raises(InputError, match=r"1 unlabelled pairs .* such as 'val-2'"):
         train(
             short(six, teacher=(str(model),), unlabelled=(str(leaking),)),
             tmp_path / "not", device="cpu",

@@ -31,7 +31,9 @@ def train(
         typer.Option(help="Data set, or several, each with its weight in batches: D or D:0.5."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/latest"),
-    init: Annotated[str, typer.Option(help="Model to start from; of mini mini-synthetic.")] = "",
+    init: Annotated[
+        str | None, typer.Option(help="Model to start from; of mini mini-synthetic, '' for none.")
+    ] = None,
     teacher: Annotated[
         list[str] | None, typer.Option(help="Larger model to learn from as well; repeatable.")
     ] = None,
@@ -39,7 +41,9 @@ def train(
         list[str] | None, typer.Option(help="Pairs that the teacher labels: a dataset.toml.")
     ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="a.b=value")] = None,
-    text_encoder: Annotated[str, typer.Option(help="For class names beyond the vocabulary.")] = "",
+    text_encoder: Annotated[
+        str | None, typer.Option(help="For class names beyond the vocabulary.")
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out.")] = False,
     max_steps: Annotated[int | None, typer.Option(min=1)] = None,
@@ -72,8 +76,10 @@ def train(
     if seed is not None and not 0 <= seed < 2**32:
         raise InputError(f"--seed is {seed}; give 0 to {2**32 - 1}")
     if recipe == CLICKS:
-        unused = {"--teacher": teacher, "--unlabelled": unlabelled, "--precision": precision,
-                  "--text-encoder": text_encoder, "--workers": workers is not None}  # fmt: skip
+        unused = {
+            "--teacher": teacher, "--unlabelled": unlabelled, "--precision": precision,
+            "--text-encoder": text_encoder is not None, "--workers": workers is not None,
+        }  # fmt: skip
         return _train_clicks(
             data or [], out, init, settings or [], batch_size, seed, resume, max_steps, max_time,
             device, json_file, unused,
@@ -90,7 +96,7 @@ def train(
         "init": init, "teacher": tuple(teacher or ()), "unlabelled": tuple(unlabelled or ()),
         "text_encoder": text_encoder, "seed": seed, "workers": workers, "precision": precision,
     }  # fmt: skip
-    changed = {key: value for key, value in values.items() if value not in ("", (), None)}
+    changed = {key: value for key, value in values.items() if value not in ((), None)}
     if data:
         changed |= _name_data(data, config.data_weights if resume else ())
     optim = config.optim if batch_size is None else replace(config.optim, batch_size=batch_size)
@@ -108,7 +114,7 @@ def train(
 def _train_clicks(
     data: list[str],
     out: Path,
-    init: str,
+    init: str | None,
     settings: list[str],
     batch_size: int | None,
     seed: int | None,
@@ -141,8 +147,10 @@ def _train_clicks(
             data_weights=() if alike else weights,
         )
     config = replace(
-        config, init=init or config.init, seed=config.seed if seed is None else seed
-    )  # fmt: skip
+        config,
+        init=config.init if init is None else init,
+        seed=config.seed if seed is None else seed,
+    )
     config = override(config, settings)
     result = train_clicks(
         config, out, resume=resume, max_steps=max_steps,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartm.data.layouts import open_layout
+from sartm.data.names import UNLABELLED
 from sartm.data.pairs import read_pair
 from sartm.data.sets import Layout, Pair, ThermalUnit
 from sartm.datatools.survey import over_all
@@ -82,7 +83,7 @@ def convert_dataset(
     layout = open_layout(source)
     splits, lost = _splits_for(layout, to, lossy)
     places = place_pairs(layout, splits, to)
-    _require_parts(layout, [place.pair for place in places], to)
+    _require_parts(layout, splits, to)
     with finished_folder(Path(out)) as root:
         plan, changed = _plan(layout, places, to, root, lossy)
         refuse_clashes(plan, places)
@@ -111,20 +112,33 @@ def _splits_for(
     return kept, [f"split {split} ({len(layout.splits[split])} pairs)" for split in gone]
 
 
-def _require_parts(layout: Layout, pairs: Sequence[Pair], to: Target) -> None:
-    """Plain layouts have three images per pair; a dataset.toml the same ones for every pair."""
-    for pair in pairs:
-        has = {
-            "RGB": pair.rgb or pair.four_channel,
-            "thermal": pair.thermal or pair.four_channel,
-            "label": pair.label,
-        }
-        for what, file in has.items():
-            if file is None and to != "dataset.toml":
-                raise InputError(
-                    f"{layout.root}: pair {pair.name!r} has no {what} image, which layout {to} "
-                    f"needs; convert to dataset.toml"
-                )
+def _require_parts(layout: Layout, splits: dict[str, tuple[Pair, ...]], to: Target) -> None:
+    """Plain layouts have three images per pair; a dataset.toml has the same ones for every pair,
+    but for labels, which whole splits may lack and single pairs of `UNLABELLED`."""
+    images = {kind for pairs in splits.values() for pair in pairs for kind in _kinds(pair)}
+    for split, pairs in splits.items():
+        labelled = split != UNLABELLED and any(pair.label for pair in pairs)
+        alike = images - ({"label"} if not labelled else set())
+        needed = alike if to == "dataset.toml" else {"RGB", "thermal", "label"}
+        for pair in pairs:
+            for what in sorted(needed - _kinds(pair)):
+                why = f"which layout {to} needs; convert to dataset.toml"
+                if to == "dataset.toml":
+                    why = (
+                        "which others have, and a dataset.toml names the same images for every "
+                        "pair; take it off the lists, or keep it in tar shards, sartm data shard"
+                    )
+                raise InputError(f"{layout.root}: pair {pair.name!r} has no {what} image, {why}")
+
+
+def _kinds(pair: Pair) -> set[str]:
+    """The images that a pair has."""
+    has = {
+        "RGB": pair.rgb or pair.four_channel,
+        "thermal": pair.thermal or pair.four_channel,
+        "label": pair.label,
+    }
+    return {kind for kind, file in has.items() if file is not None}
 
 
 def _plan(
@@ -191,7 +205,13 @@ def _write_pair(place: Place, plan: Plan) -> None:
             f"convert to dataset.toml, or give --lossy"
         )
     thermal = None if sample.thermal is None else _fit_numbers(sample.thermal, plan, place)
-    to = {kind: plan.path(kind, place) for kind in plan.files}
+    # what others have a pair may lack, such as a label
+    lacks = {
+        kind
+        for kind, image in (("rgb", sample.rgb), ("thermal", thermal), ("label", sample.label))
+        if image is None
+    }
+    to = {kind: plan.path(kind, place) for kind in plan.files if kind not in lacks}
     written = Pair(
         pair.name, to.get("rgb"), to.get("thermal"), to.get("label"), to.get("four_channel")
     )

@@ -38,8 +38,9 @@ class Measured(NamedTuple):
     """Calibration error on objects, a fraction; None where no confidence was there to judge."""
 
 
-FORMAT = 2
-"""Raised when a condition changes, so that counts of before are not mixed with those after."""
+FORMAT = 3
+"""Raised when a condition or `_identity` changes, so that counts of before are not mixed with those
+after."""
 
 
 def measure_robustness(
@@ -187,14 +188,18 @@ def _identity(
         "format": FORMAT,
         "model": fingerprint(predictor.model),
         "precision": predictor.precision,
+        "thermal_range": predictor.thermal_range,
+        "tiling": to_dict(predictor.tiling),
         "data": [
             dataset.name,
             dataset.split,
+            dataset.thermal_unit,
             dataset.black_hot,
             dataset.holes,
             dataset.resize_thermal,
         ],
-        "pairs": [pair.name for pair in dataset.pairs],
+        "classes": [to_dict(classes) for classes in (dataset.classes, dataset.written)],
+        "pairs": [(pair.name, pair.coloured_label) for pair in dataset.pairs],
         "files": files,
         "modality": modality,
         "views": to_dict(views),

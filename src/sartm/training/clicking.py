@@ -156,15 +156,21 @@ def _choose(objects: list[Target], count: int, draw: np.random.Generator) -> lis
 class Trial:
     """Objects of an image under clicks."""
 
-    def __init__(self, lesson: Lesson, settings: ClickSettings, draw: np.random.Generator) -> None:
-        self.lesson, self.draw = lesson, draw
+    def __init__(
+        self,
+        lesson: Lesson,
+        settings: ClickSettings,
+        draw: np.random.Generator,
+        device: torch.device,
+    ) -> None:
+        self.lesson, self.draw, self.device = lesson, draw, device
         count, size = len(lesson.objects), lesson.size
         self.padded = tuple(side + -side % 32 for side in size)
         self.points: list[list[tuple[float, float]]] = [[] for _ in range(count)]
         self.labels: list[list[int]] = [[] for _ in range(count)]
         self.boxes: list[tuple[float, float, float, float] | None] = [None] * count
         self.windows: list[Window] = [whole_window(size)] * count
-        self.before = torch.full((count, 1, *self.padded), OUTSIDE)
+        self.before = torch.full((count, 1, *self.padded), OUTSIDE, device=device)
         for index, found in enumerate(lesson.objects):
             if draw.random() < settings.boxes:
                 self.boxes[index] = noisy_box(found, draw, size)
@@ -174,8 +180,8 @@ class Trial:
         truth = np.stack([found.mask for found in lesson.objects])
         room = [(0, 0), (0, self.padded[0] - size[0]), (0, self.padded[1] - size[1])]
         known = np.pad(~lesson.ignored, room[1:])[None, None]
-        self.known = halve(torch.from_numpy(known).float())
-        self.truth = halve(torch.from_numpy(np.pad(truth, room))[:, None].float())
+        self.known = halve(torch.from_numpy(known).to(device).float())
+        self.truth = halve(torch.from_numpy(np.pad(truth, room))[:, None].to(device).float())
 
     def _click(self, index: int, place: tuple[int, int], label: int) -> None:
         self.points[index].append((place[0] + 0.5, place[1] + 0.5))
@@ -196,7 +202,7 @@ class Trial:
         return torch.tensor([
             len(points) == 1 and box is None
             for points, box in zip(self.points, self.boxes, strict=True)
-        ])  # fmt: skip
+        ], device=self.device)  # fmt: skip
 
     def look(self, decoder: ClickDecoder, maps: ClickMaps) -> tuple[Looks, Tensor, Tensor]:
         """One round: masks, what they should be (B, 1, V, V), and which cells count."""
@@ -209,6 +215,9 @@ class Trial:
                 points[index, : len(places)] = torch.tensor(places)
                 labels[index, : len(places)] = torch.tensor(kinds)
         boxes = torch.tensor([box or (0.0, 0.0, 0.0, 0.0) for box in self.boxes])
+        windows, points, labels, boxes = (
+            x.to(self.device) for x in (windows, points, labels, boxes)
+        )
         looks = decoder(maps, windows, points, labels, self.before, boxes)
         with torch.no_grad():
             wanted = sample_pyramid(self.truth, windows)
@@ -221,7 +230,7 @@ class Trial:
         for index, found in enumerate(self.lesson.objects):
             full = paste(logits[index : index + 1].detach(), self.windows[index], self.padded)
             self.before[index] = full
-            mask = (full[0] > 0).numpy()[:height, :width]
+            mask = (full[0] > 0).cpu().numpy()[:height, :width]
             if clicks:
                 ignored = self.lesson.ignored if self.lesson.ignored.any() else None
                 place = next_click(mask, found.mask, ignored)
@@ -273,7 +282,7 @@ def teach(
     draw: np.random.Generator,
 ) -> list[dict[str, Tensor]]:
     """The losses of all rounds of one image, as terms of `click_loss`."""
-    trial = Trial(lesson, settings, draw)
+    trial = Trial(lesson, settings, draw, maps.features.device)
     terms = []
     for number in range(settings.rounds):
         ambiguous = trial.ambiguous()

@@ -28,6 +28,7 @@ from sartm.evaluation.clicks import ModelClicker, click_through
 from sartm.files import read_json, write_atomic
 from sartm.inference.clicks import Promptable
 from sartm.inference.devices import choose_device
+from sartm.inference.products import fingerprint as model_fingerprint
 from sartm.model.checkpoint import save
 from sartm.model.clicks import ClickDecoder, ClickMaps
 from sartm.model.facts import ModelFacts, inherit_licence
@@ -43,12 +44,13 @@ from sartm.training.processes import hold_run
 from sartm.training.runs import (
     Checkpoint,
     latest_checkpoint,
-    require_new,
+    set_aside_damaged,
     trim_metrics,
     write_checkpoint,
     writing,
 )
-from sartm.training.splits import hash_images, join_images
+from sartm.training.splits import Splits, fingerprint, hash_images, join_images, open_labelled
+from sartm.training.start import check_folder, require_apart, require_same_pairs
 
 log = logging.getLogger("sartm")
 
@@ -77,6 +79,10 @@ class ClickConfig:
         check_ranges(self)
         if self.recipe != RECIPE:
             raise InputError(f"this is a run of {self.recipe!r}, not one that learns clicks")
+        if not self.init:
+            raise InputError(
+                "init is empty, but clicks are learned on a model; name one with --init MODEL"
+            )
         if self.data_weights and len(self.data_weights) != len(self.data):
             raise InputError(
                 f"{len(self.data_weights)} data_weights for {len(self.data)} data sets; give one "
@@ -115,17 +121,15 @@ def train_clicks(
         "finished", "interrupted"}.
 
     Raises:
-        InputError: no data, or none with objects; a folder that holds a run, or one to resume that
-            holds none or one of other settings; a file that cannot be written.
+        InputError: no data, or none with objects; pairs without a label, or that are both trained
+            and validated on; a folder that holds a run, or one to resume that holds none or one of
+            other settings, other pairs or another model; a file that cannot be written.
     """
-    if not config.data:
-        raise InputError("no data set; name one or more with --data")
     with hold_run(out):
         checkpoint = latest_checkpoint(out) if resume else None
-        if checkpoint is None:
-            require_new(out)
-        elif to_dict(read_click_run(out)) != to_dict(config):
-            raise InputError(f"{out} holds a run with other settings; resume it as it was begun")
+        check_folder(out, config, read_click_run, resume, restored=checkpoint is not None)
+        if not config.data:
+            raise InputError("no data set; name one or more with --data")
         run = _Run(config, out, checkpoint, device, command)
         if checkpoint is None:
             with writing(f"config.json of {out}", begins=True):
@@ -142,16 +146,26 @@ class _Run:
     ) -> None:
         self.config, self.out, self.command = config, out, command
         self.device = choose_device(device)
+        self.splits = Splits(tuple(open_labelled(open_layout(name)) for name in config.data))
+        if before is None:
+            require_apart(self.splits)
+        else:
+            require_same_pairs(before, self.splits, out)
+        self.sets = self.splits.seen()
+        self.val = [part.val for part in self.splits.sets if part.val is not None]
         self.model = load_for_training(config.init).eval().requires_grad_(False)
+        self.begun_from = model_fingerprint(self.model)
+        if before is not None and before.state.get("init", self.begun_from) != self.begun_from:
+            raise InputError(
+                f"{config.init} is another model than when {out} was begun, and its clicks belong "
+                f"to the one before. Put that one back, or start a new run with --out"
+            )
         self.network = self.model.merged().to(self.device)
         self.network.clicks = None
         torch.manual_seed(config.seed)
         self.decoder = ClickDecoder(self.model.config.width).to(self.device)
         if self.model.clicks is not None:
             self.decoder.load_state_dict(self.model.clicks.state_dict())
-        layouts = [open_layout(name) for name in config.data]
-        self.sets = [PairDataset.of(layout, "train") for layout in layouts]
-        self.val = [PairDataset.of(layout, "val") for layout in layouts if "val" in layout.splits]
         sizes = [len(part) for part in self.sets]
         self.epoch = sum(sizes)
         self.order = Mixture(sizes, config.data_weights, self.epoch, config.seed)
@@ -170,9 +184,11 @@ class _Run:
         self._images: dict[str, str] | None = None
         if before is not None:
             self._restore(before)
-        title = f"Learning clicks on {', '.join(part.name for part in self.sets)}"
-        self.journal = Journal(out, title, to_dict(config), True)
+        self.journal = Journal(
+            out, f"Learning clicks on {self.splits.title()}", to_dict(config), True
+        )
         trim_metrics(out / "metrics.jsonl", self.step)
+        set_aside_damaged(out, self.step)
 
     def _restore(self, before: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -199,7 +215,8 @@ class _Run:
             tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         for index, kept in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in kept.items()}
-        state = {"seconds": self.seconds, "best": self.best}
+        state = {"seconds": self.seconds, "best": self.best,
+                 "pairs": fingerprint(self.splits), "init": self.begun_from}  # fmt: skip
         write_checkpoint(self.out, Checkpoint(self.step, tensors, state), keep=2)
 
     def loop(self, most: int | None, limit: float | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ MAY_CHANGE = frozenset(
 does not change the weights."""
 
 
-def find_changes(before: TrainConfig, now: TrainConfig) -> list[str]:
+def find_changes(before: object, now: object) -> list[str]:
     """Settings that differ and matter to a run that is resumed, as "optim.lr was 0.1, now 0.2"."""
     return [
         f"{name} was {json.dumps(was)}, now {json.dumps(now_is)}"
@@ -118,16 +118,17 @@ def fmb() -> TrainConfig:
 RECIPES = {"mini": mini, "mfnet": mfnet, "pst900": pst900, "fmb": fmb}
 
 
-def load_recipe(name: str) -> TrainConfig:
+def load_recipe(name: str | Path) -> TrainConfig:
     """A recipe by name, or the config.json of a run."""
-    if name in RECIPES:
+    if isinstance(name, str) and name in RECIPES:
         return RECIPES[name]()
     path = Path(name)
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():
         raise InputError(
-            f"no recipe {name!r}; choose one of {', '.join(RECIPES)}, or give a run's config.json"
+            f"no recipe {str(name)!r}; choose one of {', '.join(RECIPES)}, or give a run's "
+            f"config.json"
         )
     values = read_json(path)
     if "model" in values:  # of a run that an older sartm began: it goes on as it was

@@ -87,7 +87,11 @@ def open_splits(config: TrainConfig) -> Splits:
                 f"two of the data sets are called {layout.name!r} or are one; give each once, and "
                 f"each a name of its own in its dataset.toml"
             )
-    splits = Splits(tuple(_open_labelled(layout, config) for layout in layouts))
+    validates = config.validate_every != 0
+    parts = [open_labelled(layout, validates) for layout in layouts]
+    splits = Splits(tuple(
+        _hold_out(part.train, config) if validates and part.val is None else part for part in parts
+    ))  # fmt: skip
     if not config.unlabelled:
         return splits
     return replace(splits, unlabelled=_open_unlabelled(config, splits))
@@ -127,18 +131,30 @@ def _common(some: PairDataset, others: PairDataset) -> list[str]:
     return found
 
 
-def _open_labelled(layout: Layout, config: TrainConfig) -> LabelledSet:
-    train = PairDataset.of(layout, "train")
-    unlabelled = [pair.name for pair in train.pairs if pair.label is None]
+def open_labelled(layout: Layout, validates: bool = True) -> LabelledSet:
+    """The train split and the val split as they are listed; without the second one where there is
+    none or nothing is validated.
+
+    Raises InputError where a pair has no label.
+    """
+    train = _require_labels(PairDataset.of(layout, "train"))
+    if not validates or "val" not in layout.splits:
+        return LabelledSet(train, None, "nothing: the last step was kept")
+    return LabelledSet(train, _require_labels(PairDataset.of(layout, "val")), "val")
+
+
+def _require_labels(part: PairDataset) -> PairDataset:
+    unlabelled = [pair.name for pair in part.pairs if pair.label is None]
     if unlabelled:
         raise InputError(
-            f"{len(unlabelled)} pairs of split 'train' have no label, such as {unlabelled[0]!r}; "
-            f"label them or take them off the list"
+            f"{len(unlabelled)} pairs of split {part.split!r} have no label, such as "
+            f"{unlabelled[0]!r}; label them or take them off the list"
         )
-    if config.validate_every == 0:
-        return LabelledSet(train, None, "nothing: the last step was kept")
-    if "val" in layout.splits:
-        return LabelledSet(train, PairDataset.of(layout, "val"), "val")
+    return part
+
+
+def _hold_out(train: PairDataset, config: TrainConfig) -> LabelledSet:
+    """Some of the training pairs as val."""
     # a pair or two choose no model: of few pairs up to 4 are held out, but no more than a fifth
     held = max(1, round(len(train) * config.val_share), min(4, len(train) // 5))
     if held >= len(train):

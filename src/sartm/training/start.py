@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sartm.config import ModelConfig, from_dict, to_dict
 from sartm.data.pairs import PairDataset
+from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.evaluation.metrics import require_countable
 from sartm.evaluation.scoring import was_seen
@@ -96,7 +97,7 @@ def prepare_run(
     if config.shard:
         require_shardable(accelerator)
     if accelerator.is_main_process:
-        check_folder(out, config, resume, restored=checkpoint is not None)
+        check_folder(out, config, load_recipe, resume, restored=checkpoint is not None)
     else:
         log.setLevel(logging.ERROR)  # what the first process says need not be said by each
     set_seed(config.seed)
@@ -159,21 +160,38 @@ def _check_splits(splits: Splits, begins: bool) -> None:
     for part in splits.sets:
         if part.val is not None:
             require_countable(len(part.val.classes))
-    if begins and len(splits.sets) > 1:
-        _require_apart(splits)
+    if begins:
+        require_apart(splits)
 
 
-def _require_apart(splits: Splits) -> None:
-    """Refuse data sets of which one is trained on what another one validates on."""
+def require_apart(splits: Splits) -> None:
+    """Refuse data sets of which one is trained on what it, or another one, validates on.
+
+    Within a set the files tell, at no cost; between sets, which have files of their own, the
+    pixels do.
+    """
     for part in splits.sets:
+        if part.val is None:
+            continue
+        trained = {_images(pair) for pair in part.train.pairs}
+        twice = [pair.name for pair in part.val.pairs if _images(pair) in trained]
+        if twice:
+            raise InputError(
+                f"{len(twice)} validation pairs of {part.train.name} are training pairs of it too, "
+                f"such as {twice[0]!r}, and scores on them would flatter; take them off one of the "
+                f"lists, sartm data check names all"
+            )
         others = [other.train for other in splits.sets if other is not part]
-        facts = ModelFacts(training_images=hash_images(others))
-        found = [] if part.val is None else _seen(part.val, facts)
+        found = _seen(part.val, ModelFacts(training_images=hash_images(others))) if others else []
         if found:
             raise InputError(
                 f"{len(found)} validation pairs of {part.train.name} are training pairs of another "
                 f"of the data sets, such as {found[0]!r}; take them off one of the lists"
             )
+
+
+def _images(pair: Pair) -> tuple[Path | None, ...]:
+    return pair.rgb, pair.thermal, pair.four_channel
 
 
 def _seen(val: PairDataset, facts: ModelFacts) -> list[str]:
@@ -222,14 +240,17 @@ def restore(parts: Parts, found: Checkpoint, out: Path) -> None:
         ) from None
 
 
-def check_folder(out: Path, config: TrainConfig, resume: bool, restored: bool) -> None:
-    """Check that a run may begin in a folder, or that the run to resume is this one."""
+def check_folder(
+    out: Path, config: object, read: Callable[[Path], object], resume: bool, restored: bool
+) -> None:
+    """Check that a run may begin in a folder, or that the run to resume, of which `read` gives the
+    configuration, is this one."""
     if not resume:
         require_new(out)
         return
     if not (out / "config.json").exists():
         raise InputError(f"nothing to resume in {out}: it has no config.json")
-    changes = find_changes(load_recipe(str(out)), config)
+    changes = find_changes(read(out), config)
     if changes:
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         raise InputError(
