@@ -46,7 +46,6 @@ _RESEARCH = (
 _DRAWN = ("Apache-2.0", "drawn scenes; ImageNet under the trunk", "yes")
 _BUNDLED_TERMS = {
     "mini": _RESEARCH, "mini-words": _RESEARCH, "small": _RESEARCH, "mini-synthetic": _DRAWN,
-    "small-synthetic": _DRAWN,
 }  # fmt: skip
 _SAM2_TERMS = ("Apache-2.0", "SA-1B, SA-V and Meta's own", "yes")
 """Licence, data, commercial use; the whole sentence is in each model's card."""
