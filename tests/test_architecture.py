@@ -98,7 +98,7 @@ fleet.merging
 training.settings training.losses training.runs training.mixture training.stopping
 training.splits
 training.photometry training.criterion training.recipes training.journal
-training.augmentation training.optimizer
+training.augmentation training.optimizer training.checks
 training.workers training.budget
 training.clicking
 training.teaching training.batches training.processes training.recompute training.wording

@@ -36,6 +36,7 @@ from sartm.model.loading import load_for_training
 from sartm.model.looking import draw_pixels, frozen_maps
 from sartm.model.sartm import SARTM
 from sartm.progress import Meter
+from sartm.training.checks import check_folder, require_apart, require_same_pairs
 from sartm.training.clicking import ClickSettings, mean_terms, prepare_lesson, teach
 from sartm.training.journal import Journal
 from sartm.training.mixture import Mixture
@@ -50,7 +51,6 @@ from sartm.training.runs import (
     writing,
 )
 from sartm.training.splits import Splits, fingerprint, hash_images, join_images, open_labelled
-from sartm.training.start import check_folder, require_apart, require_same_pairs
 
 log = logging.getLogger("sartm")
 
