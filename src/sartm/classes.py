@@ -85,11 +85,6 @@ class Classes:
         return len(self.names)
 
     @property
-    def has_rest(self) -> bool:
-        """Whether class 0 is the leftover of the others, which no words describe: background."""
-        return not self.prompts[0]
-
-    @property
     def rest(self) -> int | None:
         """Id of the leftover of the other classes; None where every class is something."""
         for index, (name, prompt) in enumerate(zip(self.names, self.prompts, strict=True)):

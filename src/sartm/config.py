@@ -282,7 +282,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How sure a model is of its labels, set right; fitted by `evaluate --calibrate`."""
+    """How sure a model is of its labels, set right; fitted by `sartm weights calibrate`."""
 
     objects: Scaling = Scaling()
     background: Scaling = Scaling()

@@ -22,6 +22,7 @@ from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
 from sartm.io.sources import Upload
+from sartm.spaces import classes_of_words
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(
@@ -178,6 +179,23 @@ def test_other_pairs_of_a_data_set_keep_its_meaning(tmp_path):
     assert (len(part), part.split, part.classes) == (1, "held", whole.classes)
     assert part.subset_of(part[0].name) == ["night"]
     assert (len(whole), whole.split) == (2, "train")
+
+
+def test_labels_in_chosen_classes_count_all_else_as_the_rest_or_say_what_is_missing(tmp_path):
+    image(tmp_path / "a.png", 4, 4)
+    Image.fromarray(np.array([[0, 1, 2, 255]] * 4, np.uint8)).save(tmp_path / "label.png")
+    pairs = [Pair("a", tmp_path / "a.png", None, tmp_path / "label.png")]
+    chosen = classes_of_words("car, person")
+    for first in ("unlabeled", "road"):  # as Cityscapes, where every pixel is something
+        own = Classes((first, "person", "car"))
+        found = PairDataset(pairs, own, name="streets", split="val").relabel(chosen)[0].label
+        assert found is not None
+        assert found[0].tolist() == [0, 2, 1, 255]
+        wanted = classes_of_words("person, sky")
+        with pytest.raises(
+            InputError, match=rf"streets has no labels of 'sky'; it has {first}, pe"
+        ):
+            PairDataset(pairs, own, name="streets", split="val").relabel(wanted)
 
 
 def test_pixel_hash_is_of_the_pixels_not_of_the_file(tmp_path):

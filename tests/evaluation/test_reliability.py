@@ -15,7 +15,7 @@ import sartm
 from sartm.classes import MFNET, Classes
 from sartm.cli.main import main
 from sartm.config import Calibration, Scaling
-from sartm.data.pairs import PairDataset
+from sartm.data.pairs import PairDataset, pixel_hash
 from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.evaluation.calibration import calibrate, fit_calibration
@@ -130,14 +130,33 @@ def test_what_no_pair_has_stays_as_it_was(tmp_path: Path) -> None:
 def test_confidence_is_of_the_formula_and_plain_without_a_fit() -> None:
     logits = torch.randn(9, 12, 16, generator=torch.Generator().manual_seed(0)) * 3
     plain, labels = logits.softmax(0).max(0)
-    torch.testing.assert_close(confidence_of(logits, has_rest=True), plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(confidence_of(logits, rest=0), plain, atol=1e-6, rtol=0)
     calibration = Calibration(Scaling(2.0, 0.5), Scaling(1.5, -0.25))
     odds = (plain / (1 - plain)).log()
     expected = torch.where(labels > 0, odds / 2 + 0.5, odds / 1.5 - 0.25).sigmoid()
-    found = confidence_of(logits, calibration, has_rest=True)
+    found = confidence_of(logits, calibration, rest=0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-    everywhere = confidence_of(logits, calibration, has_rest=False)
+    everywhere = confidence_of(logits, calibration, rest=None)
     torch.testing.assert_close(everywhere, (odds / 2 + 0.5).sigmoid(), atol=1e-4, rtol=0)
+
+
+def test_neither_confidence_nor_its_report_depends_on_where_background_stands() -> None:
+    calibration = Calibration(Scaling(2.0, 0.5), Scaling(1.5, -0.25))
+    logits = torch.randn(3, 12, 16, generator=torch.Generator().manual_seed(0)) * 3
+    moved = logits[[1, 0, 2]]
+    assert torch.equal(confidence_of(moved, calibration, 1), confidence_of(logits, calibration, 0))
+    first, second = (
+        Classes(("background", "car", "person")),
+        Classes(("car", "background", "person")),
+    )
+    labels, truth = np.random.default_rng(0).integers(0, 3, (2, 40, 50))
+    swap = np.array([1, 0, 2])
+    sure = np.full(labels.shape, 0.7, np.float32)
+    whole = counted(sure, labels, truth, first)
+    np.testing.assert_array_equal(
+        counted(sure, swap[labels], swap[truth], second).counts, whole.counts
+    )
+    assert whole.counts[1, 0].sum() == ((labels > 0) | (truth > 0)).sum()
 
 
 def test_an_image_in_tiles_has_the_same_confidence() -> None:
@@ -180,7 +199,9 @@ def test_the_command_changes_confidences_and_neither_weights_nor_labels(
     content = json.loads((folder / "config.json").read_text())
     assert content["facts"]["calibrated_on"] == ["mfnet (test)"]
     assert content["model"]["calibration"]["both"]["objects"]["temperature"] != 1
-    assert "calibrated on mfnet (test)" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "calibrated on mfnet (test)" in card
+    assert "trained on" not in capsys.readouterr().err
     model = sartm.load(folder)
     after = Predictor(model, device="cpu").predict(dataset[0])
     np.testing.assert_array_equal(after.labels, before.labels)
@@ -188,6 +209,26 @@ def test_the_command_changes_confidences_and_neither_weights_nor_labels(
     once = (folder / "config.json").read_bytes()
     assert main(words) == 0  # fitted to logits, not to what was fitted before
     assert (folder / "config.json").read_bytes() == once
+
+
+def test_what_was_written_into_a_card_stays_and_pairs_of_the_training_are_noticed(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = PairDataset.open(data, "test")
+    seen = {pairs.pairs[0].name: pixel_hash(pairs[0].rgb, pairs[0].thermal)}
+    save(build(TINY), tmp_path / "model", ModelFacts(name="own", training_images=seen))
+    card = tmp_path / "model" / "README.md"
+    card.write_text(card.read_text() + "\n## Failures\n\nCones at night.\n")
+    before = card.read_text()
+    words = ["weights", "calibrate", str(tmp_path / "model"), "--data", str(data)]
+    assert main([*words, "--split", "test"]) == 0
+    assert "was trained on 1 of these pairs" in capsys.readouterr().err
+    assert card.read_text() == before.replace(
+        "is not calibrated", "is calibrated on mfnet (test), and holds for its like"
+    )
+    card.unlink()
+    assert main([*words, "--split", "test"]) == 0
+    assert "calibrated on mfnet (test)" in card.read_text()
 
 
 def test_a_model_of_several_sets_is_calibrated_in_the_classes_of_each(data: Path) -> None:

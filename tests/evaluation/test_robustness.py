@@ -135,6 +135,9 @@ def test_a_missing_modality_is_gone_and_nothing_else() -> None:
     dark, cold = (degrade(sample, CONDITIONS[f"{name}-missing"], 1) for name in ("rgb", "thermal"))
     assert dark == replace(sample, rgb=None)
     assert cold == replace(sample, thermal=None)
+    for only in (dark, cold):  # of a set where some pairs have one camera: nothing more to lose
+        lost = [degrade(only, CONDITIONS[f"{name}-missing"], 1) for name in ("rgb", "thermal")]
+        assert lost == [only, only]
 
 
 def test_exposure_is_in_stops_of_light() -> None:

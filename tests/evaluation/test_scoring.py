@@ -435,6 +435,9 @@ def test_msrs_frames_are_mfnet_frames_of_the_same_name(network: SARTM, mfnet: Pa
     names = [pair.name for pair in test.pairs]
     known = trained_on(network, {names[0]: "other pixels", names[1][:-1]: "other pixels"})
     assert evaluate_with_pictures(known, test)[0].contaminated == (names[0],)
+    few = Classes(("unlabeled", "person", "car"))
+    chosen = trained_on(network.choose(few), {names[0]: "other pixels"})
+    assert evaluate_with_pictures(chosen, test.relabel(few))[0].contaminated == (names[0],)
 
 
 def test_an_equal_name_elsewhere_proves_nothing(network: SARTM, tmp_path: Path) -> None:

@@ -40,8 +40,26 @@ def test_batches_of_a_step_are_the_same_pairs_for_any_number_of_ranks():
     assert len({str(step) for step in whole}) == 12
     other = StepBatches(17, OptimConfig(epochs=3, batch_size=4), 1, 6, 0)
     assert [set(step) for step in whole] != [set(step) for step in other]
-    few = list(StepBatches(3, OptimConfig(epochs=2, batch_size=4), 1, 0, 0))
-    assert [len(batch) for batch in few] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch", "accumulate", "ranks"),
+    [(3, 4, 1, 1), (10, 2, 8, 1), (20, 8, 1, 4), (5, 5, 2, 1)],
+)
+def test_a_step_larger_than_the_data_set_repeats_pairs_but_none_as_it_was(
+    pairs: int, batch: int, accumulate: int, ranks: int
+):
+    config = OptimConfig(epochs=3, batch_size=batch, accumulate=accumulate)
+    batches = list(StepBatches(pairs, config, ranks, 0, 0))
+    assert [len(each) for each in batches] == [batch] * 3 * accumulate * ranks
+    keys = list(chain(*batches))
+    assert len(set(keys)) == len(keys)  # (epoch, index): all that augmentation depends on
+    whole = batch * accumulate * ranks
+    for step in range(3):
+        shown = [index for _, index in keys[step * whole : (step + 1) * whole]]
+        often = [shown.count(index) for index in range(pairs)]
+        assert max(often) - min(often) <= 1
+    assert list(StepBatches(pairs, config, ranks, 0, 1)) == batches[accumulate * ranks :]
 
 
 def test_thermal_and_class_statistics_are_those_of_the_training_pixels(six):

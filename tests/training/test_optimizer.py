@@ -31,6 +31,17 @@ def test_the_learning_rate_rises_from_a_tenth_and_then_only_falls():
     assert learning_rate(0, 5, replace(config, warmup_epochs=0)) == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 5, 10])
+def test_a_run_shorter_than_its_warm_up_still_ends_at_a_falling_rate(epochs: int):
+    config = OptimConfig(lr=1.0, epochs=epochs, warmup_epochs=10)
+    rates = [learning_rate(step, 40, config) for step in range(40 * epochs)]
+    highest = rates.index(max(rates))
+    assert rates[0] == pytest.approx(0.1)
+    assert highest == pytest.approx(20 * epochs, abs=1)
+    assert rates[-1] < 0.75 * rates[highest]
+    assert sorted(rates[highest:], reverse=True) == rates[highest:]
+
+
 def decayed_names(model: SARTM) -> set[str]:
     """Of what learns, the parameters that weight decay pulls to 0."""
     groups = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups

@@ -8,7 +8,7 @@ import typer
 
 from sartm.cli import options
 from sartm.cli.options import print_json, read_classes, read_size
-from sartm.cli.printing import print_table, say
+from sartm.cli.printing import complain, print_table, say
 from sartm.config import Modality
 from sartm.errors import InputError
 from sartm.outputs import check_json
@@ -99,6 +99,12 @@ def calibrate_model(
     calibration, fitted = calibrate(Predictor(load(folder), device=device), datasets)
     if not fitted:
         raise InputError(f"split {split!r} has no pair to calibrate on; choose another --split")
+    trained_on = max(found.trained_on for found in fitted.values())
+    if trained_on:
+        complain(
+            f"the model was trained on {trained_on} of these pairs, where it is right more often "
+            f"than elsewhere: its confidence will be too high on other pairs"
+        )
     save_calibration(folder, calibration, [f"{each.name} ({split})" for each in datasets])
     print_json(json_file, {name: asdict(found) for name, found in fitted.items()})
     if json_file != "-":

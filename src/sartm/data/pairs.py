@@ -25,7 +25,7 @@ from sartm.io.labels import read_label
 from sartm.io.sources import Source
 from sartm.io.thermal import Levels
 from sartm.registration.estimate import AlignedThermal
-from sartm.spaces import choose_space
+from sartm.spaces import choose_space, unknown_words
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -177,15 +177,20 @@ class PairDataset:
 
         Raises InputError for a class that this set has no labels of.
         """
+        missing = unknown_words(self.written, classes)
+        if missing:
+            raise InputError(
+                f"data set {self.name} has no labels of {', '.join(map(repr, missing))}; "
+                f"it has {', '.join(self.written.names)}"
+            )
         space = choose_space(self.written, classes)
-        if any(place is None for place in space.picks):
-            raise InputError(f"data set {self.name} has no rest; leave it out of the classes")
         left = classes.ignore if classes.rest is None else classes.rest
         kind = np.uint8 if classes.ignore <= 255 else np.uint16
         ids = np.full(max(len(self.written), self.written.ignore + 1), left, kind)
         ids[self.written.ignore] = classes.ignore
         for index, place in enumerate(space.picks):
-            ids[place] = index
+            if place is not None:
+                ids[place] = index
         other = copy.copy(self)
         other.classes, other.ids = classes, ids
         return other

@@ -26,6 +26,7 @@ from sartm.data.pairs import PairDataset, Sample
 from sartm.data.sets import Pair
 from sartm.errors import InputError
 from sartm.evaluation.reliability import calibration_error
+from sartm.evaluation.scoring import was_seen
 from sartm.inference.confidence import log_odds
 from sartm.inference.pipeline import label_ahead
 from sartm.inference.prediction import Prediction
@@ -55,6 +56,8 @@ class Fitted:
     before: float
     after: float
     """Each half of the pairs judged by a fit to the other half."""
+    trained_on: int
+    """Of the pairs, how many the model was trained on: it is surer and more often right there."""
 
 
 def _fit(counts: Counts) -> Calibration:
@@ -140,7 +143,7 @@ def count_odds(prediction: Prediction, sample: Sample, classes: Classes) -> Coun
         truth = sample.label[top : top + len(labels)]
         known = truth != classes.ignore
         cell = ((odds - _LOWEST) / _STEP).clip(0, _CELLS - 1).astype(np.intp)
-        group = (labels > 0) | (not classes.has_rest)
+        group = np.ones(labels.shape, bool) if classes.rest is None else labels != classes.rest
         index = (2 * group + (labels == truth)) * _CELLS + cell
         counts += np.bincount(index[known], minlength=4 * _CELLS).reshape(counts.shape)
     return counts
@@ -170,21 +173,21 @@ def fit_calibration(
     ]
     total, place = sum(map(len, usable)), 0
     halves: Counts = np.zeros((2, 2, 2, _CELLS))
+    trained_on = 0
     with Meter(f"calibrate {modality}", total) as meter:
         for data, chosen, indices in zip(datasets, predictors, usable, strict=True):
-            for counts in _count_pairs(chosen, data, indices, modality, change):
+            for counts, seen in _count_pairs(chosen, data, indices, modality, change):
                 # Neighbouring frames are alike: halves of blocks, not of every other pair.
                 halves[8 * place // total % 2] += counts
                 place += 1
+                trained_on += seen
                 meter.advance()
     if not halves.any():
         return None
     plain = [Calibration(), Calibration()]
     crossed = [_fit(halves[1 - half]) if halves[1 - half].any() else plain[0] for half in (0, 1)]
-    return Fitted(
-        _fit(halves.sum(axis=0)),
-        *(_error_on_objects(halves, calibrations) for calibrations in (plain, crossed)),
-    )
+    before, after = (_error_on_objects(halves, each) for each in (plain, crossed))
+    return Fitted(_fit(halves.sum(axis=0)), before, after, trained_on)
 
 
 def _choose(predictor: Predictor, classes: Classes) -> Predictor:
@@ -201,11 +204,15 @@ def _count_pairs(
     indices: Sequence[int],
     modality: Modality,
     change: Callable[[Sample], Sample] | None,
-) -> Iterator[Counts]:
-    """`count_odds` of some pairs, in order."""
+) -> Iterator[tuple[Counts, bool]]:
+    """`count_odds` of some pairs, in order, and whether the model was trained on them."""
+    facts, trained_on = predictor.facts, set()
 
     def read(index: int) -> Sample:
-        sample = _cut(data[index], predictor.tiling)
+        sample = data[index]
+        if facts is not None and was_seen(sample, data.written, facts):
+            trained_on.add(index)
+        sample = _cut(sample, predictor.tiling)
         return sample if change is None else change(sample)
 
     def count(samples: list[Sample]) -> list[Counts]:
@@ -215,8 +222,8 @@ def _count_pairs(
             for found, sample in zip(predictions, samples, strict=True)
         ]
 
-    for _, counted in label_ahead(predictor, indices, read, count):
-        yield counted()[1]
+    for index, counted in label_ahead(predictor, indices, read, count):
+        yield counted()[1], index in trained_on
 
 
 def _error_on_objects(halves: Counts, calibrations: Sequence[Calibration]) -> float:

@@ -254,11 +254,11 @@ def _on(kind: Literal["rgb", "thermal"], damage: Damage) -> Change:
 
 
 def _without_rgb(sample: Sample, _: float, __: np.random.Generator) -> Sample:
-    return replace(sample, rgb=None)
+    return sample if sample.thermal is None else replace(sample, rgb=None)
 
 
 def _without_thermal(sample: Sample, _: float, __: np.random.Generator) -> Sample:
-    return replace(sample, thermal=None)
+    return sample if sample.rgb is None else replace(sample, thermal=None)
 
 
 _COVERED = (0.05, 0.1, 0.2, 0.3, 0.45)

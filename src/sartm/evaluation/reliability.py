@@ -48,8 +48,8 @@ class Reliability:
         sure = confidence[known].astype(np.float64)
         cells = np.searchsorted(_EDGES, sure, side="right")
         groups = [np.ones(found.shape, bool)] * 2
-        if classes.has_rest:
-            groups[1] = (found != 0) | (truth[known] != 0)
+        if classes.rest is not None:
+            groups[1] = (found != classes.rest) | (truth[known] != classes.rest)
         length = len(_EDGES) + 1
         for counts, chosen in zip(self.counts, groups, strict=True):
             at = cells[chosen]

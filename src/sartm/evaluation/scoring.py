@@ -171,7 +171,7 @@ def evaluate_with_pictures(
                 reliability.merge(sure)
             tally.add(index, counts, sample.size)
             extremes.add(index, labels, counts)
-            if facts is not None and was_seen(sample, dataset.classes, facts):
+            if facts is not None and was_seen(sample, dataset.written, facts):
                 contaminated.append(sample.name)
             meter.advance()
     report = tally.report(

@@ -24,19 +24,19 @@ def log_odds(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def confidence_of(
-    logits: Tensor, calibration: Calibration = Calibration(), has_rest: bool = False
+    logits: Tensor, calibration: Calibration = Calibration(), rest: int | None = None
 ) -> Tensor:
     """Calibrated probability of the largest of (K, ...) logits.
 
     Args:
         logits: of any shape after the classes.
         calibration: the model's, for what it saw.
-        has_rest: whether class 0 is the leftover of the others: background.
+        rest: the class that is the leftover of the others: background; None: there is none.
     """
     labels, odds = log_odds(logits)
     objects = _scale(odds, calibration.objects)
-    if has_rest and calibration.background != calibration.objects:
-        objects = objects.where(labels > 0, _scale(odds, calibration.background))
+    if rest is not None and calibration.background != calibration.objects:
+        objects = objects.where(labels != rest, _scale(odds, calibration.background))
     return objects.sigmoid()
 
 

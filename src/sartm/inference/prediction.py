@@ -80,7 +80,7 @@ class Prediction:
         return np.asarray(self._judge(self.logits[:, :height, :width]).numpy())
 
     def _judge(self, logits: Tensor) -> Tensor:
-        return confidence_of(logits, self.calibration, self.classes.has_rest)
+        return confidence_of(logits, self.calibration, self.classes.rest)
 
     def overlay(
         self, opacity: float = 0.5, out: npt.NDArray[np.uint8] | None = None

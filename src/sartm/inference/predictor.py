@@ -276,7 +276,7 @@ class Predictor:
         def finished() -> Iterator[Tensor]:
             for row in tile_logits(partial(self._logits_ahead, cut), size, self.tiling):
                 for rows in row.split(ROWS // STRIDE, dim=1):  # what is made of them is as large
-                    sure = confidence_of(rows, calibration, self.classes.has_rest)
+                    sure = confidence_of(rows, calibration, self.classes.rest)
                     coarse.append(sure.half().numpy())
                     yield rows
 

@@ -45,6 +45,6 @@ def summarise_trust(
     trust: npt.NDArray[np.float16], labels: npt.NDArray[np.integer], classes: Classes
 ) -> dict[str, float | None]:
     """Mean over all pixels, and over those labelled as objects (None: there are none)."""
-    objects = trust[labels > 0] if classes.has_rest else trust
+    objects = trust if classes.rest is None else trust[labels != classes.rest]
     found = None if not objects.size else round(float(objects.mean(dtype=np.float64)), 4)
     return {"mean": round(float(trust.mean(dtype=np.float64)), 4), "objects": found}

@@ -4,6 +4,7 @@ An export's card (sartm.export, sartm.click_export) is made of the same parts: t
 columns, plain text.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,9 +67,19 @@ def write_card(content: ModelFile, tensors: Mapping[str, Tensor]) -> str:
         "- Inputs must be pixel-aligned pairs; a missing modality costs accuracy.",
         "- Thermal values must mean what the thermal rule says; false colour is refused.",
         "- Other cameras, places or weather than those of the training data were not measured.",
-        f"- Confidence {_confidence_note(facts)}. Not for decisions about safety.",
+        _confidence_line(facts),
     ]
     return "\n".join(lines) + "\n"
+
+
+def renew_confidence(card: str, facts: ModelFacts) -> str:
+    """A card, whatever else was written into it, with the line about confidence as it is now.
+
+    "" where it has no such line.
+    """
+    line = _confidence_line(facts)
+    found, count = re.subn(r"^- Confidence is .*$", lambda _: line, card, count=1, flags=re.M)
+    return found if count else ""
 
 
 def title(facts: ModelFacts) -> str:
@@ -111,10 +122,12 @@ def _clicks_note(found: Any) -> str:
     )
 
 
-def _confidence_note(facts: ModelFacts) -> str:
-    if not facts.calibrated_on:
-        return "is not calibrated"
-    return f"is calibrated on {as_markdown(', '.join(facts.calibrated_on))}, and holds for its like"
+def _confidence_line(facts: ModelFacts) -> str:
+    note = "is not calibrated"
+    if facts.calibrated_on:
+        on = as_markdown(", ".join(facts.calibrated_on))
+        note = f"is calibrated on {on}, and holds for its like"
+    return f"- Confidence {note}. Not for decisions about safety."
 
 
 def _licence_note(content: ModelFile) -> str:

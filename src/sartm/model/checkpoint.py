@@ -22,7 +22,7 @@ from sartm.classes import Classes
 from sartm.config import Calibrations, ModelConfig, from_dict, to_dict
 from sartm.errors import InputError
 from sartm.files import contents, read_json, replacing_folder, write_atomic
-from sartm.model.card import write_card
+from sartm.model.card import renew_confidence, write_card
 from sartm.model.facts import FORMAT, ModelFacts, ModelFile, as_trained
 from sartm.model.filling import build, fill
 from sartm.model.hub import CARD, CONFIG, IMAGES, MOST_IN_CONFIG, SAM2_NAMES, WEIGHTS, is_hub_id
@@ -124,11 +124,15 @@ def save_calibration(folder: Path, calibration: Calibrations, data: Collection[s
         model=replace(content.model, calibration=calibration),
         facts=replace(content.facts, calibrated_on=tuple(data)),
     )
-    card = write_card(content, read_tensors(folder / WEIGHTS))
+    card = folder / CARD
     try:
+        text = card.read_text("utf-8") if card.exists() else ""
+        text = renew_confidence(text, content.facts) or write_card(
+            content, read_tensors(folder / WEIGHTS)
+        )
         short, _ = _set_apart(content)  # the file beside it stays
         write_atomic(folder / CONFIG, (json.dumps(to_dict(short), indent=1) + "\n").encode())
-        write_atomic(folder / CARD, card.encode())
+        write_atomic(card, text.encode())
     except OSError as error:
         raise InputError(
             f"cannot write to the model {folder}: {error.strerror}; copy it to a folder of your "

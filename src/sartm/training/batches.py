@@ -159,10 +159,10 @@ def _fit_side(crop: int, image: float) -> int:
 class StepBatches:
     """Batches of (epoch, index) from `start` to the end of the run, the same for any start.
 
-    Every epoch is a permutation drawn from (seed, epoch); a data set smaller than one step is
-    repeated to fill it. Of several data sets (`sizes`) each has its share of an epoch, see
-    `Mixture`. Indices from `pairs` on are unlabelled pairs, the last of every batch: they have
-    epochs of their own.
+    Every epoch is a permutation drawn from (seed, epoch); where a step is larger than the data set,
+    as many permutations as fill it, each varied anew. Of several data sets (`sizes`) each has its
+    share of an epoch, see `Mixture`. Indices from `pairs` on are unlabelled pairs, the last of
+    every batch: they have epochs of their own.
     """
 
     drop_last = True
@@ -207,7 +207,7 @@ class StepBatches:
                 order, known = self._order(epoch), epoch
             size = self.labelled
             for batch in range(within * self.per_step, (within + 1) * self.per_step):
-                keys = [order[i % len(order)] for i in range(batch * size, (batch + 1) * size)]
+                keys = order[batch * size : (batch + 1) * size]
                 done = (step - within) * self.per_step + batch  # batches of the whole run
                 yield keys + [self._other(done * self.others + i) for i in range(self.others)]
 
@@ -215,8 +215,12 @@ class StepBatches:
         """The labelled pairs of an epoch, as (epoch, index)."""
         if self.mixture is not None:
             return self.mixture.keys(epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.pairs)
-        return [(epoch, int(index)) for index in order]
+        turns = -(-self.per_step * self.labelled // self.pairs)  # 1 unless a step is larger
+        return [
+            (turn, int(index))
+            for turn in range(epoch * turns, (epoch + 1) * turns)
+            for index in np.random.default_rng((self.seed, turn)).permutation(self.pairs)
+        ]
 
     def _other(self, place: int) -> tuple[int, int]:
         """The unlabelled pair at a place of the run."""

@@ -14,7 +14,7 @@ def learning_rate(step: int, steps_per_epoch: int, config: OptimConfig) -> float
 
     As the released recipe: the decay reaches 0 one epoch after the last (released-code, section 4).
     """
-    warm_up = config.warmup_epochs * steps_per_epoch
+    warm_up = min(config.warmup_epochs, config.epochs / 2) * steps_per_epoch
     if step < warm_up:
         return config.lr * (0.1 + 0.9 * step / warm_up)
     end = (config.epochs + 1) * steps_per_epoch

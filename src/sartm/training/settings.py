@@ -139,7 +139,8 @@ class OptimConfig:
     steps: Annotated[int, Range(0, 1_000_000_000)] = 0
     """Optimizer steps of the run, in the place of `epochs`; 0: these say it."""
     warmup_epochs: Epochs = 10
-    """Of a run that `epochs` measures; others warm up over a tenth of their steps, 30 at most."""
+    """Of a run that `epochs` measures, at most half of it; others warm up over a tenth of their
+    steps, 30 at most."""
     power: NotNegative = 0.9
     batch_size: Annotated[int, Range(1, 65536)] = 8
     """Pairs per process and forward pass."""
