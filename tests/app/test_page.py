@@ -514,6 +514,70 @@ def test_a_label_that_somebody_else_saved_is_not_replaced(window, predictors, wo
         assert all("412" in complaint for complaint in window.complaints())
 
 
+def test_what_is_painted_while_a_label_is_on_its_way_is_kept_and_saved_once(
+    window, predictors, work, tmp_path
+):
+    for kind in ("rgb", "thermal"):
+        for name in ("one", "two"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{name}.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
+    classes = predictors["tiny"].classes
+    app = create_app(predictors, annotation=open_annotation(tmp_path, None, classes))
+    title = "return document.getElementById('pair').textContent"
+    ready = " === '{}' && document.getElementById('busy').hidden && "
+    ready += "!document.getElementById('save').disabled"
+    # A service far away: answers to what is saved come when the test says so.
+    slow = """
+        const { fetch } = window;
+        window.sent = 0;
+        window.fetch = async (path, options) => {
+            if (options?.method !== 'PUT') return fetch(path, options);
+            window.sent++;
+            await new Promise(resolve => (window.answer = resolve));
+            return fetch(path, options);
+        };
+    """
+    size = read_label(predicted(work)).shape
+    path = tmp_path / "labels" / "one.png"
+    with serving(app) as address:
+        window.resize(1280, 860)
+        window.go(address)
+        window.wait(title + ready.format("one"))
+        window.complaints()
+        window.js(slow)
+        paint(window, 7)
+        window.drag(place(window, size, 100, 80), place(window, size, 160, 80))
+        window.click("#save")
+        window.wait("return Boolean(window.answer)")
+        window.drag(place(window, size, 100, 120), place(window, size, 160, 120))
+        window.js("window.answer()")
+        said = window.wait("return document.querySelector('.toast.good')?.textContent")
+        assert "since" in said
+        window.wait("return document.getElementById('busy').hidden")
+        assert window.js(title) == "one"
+        assert window.js("return document.getElementById('saved').hidden")
+        assert (read_label(path)[75:85, 100:160] == 7).all()
+        assert (read_label(path)[115:125, 100:160] != 7).any()
+
+        window.js("window.answer = null; document.activeElement.blur()")
+        for _ in range(2):  # a double click
+            window.click("#save")
+        window.js(  # and a key held down, as the system repeats it
+            "for (let i = 0; i < 3; i++) document.dispatchEvent("
+            "new KeyboardEvent('keydown', { key: 's', repeat: true }))"
+        )
+        window.wait("return Boolean(window.answer)")
+        assert window.js("return window.sent") == 2
+        window.js("window.answer()")
+        window.wait(title + ready.format("two"))
+        assert (read_label(path)[115:125, 100:160] == 7).all()
+        window.js(
+            "document.dispatchEvent(new KeyboardEvent('keydown', { key: 's', repeat: true }))"
+        )
+        assert window.js("return window.sent") == 2  # still held, it saves no pair nobody looked at
+        assert window.complaints() == []
+
+
 def test_the_description_of_the_api_can_be_read(window, address):
     window.go(f"{address}/docs")
     window.wait("return document.body.innerText.includes('/v1/segment')")

@@ -60,12 +60,24 @@ async function savedResult(state, index) {
   return { saved, tag: answer.headers.get("etag") ?? "" };
 }
 
+/** Save the label that is shown; while it is on its way a second click or key adds nothing. */
 export async function save(state) {
-  await state.finish();
+  const { current, pair } = state;
+  if (!pair || !current || current.saving) return;
+  current.saving = true;
+  try {
+    await send(state);
+  } finally {
+    current.saving = false;
+  }
+}
+
+async function send(state) {
   const { current, labelTag, pair, pairIndex } = state;
-  if (!pair || !current) return;
+  await state.finish();
+  const sent = current.map.labels.slice(); // who goes on painting meanwhile changes the map, not what is sent
   const outcome = await attempt(state, async () => {
-    const body = await encodePng(current.map.labels, current.map.size);
+    const body = await encodePng(sent, current.map.size);
     const headers = labelTag ? { "If-Match": labelTag } : {};
     try {
       const answer = await request(`/v1/annotation/${pairIndex}/label`, { method: "PUT", body, headers });
@@ -76,20 +88,22 @@ export async function save(state) {
     }
     return "saved";
   });
-  if (outcome === "theirs") await offerTheirs(state);
+  if (outcome === "theirs") {
+    say(`Not saved: somebody else saved ${pair.name} meanwhile.`);
+    pair.labelled = true;
+    if (state.pairIndex === pairIndex) await offerTheirs(state);
+  }
   if (outcome !== "saved") return;
-  current.unsaved = false;
+  current.unsaved = current.map.labels.some((id, index) => id !== sent[index]);
   Object.assign(pair, { saved: true, labelled: true });
-  say(`Saved ${pair.name}`, true);
+  say(`Saved ${pair.name}${current.unsaved ? ", without what you have changed since" : ""}`, true);
   state.changed("list");
-  await openPair(state, pairIndex + 1);
+  if (!current.unsaved && state.pairIndex === pairIndex) await openPair(state, pairIndex + 1);
 }
 
 /** Somebody else saved this label first: nothing is lost unless the user wants to load it. */
 async function offerTheirs(state) {
   const { current, pair, pairIndex } = state;
-  say(`Not saved: somebody else saved ${pair.name} meanwhile.`);
-  pair.labelled = true;
   const question = `Somebody else saved ${pair.name} while you corrected it. Load what they saved, and lose your corrections? (To keep yours, cancel and download the label.)`;
   if (!window.confirm(question)) return;
   current.unsaved = false;

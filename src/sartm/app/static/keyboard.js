@@ -76,7 +76,7 @@ function onKey(event, actions, state, stage, pen) {
   } else if (key === "Enter" && pen.clicks.open && !isActed(document.activeElement)) {
     event.preventDefault();
     pen.clicks.accept();
-  } else if (actions[key] && !event.altKey && !isWriting(document.activeElement)) {
+  } else if (actions[key] && !event.altKey && !(event.repeat && key === "s") && !isWriting(document.activeElement)) {
     actions[key]();
   }
 }

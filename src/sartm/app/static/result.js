@@ -15,6 +15,7 @@ export class Result {
   edited = false;
   restored = false; // it was corrected before this history begins
   unsaved = false;
+  saving = false; // it is on its way into the folder
   history = new History();
 
   /** `json` has size and segments; `table` is {classes, ignore}. */
