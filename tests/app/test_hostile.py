@@ -26,6 +26,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from sartm.app.annotation import open_annotation
 from sartm.app.guard import Limits
 from sartm.app.server import create_app
 from sartm.inference.predictor import Predictor
@@ -398,5 +399,58 @@ def test_of_two_editors_the_second_is_told(server):
     assert "load it again" in json.loads(content)["detail"]
     segments = json.loads(server.ask("GET", path)[1])["segments"]
     assert [segment["id"] for segment in segments] == [2]
-    assert server.ask("PUT", path, label, if_match=second)[0] == 200
+    assert server.ask("PUT", path, label, if_match=f"W/{second}")[0] == 200  # through a proxy
     assert server.ask("PUT", "/v1/annotation/1/label", label, if_match=second)[0] == 412
+
+
+def test_a_label_read_while_another_is_saved_cannot_replace_it(files, tmp_path):
+    """With labels in a folder of their own, the first save changes which file is the label."""
+    folder, path = tmp_path / "set", "/v1/annotation/0/label"
+    for kind, data in files.items():
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "a.png").write_bytes(data)
+    (folder / "label").mkdir()
+    (folder / "label" / "a.png").write_bytes(png(np.full((61, 90), 1, np.uint8)))
+    (folder / "dataset.toml").write_text(
+        'name = "set"\nclasses = ["rest", "dog", "cat"]\n[files]\nrgb = "rgb/{name}.png"\n'
+        'thermal = "thermal/{name}.png"\nlabel = "label/{name}.png"\n[splits]\ntrain = "*"\n'
+    )
+    predictor = Predictor(build(TINY), device="cpu", precision="fp32")
+    annotation = open_annotation(folder, tmp_path / "out", predictor.classes)
+    found, go_on = {}, threading.Event()
+
+    def hold(*_: object) -> None:
+        go_on.wait(30)
+
+    def ask(name: str, *what, **headers) -> threading.Thread:
+        thread = threading.Thread(
+            target=lambda: found.update({name: server.ask_all(*what, **headers)})
+        )
+        thread.start()
+        return thread
+
+    with serving(create_app({"tiny": predictor}, annotation=annotation)) as url:
+        server = Server(None, int(url.rpartition(":")[2]))
+        first = server.ask_all("GET", path)[2]["etag"]
+        busy = register_module_forward_pre_hook(hold)
+        try:
+            kind = "multipart/form-data; boundary=x"
+            label = png(np.full((61, 90), 2, np.uint8))
+            threads = [ask("segment", "POST", "/v1/segment", form(files), content_type=kind)]
+            until(lambda: server.present() == 1, 20)
+            threads.append(ask("saved", "PUT", path, label, if_match=first))
+            until(lambda: server.present() == 2, 20)
+            time.sleep(1)  # its label is decoded: it waits for the thread that is busy
+            threads.append(ask("read", "GET", path))
+            until(lambda: server.present() == 3, 20)
+        finally:
+            go_on.set()
+            busy.remove()
+        for thread in threads:
+            thread.join(60)
+        assert found["segment"][0] == found["saved"][0] == 200
+        _, content, headers = found["read"]
+        ids = [segment["id"] for segment in json.loads(content)["segments"]]
+        other = png(np.full((61, 90), 0, np.uint8))
+        again = server.ask("PUT", path, other, if_match=headers["etag"])[0]
+        assert (ids, again) in (([2], 200), ([1], 412))

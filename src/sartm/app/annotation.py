@@ -168,12 +168,12 @@ def is_coloured(annotation: Annotation, index: int, path: Path) -> bool | None:
     return pair.coloured_label
 
 
-def label_tag(annotation: Annotation, index: int) -> str:
-    """The entity tag of a pair's label: of the bytes of its file; empty where there is none."""
+def tagged_label(annotation: Annotation, index: int) -> tuple[Path | None, str]:
+    """The label of a pair (`label_file`) and the entity tag of its bytes; None and "" if none."""
     path = label_file(annotation, index)
     if path is None:
-        return ""
-    return f'"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"'
+        return None, ""
+    return path, f'"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"'
 
 
 def save_label(annotation: Annotation, index: int, labels: Array) -> str:
@@ -189,4 +189,4 @@ def save_label(annotation: Annotation, index: int, labels: Array) -> str:
         raise InputError(
             f"cannot write {target.name}: {error.strerror}; check the folder of the labels"
         ) from None
-    return label_tag(annotation, index)
+    return tagged_label(annotation, index)[1]
