@@ -152,6 +152,7 @@ def test_a_region_is_corrected_undone_and_saved(page, work):
     assert erased[80, 135] == 0
     data = json.loads(page.downloaded(lambda: page.click("#get-json")).read_text())
     assert data["corrected"] is True
+    assert not {"objects", "confidence"} & set(data)  # those of the map before it was corrected
     found = np.full(size, 99, np.uint8)
     for segment in data["segments"]:
         mask = decode(segment["segmentation"]["counts"], size)
@@ -417,6 +418,10 @@ def test_a_token_is_asked_for_once(window, predictors):
         window.go(f"{address}/#token=open%20sesame")
         window.wait(READY)
         assert window.js("return location.hash") == ""
+        assert not window.js("return document.getElementById('ask').open")
+    with serving(create_app(predictors, token="a+b/c==")) as address:  # as base64 has it
+        window.go(f"{address}/#token=a+b/c==")
+        window.wait(READY)
         assert not window.js("return document.getElementById('ask').open")
     window.complaints()
 

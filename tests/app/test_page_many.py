@@ -203,6 +203,13 @@ PAIRING = [
      [["d/1", "d/rgb/1.png", "d/thermal/1.png"]]),
     (["d/rgb/1.png", "d/thermal/1.png", "d/rgb/2.png"],
      [["d/1", "d/rgb/1.png", "d/thermal/1.png"], ["d/2", "d/rgb/2.png", None]]),
+    (["d/x_rgb.png", "d/X_rgb.jpg", "d/x_2_rgb.png"],  # no two names that are one file
+     [["d/x", "d/x_rgb.png", None], ["d/X_2", "d/X_rgb.jpg", None],
+      ["d/x_2_2", "d/x_2_rgb.png", None]]),
+    (["d/a(1)_rgb.png", "d/a[1]_rgb.png", "d/a:1_rgb.png", "d/a?1_rgb.png", "d/ที่นี่_rgb.png"],
+     [["d/a_1", "d/a:1_rgb.png", None], ["d/a_1_2", "d/a?1_rgb.png", None],
+      ["d/a(1)", "d/a(1)_rgb.png", None], ["d/a[1]", "d/a[1]_rgb.png", None],
+      ["d/ที่นี่", "d/ที่นี่_rgb.png", None]]),
 ]  # fmt: skip
 
 
@@ -400,18 +407,24 @@ def test_a_folder_is_a_list_with_states_and_digits_choose_classes(
         assert window.complaints() == []
 
 
-def test_two_films_are_labelled_picture_by_picture_and_come_back_as_a_film(empty, tmp_path):
+def draw_films(folder: Path, pictures: int) -> list[Path]:
+    """A walk at ten pictures a second, as thermal and as RGB."""
     av = pytest.importorskip("av")
     scene = draw_scene(4, SceneOptions(size=SIZE))
     for kind, image in (("rgb", scene.rgb), ("thermal", np.dstack([scene.thermal] * 3))):
-        with av.open(str(tmp_path / f"walk_{kind}.webm"), "w") as file:
+        with av.open(str(folder / f"walk_{kind}.webm"), "w") as file:
             stream = file.add_stream("libvpx-vp9", 10)
             stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-            for shift in range(30):
+            for shift in range(pictures):
                 shifted = np.ascontiguousarray(np.roll(image, 3 * shift, axis=1))
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(shifted, "rgb24")))
             file.mux(stream.encode())
-    choose(empty, tmp_path / "walk_thermal.webm", tmp_path / "walk_rgb.webm")
+    return [folder / "walk_thermal.webm", folder / "walk_rgb.webm"]
+
+
+def test_two_films_are_labelled_picture_by_picture_and_come_back_as_a_film(empty, tmp_path):
+    av = pytest.importorskip("av")
+    choose(empty, *draw_films(tmp_path, 30))
     empty.wait(OVER)
     assert [state for _, state in empty.js(ROWS)] == ["done"] * 15  # three seconds, five a second
     modes = "return document.querySelector('input[name=mode][value=compare]').disabled"
@@ -428,6 +441,89 @@ def test_two_films_are_labelled_picture_by_picture_and_come_back_as_a_film(empty
     set_value(empty, "rate", "2")
     empty.wait(OVER)
     assert len(empty.js(ROWS)) == 6
+
+
+def test_corrections_of_a_film_are_asked_about_until_they_are_in_a_zip(empty, tmp_path):
+    choose(empty, *draw_films(tmp_path, 10))
+    empty.wait(OVER)
+    shown = "return document.getElementById('list').hidden"
+
+    def correct(row: int) -> None:
+        paint(empty, 7)
+        empty.drag(place(empty, SIZE, 30, row), place(empty, SIZE, 90, row))
+
+    empty.js("document.activeElement.blur()")
+    empty.press("c")
+    correct(40)
+    empty.downloaded(lambda: click(empty, "#get-film"))  # which holds pictures, no label maps
+    click(empty, "#list-close")
+    assert "not saved" in empty.dismiss()
+    assert not empty.js(shown)
+    files = unzip(empty.downloaded(lambda: click(empty, "#get-zip")))
+    summary = json.loads(files["summary.json"])
+    assert [pair["corrected"] for pair in summary["pairs"]] == [True] + [False] * 4
+    assert ["confidence" in pair for pair in summary["pairs"]] == [False] + [True] * 4
+    correct(60)  # on the picture that is shown
+    click(empty, "#list-close")
+    assert "not saved" in empty.dismiss()
+    empty.downloaded(lambda: click(empty, "#get-zip"))
+    click(empty, "#list-close")
+    empty.wait(shown)
+
+
+def test_another_model_leaves_no_picture_of_the_one_before(empty, tmp_path):
+    choose(empty, *draw_films(tmp_path, 10))
+    empty.wait(OVER)
+    thumbnails = "return [...document.querySelectorAll('#items canvas')].filter(c => !c.hidden)"
+    assert empty.js(thumbnails + ".length") == 5
+    old = empty.js(
+        "document.getElementById('model').dispatchEvent(new Event('change'));"
+        "document.getElementById('pause').click();" + thumbnails + ".length"
+    )
+    assert old == 0
+    empty.wait(
+        "const all = [...document.querySelectorAll('#items button')].map(e => e.dataset.status);"
+        "return !all.includes('working') && all.includes('done')"
+    )
+    done = [state for _, state in empty.js(ROWS)].count("done")
+    assert done < 5
+    film = empty.downloaded(lambda: click(empty, "#get-film"))
+    av = pytest.importorskip("av")
+    with av.open(str(film)) as file:
+        assert len(list(file.decode(video=0))) == done
+
+
+def test_what_is_left_out_of_films_is_said(empty):
+    """More pictures than are taken, and more films than make a pair."""
+    count = "const { filmItems } = await import('/film.js'); return filmItems(...arguments).length"
+    said = "return document.getElementById('toasts').innerText"
+    assert empty.js(count, {"duration": 600}, 5) == 3000
+    assert empty.js(said) == ""
+    assert empty.js(count, {"duration": 725}, 5) == 3000
+    assert "10:00 min of 12:05 min" in empty.js(said)
+    drop = """
+        const data = new DataTransfer();
+        for (const name of ['a.mp4', 'b.mp4', 'c.mp4']) data.items.add(new File(['x'], name));
+        document.querySelector('#view').dispatchEvent(
+            new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer: data }));
+    """
+    empty.js(drop)
+    empty.wait(said + ".includes('These are 3 films')")
+
+
+def test_names_of_files_stay_as_they_are_and_apart_in_the_zip(empty, pairs, tmp_path):
+    names = ["a(1)", "a[1]", "a", "a_2", "ที่นี่"]
+    for index, name in enumerate(names):
+        shutil.copy(pairs / "rgb" / f"street {index}.png", tmp_path / f"{name}_rgb.png")
+    shutil.copy(pairs / "rgb" / "street 5.png", tmp_path / "A_rgb.png")
+    choose(empty, *sorted(tmp_path.glob("*.png")))
+    empty.wait(OVER)
+    with zipfile.ZipFile(empty.downloaded(lambda: click(empty, "#get-zip"))) as archive:
+        found = [name for name in archive.namelist() if name.startswith("labels/")]
+        summary = json.loads(archive.read("summary.json"))
+    assert len({name.lower() for name in found}) == 6
+    assert {f"labels/{name}.png" for name in ("a(1)", "a[1]", "ที่นี่")} < set(found)
+    assert [f"labels/{pair['name']}.png" for pair in summary["pairs"]] == found
 
 
 def test_a_phone_gives_each_compared_picture_its_width_and_says_tap(window, address, work):

@@ -125,4 +125,8 @@ def test_a_folder_of_other_classes_lists_only_objects_of_its_own(
             window.wait(LABELLED)
             shown = {cells[0].rsplit(" ", 1)[0] for cells in window.js(TABLE)}
             assert shown <= {known[1].replace("_", " ")} & set(names)
+            data = json.loads(window.downloaded(lambda: window.click("#get-json")).read_text())
+            table = {(entry["id"], entry["name"]) for entry in data["classes"]}
+            assert {(entry["id"], entry["name"]) for entry in data["segments"]} <= table
+            assert {found["class"] for found in data["objects"]} <= set(names)
             assert window.complaints() == []

@@ -20,7 +20,8 @@ function keepToken(text) {
 
 /** Take the token out of the page's address, where nobody shall read it. */
 export function takeToken() {
-  const found = new URLSearchParams(location.hash.slice(1)).get("token");
+  // A plus is one, as in base64: nobody writes a blank so here.
+  const found = new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("token");
   if (!found) return;
   keepToken(found);
   history.replaceState(null, "", location.pathname);

@@ -15,7 +15,7 @@ const THUMB = [96, 72];
 
 /** A pair in the queue; `take` gives its {rgb, thermal} files, `time` is its second of a film. */
 export function createItem(name, take, time = null) {
-  const item = { name, time, state: "waiting", error: "", answer: null, labels: null, overlay: null, thumb: null, exchanged: false };
+  const item = { name, time, state: "waiting", error: "", answer: null, labels: null, overlay: null, frame: null, thumb: null, exchanged: false };
   item.take = async () => {
     const { rgb, thermal } = await take();
     return item.exchanged ? { rgb: thermal, thermal: rgb } : { rgb, thermal };
@@ -47,7 +47,7 @@ export function restartBatch(state) {
   const { batch } = state;
   batch.run++;
   batch.unsaved = false;
-  for (const item of batch.items) Object.assign(item, { state: "waiting", error: "", answer: null, labels: null, overlay: null });
+  for (const item of batch.items) Object.assign(item, { state: "waiting", error: "", answer: null, labels: null, overlay: null, frame: null, thumb: null });
   state.results.clear();
   state.changed("list");
   state.changed("results");
@@ -188,7 +188,7 @@ async function showItem(state, item) {
 }
 
 /** Keep what was corrected on the pair that is shown: it is saved with the others. */
-async function keepCorrections(state) {
+export async function keepCorrections(state) {
   await state.finish();
   const { batch, item } = state;
   const result = state.results.get("both");
@@ -202,14 +202,26 @@ async function keepCorrections(state) {
   state.changed("list");
 }
 
-/** Label maps, overlays, objects and a summary of all that is labelled, as `sartm predict` names them. */
+/** All that is labelled as ZIP; what is corrected from here on may come too late for it. */
 export async function zipBatch(state) {
   await keepCorrections(state);
   const { batch } = state;
+  const { unsaved } = batch;
+  batch.unsaved = false;
+  try {
+    return await zip(await filesOf(state, batch));
+  } catch (error) {
+    batch.unsaved ||= unsaved;
+    throw error;
+  }
+}
+
+/** Label maps, overlays, objects and a summary, as `sartm predict` names them. */
+async function filesOf(state, batch) {
   const done = batch.items.filter((item) => item.answer);
   const files = [];
   for (const item of done) {
-    const name = fileName(item.name);
+    const { name } = item;
     const png = item.labels ? await encodeCorrected(state, item) : item.answer.png;
     files.push([`labels/${name}.png`, png], [`overlays/${name}.jpg`, item.overlay]);
   }
@@ -217,8 +229,7 @@ export async function zipBatch(state) {
   files.push(["objects.csv", new TextEncoder().encode(objectsCsv(listed))]);
   const summary = { model: state.model, pairs: batch.items.map((item) => describe(state, item)) };
   files.push(["summary.json", new TextEncoder().encode(JSON.stringify(summary, null, 1))]);
-  batch.unsaved = false;
-  return zip(files);
+  return files;
 }
 
 function encodeCorrected(state, item) {
@@ -238,10 +249,7 @@ function describe(state, item) {
     for (const { name, share } of segments) shares[name] = share;
   }
   const time = item.time ?? undefined;
-  return { name: item.name, state: "done", time, size, modalities, seconds, confidence, corrected: Boolean(item.labels), shares, note: note || undefined };
-}
-
-/** A name as path in an archive: nothing that leads elsewhere. */
-function fileName(name) {
-  return name.split("/").map((part) => part.replace(/[^\p{L}\p{N}._ -]+/gu, "_").replace(/^\.+/, "_")).join("/");
+  const corrected = Boolean(item.labels);
+  const sure = corrected ? undefined : confidence; // of a corrected map nobody knows it
+  return { name: item.name, state: "done", time, size, modalities, seconds, confidence: sure, corrected, shares, note: note || undefined };
 }

@@ -43,12 +43,16 @@ async function overlayBlob(state) {
 async function jsonBlob(state) {
   await state.finish();
   const result = state.current;
-  const { json, map } = result;
+  const { map } = result;
+  const { confidence, objects, trust, ...json } = result.json;
+  // What the model said of its own map holds of no corrected one.
+  const said = result.edited ? {} : { confidence, trust, objects: objects && result.objects };
   const segments = [...encodeMasks(map.labels, map.size)].map(([id, { counts, pixels }]) => {
     const { name, stored: colour, colour: display } = result.classOf(id);
     const share = Number((pixels / map.labels.length).toFixed(6));
     return { id, name, colour, display, pixels, share, segmentation: { size: map.size, counts } };
   });
-  const content = { ...json, corrected: result.edited, segments };
+  const { classes } = result.table; // a folder has its own
+  const content = { ...json, ...said, classes, corrected: result.edited, segments };
   return new Blob([JSON.stringify(content, null, 1)], { type: "application/json" });
 }

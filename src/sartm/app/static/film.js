@@ -2,6 +2,7 @@
 
 import { Refusal } from "./api.js";
 import { createItem } from "./batch.js";
+import { say } from "./notices.js";
 import { kindByName, look } from "./pictures.js";
 import { writeWebm } from "./webm.js";
 
@@ -10,7 +11,8 @@ const KEY = 2; // seconds between pictures that stand alone
 
 /** {rgb, thermal} players of one or two files, and how long both last. */
 export async function openFilm(files) {
-  const players = await Promise.all(files.slice(0, 2).map(openPlayer));
+  if (files.length > 2) throw new Refusal(422, `These are ${files.length} films. Choose one, or two of the same scene: RGB and thermal.`);
+  const players = await Promise.all(files.map(openPlayer));
   const kinds = await Promise.all(players.map((player, index) => kindOf(player, files[index])));
   const film = { rgb: null, thermal: null, title: files[0].name.replace(/\.[^.]*$/, "") };
   if (players.length === 1) film[kinds[0]] = players[0];
@@ -31,12 +33,16 @@ export async function openFilm(files) {
 
 /** The pictures of a film, `rate` to the second, as pairs. */
 export function filmItems(film, rate) {
-  const count = Math.min(MOST, Math.max(1, Math.floor(film.duration * rate + 1e-3)));
+  const all = Math.max(1, Math.floor(film.duration * rate + 1e-3));
+  const count = Math.min(MOST, all);
+  if (all > MOST) say(`Only the first ${MOST} of ${all} pictures are taken, ${clock(MOST / rate)} of ${clock(film.duration)}; with fewer pictures per second more of the film is.`);
   return Array.from({ length: count }, (_, index) => {
     const name = String(index).padStart(6, "0");
     return createItem(name, () => film.take(index / rate, name), index / rate);
   });
 }
+
+const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")} min`;
 
 async function openPlayer(file) {
   const player = document.createElement("video");

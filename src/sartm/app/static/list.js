@@ -1,6 +1,6 @@
 // The list of pairs, of a folder to annotate or of a batch: states, filter, stepping, saving all.
 
-import { closeBatch, openItem, restartBatch, setPaused, startBatch, zipBatch } from "./batch.js";
+import { closeBatch, keepCorrections, openItem, restartBatch, setPaused, startBatch, zipBatch } from "./batch.js";
 import { $, make, onClick } from "./dom.js";
 import { download } from "./downloads.js";
 import { canWrite, encodeFilm, filmItems } from "./film.js";
@@ -20,8 +20,11 @@ export function wireList(state) {
   onClick("previous", () => stepBack(state));
   onClick("next", () => stepOn(state));
   onClick("pause", () => setPaused(state, !state.batch.paused));
-  onClick("list-close", () => mayLose(state) && closeBatch(state));
-  onClick("get-zip", () => attempt(state, async () => download(await zipBatch(state), `${state.batch.title}.zip`)));
+  onClick("list-close", () => attempt(state, () => close(state)));
+  onClick("get-zip", () => attempt(state, async () => {
+    const { title } = state.batch;
+    download(await zipBatch(state), `${title}.zip`);
+  }));
   onClick("get-film", () => saveFilm(state));
   $("filter").addEventListener("change", () => drawList(state));
   $("search").addEventListener("input", () => drawList(state));
@@ -41,6 +44,11 @@ export function stepBack(state) {
 /** Whether corrections of the batch may be given up. */
 export function mayLose(state) {
   return !state.batch?.unsaved || window.confirm("What you corrected in these pairs is not saved. Go on without it?");
+}
+
+async function close(state) {
+  await keepCorrections(state); // of the pair that is shown: they are asked about too
+  if (state.batch && mayLose(state)) closeBatch(state);
 }
 
 /** Label anew what is there, if the user agrees to lose corrections; `prepare` sets what is new. */
@@ -161,6 +169,7 @@ function drawWork(state, rows, listed) {
 
 async function changeRate(state) {
   const { film, title } = state.batch;
+  await attempt(state, () => keepCorrections(state));
   if (!mayLose(state)) return;
   const items = filmItems(film, Number($("rate").value));
   state.batch.film = null; // it goes on, and is not closed
@@ -171,7 +180,7 @@ async function saveFilm(state) {
   const { batch } = state;
   const text = $("get-film").lastChild;
   await attempt(state, async () => {
-    await zipBatch(state); // keeps what is corrected
+    await keepCorrections(state); // shown in the film, but saved with the ZIP alone
     const items = batch.items.filter((item) => item.frame);
     const show = (count) => (text.textContent = `${count} of ${items.length}`);
     download(await encodeFilm(items, Number($("rate").value), show), `${batch.title}_labelled.webm`);

@@ -105,14 +105,23 @@ function nameOf(path) {
 
 /** Names become files: no two of them alike, whatever the case of their letters. */
 function nameApart(pairs) {
-  const seen = new Map();
+  const seen = new Set();
   for (const pair of pairs) {
-    const key = pair.name.toLowerCase();
-    const number = (seen.get(key) ?? 0) + 1;
-    seen.set(key, number);
-    if (number > 1) pair.name += `_${number}`;
+    const plain = fileName(pair.name);
+    let name = plain;
+    for (let number = 2; seen.has(keyOfFile(name)); number++) name = `${plain}_${number}`;
+    seen.add(keyOfFile(name));
+    pair.name = name;
   }
   return pairs;
+}
+
+/** The same of two names that a disk may take for one. */
+const keyOfFile = (name) => name.normalize().toLowerCase();
+
+/** A name as path in an archive: nothing that leads elsewhere, or that a disk refuses. */
+function fileName(name) {
+  return name.split("/").map((part) => part.replace(/[\p{Cc}<>:"|?*\\]+/gu, "_").replace(/^\.+/, "_")).join("/");
 }
 
 /** All files of a drop, those in folders too, each with its path as `place`. */
