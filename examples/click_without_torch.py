@@ -5,8 +5,9 @@
     python click_without_torch.py exported rgb.png thermal.png mask.png 280,150,360,300
 
 The pair is encoded once. What follows is clicked one after the other, each improving the mask
-before: x,y adds, x,y,0 takes away, x0,y0,x1,y1 is a box around the object. The pair must be aligned
-and of the size that was exported. Images are read as run_without_torch.py beside this file does.
+before: x,y adds, x,y,0 takes away, x0,y0,x1,y1 is a box around the object, which takes the place of
+a box before. The pair must be aligned and of the size that was exported. Images are read as
+run_without_torch.py beside this file does.
 """
 
 import json
@@ -52,9 +53,14 @@ class Clicks:
         self.points, self.labels = [], []
         shape = next(value.shape for value in decoder.get_inputs() if value.name == "mask_input")
         self.logits, self.has_mask = np.zeros(shape, np.float32), False
+        self.size = next(value.shape for value in decoder.get_outputs() if value.name == "mask")
 
     def add(self, points, labels):
         """The mask (H, W) and its expected IoU after one click more."""
+        if 2 in labels:  # the decoder takes one box at most, and would add up the corners of two
+            kept = [index for index, label in enumerate(self.labels) if label < 2]
+            self.points = [self.points[index] for index in kept]
+            self.labels = [self.labels[index] for index in kept]
         self.points += points
         self.labels += labels
         prompt = {
@@ -71,17 +77,25 @@ class Clicks:
         return mask, float(scores[best])
 
 
-def read_click(text):
-    """Points and labels of x,y or x,y,label or x0,y0,x1,y1."""
+def read_click(text, size):
+    """Points and labels of x,y or x,y,label or x0,y0,x1,y1 in an image (H, W).
+
+    The decoder answers whatever it is given: what cannot be meant is found here.
+    """
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:
         numbers = []
-    if len(numbers) == 4:
-        return [numbers[:2], numbers[2:]], [2, 3]
-    if len(numbers) in (2, 3) and numbers[2:] in ([], [0], [1]):
-        return [numbers[:2]], [int(numbers[2]) if numbers[2:] else 1]
-    sys.exit(f"{text} is no click; give x,y or x,y,0 or x0,y0,x1,y1")
+    box = len(numbers) == 4
+    if not box and (len(numbers) not in (2, 3) or numbers[2:] not in ([], [0], [1])):
+        sys.exit(f"{text} is no click; give x,y or x,y,0 or x0,y0,x1,y1")
+    height, width = size
+    points = [numbers[:2], numbers[2:]] if box else [numbers[:2]]
+    if not all(-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5 for x, y in points):
+        sys.exit(f"{text} lies outside of the image, {width} wide and {height} high")  # NaN, too
+    if box and not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
+        sys.exit(f"{text} holds nothing; a box is its upper left and its lower right corner")
+    return (points, [2, 3]) if box else (points, [int(numbers[2]) if numbers[2:] else 1])
 
 
 def main():
@@ -92,7 +106,7 @@ def main():
     encoder, decoder = (open_graph(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
     clicks = Clicks(decoder, encode(encoder, *sys.argv[2:4]))
     for text in sys.argv[5:]:
-        mask, score = clicks.add(*read_click(text))
+        mask, score = clicks.add(*read_click(text, clicks.size))
         print(f"{text}: {np.count_nonzero(mask)} pixels, expected IoU {100 * score:.0f} %")
     Path(sys.argv[4]).write_bytes(cv2.imencode(".png", 255 * mask.astype(np.uint8))[1].tobytes())
 

@@ -249,3 +249,19 @@ def test_the_example_clicks_without_torch_or_sartm(folders, tmp_path):
     second = prompt.mask(scene, [(20, 30), (70, 10)], [1, 0], mask_input=first.logits)
     mask = cv2.imread(str(tmp_path / "mask.png"), cv2.IMREAD_UNCHANGED)
     assert ((mask > 0) == second.mask).mean() > 0.999
+
+    # A second box is another wish, not more of the first.
+    arguments[-2:] = ["5,5,40,30", "30,20,80,55"]
+    run = [sys.executable, str(ROOT / "examples" / "click_without_torch.py"), *arguments[1:-2]]
+    subprocess.run([*run, *arguments[-2:]], capture_output=True, check=True)
+    first = prompt.mask(scene, box=(5, 5, 40, 30))
+    second = prompt.mask(scene, box=(30, 20, 80, 55), mask_input=first.logits)
+    mask = cv2.imread(str(tmp_path / "mask.png"), cv2.IMREAD_UNCHANGED)
+    assert ((mask > 0) == second.mask).mean() > 0.999
+    for click, says in (
+        ("90,5", "outside"), ("nan,5", "outside"), ("5,5,100,30", "outside"),
+        ("40,5,5,30", "upper left"), ("5,5,2", "no click"),
+    ):  # fmt: skip
+        done = subprocess.run([*run, click], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert says in done.stderr

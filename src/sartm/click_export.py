@@ -271,9 +271,9 @@ def write_card(content: ClickFile, prompt: Promptable, comparison: Comparison) -
     rows |= {
         "encoder gives": "maps, which the decoder takes under the same names",
         "decoder takes `points`": "(N, 2) float32, x and y in pixels of the images, the first "
-        "pixel's centre being (0, 0); N from 1",
+        "pixel's centre being (0, 0); N from 1; inside of the images, for nothing is checked",
         "`labels`": "(N,) int32: 1 adds, 0 takes away, -1 does not count, 2 and 3 the upper left "
-        "and lower right corner of a box",
+        "and lower right corner of a box, of which there is one at most",
         "`mask_input`": f"({logits.replace('x', ', ')}) float32: the logits that the last answer "
         f"is to be improved from; zeros where there are none",
         "`has_mask`": "(1,) bool: whether there is a `mask_input`",
