@@ -174,6 +174,8 @@ def test_a_split_of_a_dataset_toml_may_be_a_folder_with_subfolders(tmp_path):
         (('"bump"]', '"car"]'), "more than once"),
         (("[files]", 'ignore = 3\n[files]'), "ignore is 3"),
         (("name = ", "name == "), "not valid TOML"),
+        (('[splits]\ntrain = "train.txt"\nnight = "*N"\n', ""), "lacks splits; write"),
+        (("[splits]", "[split]"), "did you mean 'splits'"),
         (("[files]", '[files]\nfour_channel = "{name}.png"'), "four_channel and rgb"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import cast
 
@@ -70,9 +70,31 @@ class DatasetFile:
     thermal: ThermalTable = ThermalTable()
 
 
+NEEDED = {
+    "name": 'name = "yard"',
+    "classes": 'classes = ["rest", "person"], the names of the ids 0, 1, ...',
+    "files": '[files] with rgb = "rgb/{name}.png", thermal and label alike',
+    "splits": '[splits] with train = "train.txt", a list of names, or train = "*", all of them',
+}
+"""Keys that a dataset.toml cannot do without, and what they look like."""
+
+
+def read_dataset_file(path: Path) -> DatasetFile:
+    """A dataset.toml as it is written.
+
+    Raises:
+        InputError: it is no TOML, or a key is missing, unknown or of another type.
+    """
+    values = read_toml(path)
+    missing = [key for key in NEEDED if key not in values]
+    if missing and values.keys() <= {known.name for known in fields(DatasetFile)}:
+        raise InputError(f"{path} lacks {missing[0]}; write e.g. {NEEDED[missing[0]]}")
+    return from_dict(DatasetFile, values, str(path))  # a key that is misspelt is named first
+
+
 def open_toml(path: Path, labels: bool) -> Layout:
     """The data set of a dataset.toml, as `layouts.open_layout` says."""
-    toml = from_dict(DatasetFile, read_toml(path), str(path))
+    toml = read_dataset_file(path)
     check_patterns(path, toml)
     if toml.files.shards:
         return toml_layout(path, toml, _sharded_splits(path, toml))

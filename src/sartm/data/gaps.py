@@ -4,13 +4,12 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from sartm.config import from_dict
 from sartm.data.dataset_file import (
-    DatasetFile,
     FilePatterns,
     check_patterns,
     drop_absent_labels,
     listed_names,
+    read_dataset_file,
     toml_layout,
     toml_pair,
     toml_split,
@@ -22,7 +21,6 @@ from sartm.data.lists import read_list
 from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
 from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
-from sartm.files import read_toml
 
 
 def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
@@ -38,7 +36,7 @@ def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
 
 
 def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
-    toml = from_dict(DatasetFile, read_toml(path), str(path))
+    toml = read_dataset_file(path)
     check_patterns(path, toml)
     if toml.files.shards:  # of which files cannot be missing: the index says why it is refused
         return None, []
