@@ -214,11 +214,11 @@ class Browser:
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """The address of an ASGI application that runs in a thread."""
+def serving(app: Any, **settings: Any) -> Iterator[str]:
+    """The address of an ASGI application that runs in a thread; `settings` are uvicorn's."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", **settings))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

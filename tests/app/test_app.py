@@ -443,11 +443,25 @@ def test_a_bug_gives_no_trace_away(predictor, files, caplog):
         assert client.post("/v1/segment", files=files).status_code == 200
 
 
+def test_what_curl_sends_by_mistake_is_answered_with_what_to_send(client, files):
+    other = {"thermal": files["thermal"]}
+    for path, name, sent in (
+        ("/v1/segment", "rgb", other), ("/v1/scenes", "rgb", other), ("/v1/values", "image", {}),
+    ):  # fmt: skip
+        answer = client.post(path, files=sent, data={name: "night.jpg"})
+        assert f"curl: -F {name}=@FILE" in is_problem(answer, 422)
+    for kind in ({}, {"content-type": "application/x-www-form-urlencoded"}):
+        answer = client.post("/v1/scenes/x/mask", content=b'{"points": [[1, 2]]}', headers=kind)
+        assert "Content-Type: application/json" in is_problem(answer, 422)
+
+
 # --- who may ask ---------------------------------------------------------------------------------
 
 
 def test_a_token_is_needed_for_everything_but_the_page(predictor, files):
-    with TestClient(create_app({"tiny": predictor}, token="sésame")) as client:
+    with pytest.raises(InputError, match="ASCII"):  # browsers refuse to send it
+        create_app({"tiny": predictor}, token="sésame")
+    with TestClient(create_app({"tiny": predictor}, token="open sesame")) as client:
         for path in ("/", "/app.js", "/style.css", "/healthz"):
             assert client.get(path).status_code == 200
         for header in ({}, {"authorization": "Bearer x"}, {"authorization": "Basic sésame"}):
@@ -455,7 +469,7 @@ def test_a_token_is_needed_for_everything_but_the_page(predictor, files):
             answer = client.get("/v1/models", headers=encoded)
             assert "token" in is_problem(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
-        right = {"authorization": "Bearer sésame".encode()}
+        right = {"authorization": "Bearer open sesame"}
         assert client.get("/v1/models", headers=right).status_code == 200
         assert client.post("/v1/segment", files=files, headers=right).status_code == 200
 
@@ -653,6 +667,9 @@ def test_the_command_refuses_what_it_cannot_serve(tmp_path, capsys):
     command = ["app", "--model", str(tmp_path / "tiny"), "--precision", "fp32"]
     assert main([*command, "--annotate", str(tmp_path / "none")]) == 2
     assert "--annotate" in capsys.readouterr().err
+    for name in ("https://service.lan", "service.lan/page", ""):
+        assert main([*command, "--allow-host", name]) == 2
+        assert "without http://" in " ".join(capsys.readouterr().err.split())
 
 
 # --- annotation ----------------------------------------------------------------------------------

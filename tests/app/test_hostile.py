@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -26,6 +26,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from sartm.app import connections
 from sartm.app.annotation import open_annotation
 from sartm.app.guard import Limits
 from sartm.app.server import create_app
@@ -190,6 +191,38 @@ def test_answers_that_nobody_reads_hold_no_place(server):
         until(lambda: server.present() == 0, 5)
 
 
+async def answer_at_length(scope, receive, send) -> None:
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": bytes(LONG)})
+
+
+LONG = 64 * 2**20
+"""Many times what the system keeps between a server and a client on one machine."""
+
+
+@pytest.mark.slow
+def test_who_reads_slowly_gets_all_and_who_reads_nothing_is_cut(monkeypatch):
+    monkeypatch.setattr(connections, "UNREAD_SECONDS", 4.0)
+    config = {"http": connections.Connection, "lifespan": "off"}
+    with serving(answer_at_length, **config) as url, ExitStack() as open_ones:
+        server = Server(None, int(url.rpartition(":")[2]))
+        slow, deaf = (open_ones.enter_context(server.connect(buffer=2**20)) for _ in range(2))
+        for connection in (slow, deaf):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        taken, begun = 0, time.monotonic()
+        while data := slow.recv(2**21, socket.MSG_WAITALL):
+            taken += len(data)
+            time.sleep(0.4)
+        assert taken > LONG
+        assert time.monotonic() - begun > 8
+        taken = 0
+        with suppress(ConnectionResetError):
+            while data := deaf.recv(2**20):
+                taken += len(data)
+        assert taken < LONG
+
+
 def test_half_bodies_fill_no_memory_and_shut_nobody_out(files):
     predictor = Predictor(build(TINY), device="cpu", precision="fp32")
     app = create_app({"tiny": predictor}, limits=Limits(upload=100_000))
@@ -316,7 +349,7 @@ def test_without_a_token_only_addresses_and_named_hosts_are_served(server):
 
 @pytest.mark.slow
 def test_a_token_with_a_blank_at_its_end_is_that_without(model):
-    options = ("--model", str(model), "--host", "0.0.0.0", "--allow-host", "service.lan")
+    options = ("--model", str(model), "--host", "0.0.0.0", "--allow-host", "Service.LAN:443")
     with started(*options, SARTM_TOKEN="secret \n") as server:
         for host in ("service.lan", "127.0.0.1"):
             path = "/v1/models"

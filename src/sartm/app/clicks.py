@@ -27,8 +27,9 @@ router = APIRouter(dependencies=[Depends(refuse_unknown_fields)])
     tags=["clicks"],
 )
 async def encode(request: Request, service: ServiceDep, pair: PairDep) -> schema.Scene:
-    """Encode one pair, or one image of either kind, to click on: fields as of /v1/segment.
+    """Encode one pair, or one image of either kind, to click on.
 
+    The fields are those of /v1/segment that say what the pair is and who looks at it.
     Scenes that were used longest ago are dropped, where there are too many or they take too much
     memory; send the images again then.
     """

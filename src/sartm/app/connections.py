@@ -7,7 +7,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEAD_SECONDS = 10.0
 """For a request's head to arrive, from the connection's begin or the last answer."""
 UNREAD_SECONDS = 60.0
-"""For a client to read what was sent to it."""
+"""For a client to read any of what was sent to it."""
 CONNECTIONS = 500
 """Open at a time; beyond them the one that has been idle for longest is closed."""
 
@@ -19,6 +19,7 @@ class Connection(H11Protocol):
         """Begin to watch."""
         super().connection_made(transport)
         self._waits_since = self._sent_since = self.loop.time()
+        self._unread = 0
         self._watch = self.loop.call_later(1, self._look)
         if len(self.connections) > CONNECTIONS:
             others = (one for one in self.connections if isinstance(one, Connection))
@@ -35,9 +36,10 @@ class Connection(H11Protocol):
 
     def _look(self) -> None:
         now = self.loop.time()
-        unread = self.transport.get_write_buffer_size() > 0
-        if not unread:
+        unread = self.transport.get_write_buffer_size()
+        if not unread or unread < self._unread:  # who reads slowly may take as long as it needs
             self._sent_since = now
+        self._unread = unread
         if unread or self._is_answering():
             self._waits_since = now
         if now - self._waits_since > HEAD_SECONDS or now - self._sent_since > UNREAD_SECONDS:

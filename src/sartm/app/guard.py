@@ -71,7 +71,7 @@ class Guard:
         hosts: tuple[str, ...] = (),
     ) -> None:
         self.app, self.worker, self.limits = app, worker, limits
-        self.token = token.encode()
+        self.token = token.encode("ascii")
         self.hosts = hosts
         self.bodies = Bodies(limits.upload)
 
@@ -127,7 +127,7 @@ class Guard:
     def _refuse(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.hosts and not _is_served(_host_name(host), self.hosts):
+        if self.hosts and not _is_served(host_name(host), self.hosts):
             return problem(
                 421, "this host name is not served; open the page by the address it was started "
                 "with, or name the host with --allow-host",
@@ -172,19 +172,34 @@ def check_token(token: str) -> str:
             "the token (--token, SARTM_TOKEN) is empty; set one, or unset SARTM_TOKEN to serve "
             "without"
         )
-    if not token.isprintable():
+    if not (token.isascii() and token.isprintable()):
         raise InputError(
-            "the token (--token, SARTM_TOKEN) holds a line break or a control character, which no "
-            "header can carry; make one of letters and digits"
+            "the token (--token, SARTM_TOKEN) holds a line break, a control character or a letter "
+            "beyond ASCII, which headers do not carry; make one of the letters a to z and digits"
         )
     return token
+
+
+def check_host(name: str) -> str:
+    """A name of this host as Host headers are compared with it: lower case, without port.
+
+    Raises:
+        InputError: it is an address of a page, or none at all.
+    """
+    host = host_name(name.strip())
+    if not host or "/" in name:
+        raise InputError(
+            f"--allow-host {name!r} is not the name of a host; write it as service.example.org, "
+            f"without http:// and without a path"
+        )
+    return host
 
 
 def _takes_place(path: str) -> bool:
     return path.startswith("/v1/") and path not in OPEN_PATHS
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """A Host header without its port."""
     name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
     return name.lower()

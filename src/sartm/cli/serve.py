@@ -46,7 +46,7 @@ def serve_app(
 ) -> int:
     """Serve the web page, the REST API and annotation in one process."""
     try:
-        from sartm.app.guard import Limits, check_token
+        from sartm.app.guard import Limits, check_host, check_token
         from sartm.app.server import LOOPBACK, create_app, load_predictors, serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sartm"):
@@ -59,6 +59,7 @@ def serve_app(
     if token is None:  # set but empty is a secret that was not found, no wish to serve without
         token = os.environ.get("SARTM_TOKEN")
     secret = "" if token is None else check_token(token)
+    named_hosts = [check_host(name) for name in allow_host or ()]
     limits = Limits(
         round(max_upload * 2**20), round(max_pixels * 1e6), max_waiting, max_seconds,
         scene_bytes=round(scene_memory * 2**20),
@@ -73,8 +74,7 @@ def serve_app(
         say(folder.said)
     local = host in {"127.0.0.1", "localhost", "::1"}
     # Without a token a name that anybody can point here would open it to every web page.
-    named = local or allow_host or not secret
-    hosts = (*LOOPBACK, *(allow_host or ())) if named else ()
+    hosts = (*LOOPBACK, *named_hosts) if local or named_hosts or not secret else ()
     if not local and not secret:
         complain(f"everybody who reaches {host} may use this; --token T")
     service = create_app(predictors, limits=limits, token=secret, hosts=hosts, annotation=folder)
