@@ -12,6 +12,7 @@ import pytest
 
 from sartm.data.finding import search_pairs
 from sartm.data.listing import list_files
+from sartm.data.matching import pair_folder
 from sartm.errors import InputError
 
 
@@ -189,3 +190,21 @@ def test_folders_that_may_not_be_read_are_named(open_folder, caplog):
 
     assert "sub cannot be read: Permission denied" in as_nobody(refusal)
     (open_folder / "sub").chmod(0o755)
+
+
+def test_leftovers_of_two_sequences_or_splits_are_no_pair(tmp_path):
+    kinds = {"rgb": "1/001 1/003 2/002", "thermal": "1/001 2/002 2/003", "labels": "1/001 3/002"}
+    for kind, names in kinds.items():
+        touch(*(tmp_path / "a" / kind / f"seq{name}.png" for name in names.split()))
+    pairs = pair_folder(tmp_path / "a").pairs
+    assert [pair.name for pair in pairs] == ["seq1/001", "seq2/002"]
+    assert [pair.label is None for pair in pairs] == [False, True]
+    for split, rgb, thermal in (("train", "13", "1"), ("test", "5", "53")):
+        touch(*(tmp_path / "b" / split / "rgb" / f"{name}.png" for name in rgb))
+        touch(*(tmp_path / "b" / split / "thermal" / f"{name}.png" for name in thermal))
+    assert [pair.name for pair in pair_folder(tmp_path / "b").pairs] == ["1", "5"]
+
+
+def test_partners_in_folders_of_each_camera_are_pairs(tmp_path):
+    touch(tmp_path / "rgb/Kamera1/1.png", tmp_path / "thermal/Kamera2/1.png")
+    assert len(pair_folder(tmp_path).pairs) == 1

@@ -159,6 +159,8 @@ _KEYS: tuple[Callable[[Reading], tuple[str, str]], ...] = (
 def _match_readings(first: dict[Path, Reading], second: dict[Path, Reading]) -> dict[Path, Path]:
     """Files of two sides that share a name; a name that two files of a side have pairs nothing."""
     matched: dict[Path, Path] = {}
+    folders = [{_folder(one) for one in side.values()} for side in (first, second)]
+    by_sequence = bool(folders[0] & folders[1] - {""})
     for key in _KEYS:
         taken = set(matched.values())
         sides = []
@@ -166,8 +168,24 @@ def _match_readings(first: dict[Path, Reading], second: dict[Path, Reading]) -> 
             keys = {file: key(one) for file, one in side.items() if file not in used}
             often = Counter(keys.values())
             sides.append({word: file for file, word in keys.items() if often[word] == 1})
-        matched |= {sides[0][word]: sides[1][word] for word in sides[0].keys() & sides[1]}
+        found = {sides[0][word]: sides[1][word] for word in sides[0].keys() & sides[1]}
+        matched |= {
+            file: other
+            for file, other in found.items()
+            if not _lie_apart(first[file], second[other], by_sequence)
+        }
     return matched
+
+
+def _folder(one: Reading) -> str:
+    return one.plain.rpartition("/")[0]
+
+
+def _lie_apart(one: Reading, other: Reading, by_sequence: bool) -> bool:
+    """Whether two of one name are of two splits, or of two folders where these are sequences: they
+    count anew there, so that what is left over of one is not the partner of another's."""
+    splits, folders = {one.split, other.split} - {""}, {_folder(one), _folder(other)} - {""}
+    return len(splits) > 1 or (by_sequence and len(folders) > 1)
 
 
 def _match_counted(visible: dict[Path, Reading], infrared: dict[Path, Reading]) -> dict[Path, Path]:
