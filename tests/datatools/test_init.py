@@ -185,6 +185,86 @@ def test_pairs_that_were_labelled_since_join_the_splits(yard: Path) -> None:
     assert check_dataset(yard).usable
 
 
+BLACK, RED, GREEN, BLUE = (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def draw_pairs(root: Path, count: int) -> None:
+    for index in range(count):
+        for kind in ("rgb", "thermal"):
+            save(root / kind / f"{index}.png", own_pair(index)[kind])
+
+
+def draw_colours(file: Path, bands: dict[tuple[int, int, int], int]) -> None:
+    """A label of black with bands of so many rows."""
+    label = np.zeros((48, 64, 3), np.uint8)
+    start = 0
+    for colour, count in bands.items():
+        label[start : start + count] = colour
+        start += count
+    save(file, label)
+
+
+def test_colours_keep_their_ids_when_more_is_labelled(yard: Path) -> None:
+    draw_pairs(yard, 6)
+    for index in range(3):
+        draw_colours(yard / f"masks/{index}.png", {RED: 10, GREEN: 5})
+    init_dataset(yard, ("background", "person", "car"))
+    before = open_layout(yard).classes
+    assert before.palette == (BLACK, RED, GREEN)
+    for index in range(3, 6):
+        draw_colours(yard / f"masks/{index}.png", {RED: 2, GREEN: 20})
+    init_dataset(yard, overwrite=True)
+    assert open_layout(yard).classes == before
+    init_dataset(yard, ("rest", "man", "bus"), overwrite=True)
+    assert open_layout(yard).classes.palette == before.palette
+    for index in range(6):  # what was a colour by mistake is none where the names are given anew
+        draw_colours(yard / f"masks/{index}.png", {GREEN: 20})
+    init_dataset(yard, ("rest", "bus"), overwrite=True)
+    assert open_layout(yard).classes.palette == (BLACK, GREEN)
+
+
+def test_a_class_that_no_label_showed_gets_its_colour_later(yard: Path) -> None:
+    draw_pairs(yard, 4)
+    draw_colours(yard / "masks/0.png", {RED: 10})
+    init_dataset(yard, ("background", "person", "car"))
+    draw_colours(yard / "masks/1.png", {RED: 1, BLUE: 20})
+    init_dataset(yard, overwrite=True)
+    classes = open_layout(yard).classes
+    assert classes.names == ("background", "person", "car")
+    assert classes.palette == (BLACK, RED, BLUE)
+
+
+def test_overwrite_keeps_what_images_do_not_say(yard: Path) -> None:
+    draw_pairs(yard, 6)
+    init_dataset(yard, ("background", "person"))
+    toml = yard / "dataset.toml"
+    said = 'ignore = 77\nprompts = ["", "somebody"]\npalette = [[0, 0, 0], [9, 9, 9]]\n'
+    more = '[subsets]\nlate = "[345]$"\n[thermal]\nblack_hot = true\nholes = 0.0\n'
+    toml.write_text(said + toml.read_text().replace("[thermal]\n", more))
+    before = open_layout(yard)
+    edges = np.where(np.eye(48, 64) > 0, 1, 0).astype(np.uint8)
+    edges[0, 9:] = 77
+    for index in range(4):
+        save(yard / f"labels/{index}.png", edges)
+    (yard / "rgb/5.png").unlink()  # which the list names still
+    init_dataset(yard, overwrite=True)
+    after = open_layout(yard)
+    assert (after.classes, after.subsets) == (before.classes, before.subsets)
+    assert after.black_hot
+    assert after.holes == 0
+
+
+def test_ids_that_are_new_in_labels_become_classes(yard: Path) -> None:
+    draw_pairs(yard, 6)
+    for index in range(4):
+        save(yard / f"labels/{index}.png", np.eye(48, 64, dtype=np.uint8))
+    init_dataset(yard, ("rest", "road"))
+    save(yard / "labels/4.png", np.full((48, 64), 3, np.uint8))
+    (asked,) = init_dataset(yard, overwrite=True).questions
+    assert asked.startswith("what class 2, class 3 are called")
+    assert open_layout(yard).classes.names == ("rest", "road", "class 2", "class 3")
+
+
 def test_a_set_stays_usable_while_its_unlabelled_pairs_are_labelled(
     yard: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

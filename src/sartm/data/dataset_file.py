@@ -124,7 +124,7 @@ def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...
     return Layout(
         toml.name,
         path.parent,
-        Classes(toml.classes, toml.palette, toml.prompts, toml.ignore),
+        classes_of(toml),
         {split: tuple(dict.fromkeys(pairs)) for split, pairs in splits.items()},
         toml.subsets,
         toml.thermal.unit,
@@ -133,6 +133,11 @@ def toml_layout(path: Path, toml: DatasetFile, splits: dict[str, tuple[Pair, ...
         resize_thermal=toml.thermal.resize,
         repeated=find_repeated(path.parent, splits),
     )
+
+
+def classes_of(toml: DatasetFile) -> Classes:
+    """The class table; InputError where names, colours and words do not make one."""
+    return Classes(toml.classes, toml.palette, toml.prompts, toml.ignore)
 
 
 def check_patterns(path: Path, toml: DatasetFile) -> None:

@@ -7,6 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sartm.classes import Classes
+from sartm.config import from_dict
+from sartm.data.dataset_file import DatasetFile, classes_of
 from sartm.data.layouts import DAY_NIGHT, SIZES, is_street_name, open_layout
 from sartm.data.lists import read_list
 from sartm.data.matching import FolderPairs, pair_folder
@@ -14,12 +17,12 @@ from sartm.data.names import SPLIT_NAMES, UNLABELLED, Role, natural_order
 from sartm.data.pairs import read_images
 from sartm.data.sets import Layout, Pair, ThermalUnit
 from sartm.data.tables import format_table
-from sartm.datatools.legend import Legend, read_legend
+from sartm.datatools.legend import Known, Legend, read_legend
 from sartm.datatools.splitting import split_blocks
 from sartm.datatools.survey import spread_over
 from sartm.datatools.writing import format_toml
 from sartm.errors import InputError
-from sartm.files import read_text, write_atomic
+from sartm.files import read_text, read_toml, write_atomic
 from sartm.io.cameras import Camera
 from sartm.io.decode import image_size
 
@@ -60,7 +63,8 @@ def init_dataset(
 ) -> Start:
     """Write dataset.toml and the lists of its splits into a folder of pairs.
 
-    Written anew, such as after more pairs were labelled, the names of the classes are kept.
+    Written anew, such as after more pairs were labelled, it keeps what images do not say: the
+    classes with their colours and words, ignore, [thermal] and [subsets].
 
     Args:
         folder: of the pairs.
@@ -82,9 +86,6 @@ def init_dataset(
             f"{root / TOML} is there already: sartm data check {root} reads it; --overwrite writes "
             f"it and its lists anew"
         )
-    if not classes and (root / TOML).is_file():  # only what labels do not say is kept
-        with suppress(InputError):
-            classes = open_layout(root, labels=False).classes.names
     start = look_at_folder(root, classes, overwrite, told)
     present = [name for name in start.files if (root / name).exists()]
     if present and not overwrite:
@@ -107,7 +108,8 @@ def look_at_folder(
 ) -> Start:
     """The data set that a folder of pairs is, with or without labels; nothing is written.
 
-    Lists of splits that are there are kept unless `anew`; `told` as `pair_folder` takes it.
+    Lists of splits that are there are kept unless `anew`, which keeps only what a dataset.toml
+    says that images do not; `told` as `pair_folder` takes it.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; name one that holds the pairs")
@@ -118,7 +120,8 @@ def look_at_folder(
         return Start(known, {}, (what,), ())
     found = pair_folder(root, told=told)
     pairs, four = _pairs_of(root, found)
-    legend = read_legend(pairs, classes or _names_beside(root), root.resolve().name)
+    kept = _read_before(root / TOML) if anew else None
+    legend = read_legend(pairs, _known(root, classes, kept), root.resolve().name)
     usable = [
         dataclasses.replace(
             pair,
@@ -127,7 +130,11 @@ def look_at_folder(
         )
         for pair in pairs
     ]
-    heat = _Heat() if four else _look_at_heat(usable)
+    if kept is not None:
+        unit = kept.thermal.unit
+        heat = _Heat(unit, kept.thermal.resize, (f"thermal: {unit}, as {TOML} says",))
+    else:
+        heat = _Heat() if four else _look_at_heat(usable)
     splits, how = _splits(root, usable, found, legend, anew)
     layout = Layout(
         root.resolve().name,
@@ -139,12 +146,65 @@ def look_at_folder(
         kind="dataset.toml",
         resize_thermal=heat.resize,
     )
+    if kept is not None:
+        layout = _keep(layout, kept, legend.colours)
     files, named = _describe_files(root, layout, found, legend)
     files = {name: text for name, text in files.items()
              if name in (TOML, TABLE) or anew or not (root / name).is_file()}  # fmt: skip
     said = (_describe_pairs(found, usable, four), *heat.said, _describe_labels(usable, legend),
             named, how)  # fmt: skip
     return Start(layout, files, said, (*_questions(found, legend, usable), *heat.questions))
+
+
+def _read_before(path: Path) -> DatasetFile | None:
+    """The dataset.toml that is there; None where there is none or it says nothing of use."""
+    with suppress(InputError):
+        if path.is_file():
+            toml = from_dict(DatasetFile, read_toml(path), str(path))
+            classes_of(toml)
+            return toml
+    return None
+
+
+def _known(root: Path, names: tuple[str, ...], kept: DatasetFile | None) -> Known:
+    """What names that were given, a dataset.toml before or a file of names say of the classes."""
+    if kept is None:
+        return Known(names or _names_beside(root))
+    before = classes_of(kept)
+    coloured = kept.palette or kept.label_colours
+    return Known(
+        names or before.names,
+        closed=bool(names),
+        palette=before.palette if coloured else (),
+        coloured=kept.label_colours,
+        ignore=kept.ignore,
+    )
+
+
+def _keep(layout: Layout, kept: DatasetFile, colours: bool) -> Layout:
+    """The data set with what a dataset.toml before says that images do not; `colours`: labels show
+    those of the palette."""
+    before, names = classes_of(kept), layout.classes.names
+    prompts = dict(zip(before.names, before.prompts, strict=True))
+    same = names[: len(before)] == before.names
+    palette = layout.classes.palette
+    if same and not colours:
+        palette = before.palette + palette[len(before) :]
+    classes = Classes(
+        names,
+        palette,
+        tuple(prompts.get(name, word) for name, word in
+              zip(names, layout.classes.prompts, strict=True)),
+        kept.ignore,
+    )  # fmt: skip
+    return dataclasses.replace(
+        layout,
+        name=kept.name,
+        classes=classes,
+        subsets=kept.subsets,
+        black_hot=kept.thermal.black_hot,
+        holes=kept.thermal.holes,
+    )
 
 
 def _benchmark(root: Path) -> Layout | None:

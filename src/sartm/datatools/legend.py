@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sartm.classes import MFNET, Classes, Colour
+from sartm.classes import MFNET, Classes, Colour, default_palette
 from sartm.data.layouts import is_street_name
 from sartm.data.pairs import read_images
 from sartm.data.sets import Pair
@@ -18,7 +18,7 @@ _MOST_COLOURS = 64
 """More are no legend: shades along smoothed edges, or a photograph."""
 _GREY_SPREAD = 64
 """Grey values that reach this high although they are few stand for colours, such as 0 and 255."""
-_IGNORE = 255
+_WHITE = 255
 WITHOUT_LABELS = ("background", "object")
 
 
@@ -40,6 +40,20 @@ class Legend:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is said of the classes before any label is read."""
+
+    names: tuple[str, ...] = ()
+    closed: bool = True
+    """There are no classes but these `names`, if any; else more are called by their numbers."""
+    palette: tuple[Colour, ...] = ()
+    """Where labels show colours: those of before, which keep their ids."""
+    coloured: bool = False
+    """Labels show colours, grey ones too."""
+    ignore: int = 255
+
+
+@dataclass(frozen=True)
 class _Seen:
     """One label: its values, or its colours, or why it cannot be read."""
 
@@ -48,14 +62,15 @@ class _Seen:
     problem: str = ""
 
 
-def read_legend(pairs: Sequence[Pair], names: tuple[str, ...], data: str) -> Legend:
-    """Read the labels of all pairs that have one; `names` of classes are those that were given.
+def read_legend(pairs: Sequence[Pair], known: Known, data: str) -> Legend:
+    """Read the labels of all pairs that have one.
 
-    Raises InputError where the labels hold more classes than `names`.
+    Raises InputError where the labels hold more classes than there are names.
     """
+    unnamed = Classes(known.names or WITHOUT_LABELS)
     labelled = [pair for pair in pairs if pair.label is not None]
     if not labelled:
-        return Legend(Classes(names or WITHOUT_LABELS))
+        return Legend(unnamed)
     seen = dict(
         zip(
             (pair.name for pair in labelled),
@@ -66,11 +81,11 @@ def read_legend(pairs: Sequence[Pair], names: tuple[str, ...], data: str) -> Leg
     unread = {name: one.problem for name, one in seen.items() if one.problem}
     good = {name: one for name, one in seen.items() if not one.problem}
     if not good:
-        return Legend(Classes(names or WITHOUT_LABELS), unread=unread)
-    if any(one.colours is not None for one in good.values()):
-        return _by_colour(good, names, unread)
+        return Legend(unnamed, unread=unread)
+    if known.coloured or any(one.colours is not None for one in good.values()):
+        return _by_colour(good, known, unread)
     values = frozenset[int]().union(*(one.values or () for one in good.values()))
-    return _by_value(good, values, names, unread)
+    return _by_value(good, values, known, unread)
 
 
 def _look_at(pair: Pair) -> _Seen:
@@ -92,21 +107,47 @@ def _look_at(pair: Pair) -> _Seen:
     return _Seen(colours=Counter(dict(zip(colours, counts.tolist(), strict=True))))
 
 
-def _by_colour(seen: dict[str, _Seen], names: tuple[str, ...], unread: dict[str, str]) -> Legend:
-    """Classes by colour: black first, then the most frequent."""
+def _by_colour(seen: dict[str, _Seen], known: Known, unread: dict[str, str]) -> Legend:
+    """Classes by colour: those that have an id, then black, then the most frequent."""
     total: Counter[Colour] = Counter()
     for one in seen.values():
         total += one.colours or Counter(dict.fromkeys(_greys(one.values), 1))
     order = sorted(total, key=lambda colour: (colour != (0, 0, 0), -total[colour], colour))
+    order = _keep_ids(order, known)
     if len(order) > _MOST_COLOURS:
         unread = unread | dict.fromkeys(seen, f"{len(order)} colours in all labels")
-        return Legend(Classes(names or WITHOUT_LABELS), unread=unread)
+        return Legend(Classes(known.names or WITHOUT_LABELS), unread=unread)
+    return _by_palette(order, seen, known, unread)
+
+
+def _keep_ids(found: list[Colour], known: Known) -> list[Colour]:
+    """The colours in the order of their ids: known ones keep theirs, new ones follow.
+
+    An id is free where no label shows its colour, and that is the usual one, put in for want of
+    another, or the classes were named anew.
+    """
+    usual = default_palette(len(known.palette))
+    new = [colour for colour in found if colour not in known.palette]
+    order = []
+    for id_, colour in enumerate(known.palette):
+        free = colour not in found and (known.closed or colour == usual[id_])
+        order.append(new.pop(0) if free and new else colour)
+    order += new
+    if known.closed and len(order) > len(known.names):  # such as of a label that was corrected
+        order = [colour for colour in order if colour in found]
+    return order
+
+
+def _by_palette(
+    order: Sequence[Colour], seen: dict[str, _Seen], known: Known, unread: dict[str, str]
+) -> Legend:
+    """Classes by the colours of which each is the id of its place."""
     place = {colour: id_ for id_, colour in enumerate(order)}
-    ids = {
+    held = {
         name: frozenset(place[colour] for colour in one.colours or _greys(one.values))
         for name, one in seen.items()
     }
-    return _name(len(order), names, tuple(order), ids, unread)
+    return _name(len(order), known, tuple(order), held, unread)
 
 
 def _greys(values: frozenset[int] | None) -> list[Colour]:
@@ -116,39 +157,34 @@ def _greys(values: frozenset[int] | None) -> list[Colour]:
 def _by_value(
     seen: dict[str, _Seen],
     values: frozenset[int],
-    names: tuple[str, ...],
+    known: Known,
     unread: dict[str, str],
 ) -> Legend:
     """Ids as they are; a few grey values far apart are a legend of their own."""
-    ids = sorted(values - {_IGNORE})
-    only_ends = len(ids) <= 1 and values >= {_IGNORE}
+    ids = sorted(values - {known.ignore})
+    only_ends = len(ids) <= 1 and values >= {_WHITE}
     if max(values) <= 255 and (only_ends or (len(ids) <= 16 and max(ids, default=0) >= max(
         _GREY_SPREAD, 4 * len(ids)
     ))):  # fmt: skip
-        order = tuple(_greys(values))
-        place = {colour[0]: id_ for id_, colour in enumerate(order)}
-        held = {
-            name: frozenset(place[value] for value in one.values or ())
-            for name, one in seen.items()
-        }
-        return _name(len(order), names, order, held, unread)
-    held = {name: (one.values or frozenset()) - {_IGNORE} for name, one in seen.items()}
+        return _by_palette(_greys(values), seen, known, unread)
+    held = {name: (one.values or frozenset()) - {known.ignore} for name, one in seen.items()}
     count = max(ids, default=0) + 1
     if count > 256:
         why = f"ids reach {count - 1}: are they of single objects (instances)?"
-        return Legend(Classes(names or WITHOUT_LABELS), unread=unread | dict.fromkeys(seen, why))
-    if not names and count <= len(MFNET) and all(map(is_street_name, seen)):
+        unread = unread | dict.fromkeys(seen, why)
+        return Legend(Classes(known.names or WITHOUT_LABELS), unread=unread)
+    if not known.names and count <= len(MFNET) and all(map(is_street_name, seen)):
         found = f"ids 0-{count - 1}, named as MFNet's"
         legend = Legend(MFNET, ids=held, unread=unread, found=found)
     else:
-        legend = _name(count, names, (), held, unread)
+        legend = _name(count, known, (), held, unread)
     return replace(legend, questions=(*legend.questions, *_ask_of_white(seen)))
 
 
 def _ask_of_white(seen: dict[str, _Seen]) -> list[str]:
     """What is open where labels of ids lie beside such as have nothing but black and white."""
-    white = [name for name, one in seen.items() if _IGNORE in (held := one.values or ())
-             and set(held) <= {0, _IGNORE}]  # fmt: skip
+    white = [name for name, one in seen.items() if _WHITE in (held := one.values or ())
+             and set(held) <= {0, _WHITE}]  # fmt: skip
     if not white:
         return []
     return [
@@ -160,20 +196,25 @@ def _ask_of_white(seen: dict[str, _Seen]) -> list[str]:
 
 def _name(
     count: int,
-    names: tuple[str, ...],
+    known: Known,
     palette: tuple[Colour, ...],
     ids: dict[str, frozenset[int]],
     unread: dict[str, str],
 ) -> Legend:
-    """The class table with the names that were given, or numbers for names."""
+    """The class table with the names that are known, and numbers for names."""
+    names = known.names
     grey = all(len(set(colour)) == 1 for colour in palette)
     what = "ids" if not palette else "grey values" if grey else "colours"
-    if names and len(names) < count:
+    if names and known.closed and len(names) < count:
         raise InputError(
             f"data init --classes names {len(names)} classes, but the labels hold {count} "
             f"{what}; name all of them, in the order of {list(palette) if palette else 'their ids'}"
         )
     questions: tuple[str, ...] = ()
+    if names and len(names) < count:
+        new = tuple(f"class {id_}" for id_ in range(len(names), count))
+        names += new
+        questions = (f"what {', '.join(new)} are called: data init --classes, or put names in",)
     if not names:
         names = ("background", *(f"class {id_}" for id_ in range(1, max(count, 2))))
         questions = (f"what the {count} classes are called: data init --classes, or put names in",)
