@@ -41,14 +41,6 @@ def blobs(seed: int) -> np.ndarray:
     return label
 
 
-def within_a_pixel(found: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether two masks differ along their edges only."""
-    ring = np.ones((3, 3), np.uint8)
-    whole = wanted.astype(np.uint8)
-    large, small = cv2.dilate(whole, ring), cv2.erode(whole, ring)
-    return not (found & (large == 0)).any() and not ((small == 1) & ~found).any()
-
-
 @pytest.fixture
 def yard(tmp_path: Path) -> Path:
     """Six pairs in two folders, without labels."""
@@ -90,17 +82,39 @@ def test_run_lengths_are_those_of_coco() -> None:
         np.testing.assert_array_equal(decode_coco(plain, SIZE), wanted)
 
 
-def test_polygons_come_back_to_within_a_pixel_with_their_holes() -> None:
+def test_polygons_come_back_exactly_with_their_holes() -> None:
     for seed in range(20):
         mask = blobs(seed) == 1
         drawn = np.zeros(SIZE, bool)
         for outline in trace(mask):
             drawn |= fill_polygons([outline], SIZE)
-        assert within_a_pixel(drawn, mask)
-    ring = np.zeros(SIZE, np.uint8)
-    cv2.circle(ring, (30, 24), 15, 1, 5)
-    (outline,) = trace(ring == 1)
-    assert not fill_polygons([outline], SIZE)[20:28, 26:34].any()
+        np.testing.assert_array_equal(drawn, mask)
+
+
+def test_polygons_have_their_area_and_neighbours_share_no_pixel() -> None:
+    square = np.array([[10, 10], [20, 10], [20, 20], [10, 20.0]])
+    filled, beside = (fill_polygons([square + np.array([right, 0])], SIZE) for right in (0, 10))
+    assert filled[10:20, 10:20].all()
+    assert filled.sum() == beside.sum() == 100
+    assert not (filled & beside).any()
+    (outline,) = trace(filled)
+    assert cv2.contourArea(outline.astype(np.float32)) == 100
+    round_ = np.stack([f(np.linspace(0, 2 * np.pi, 99)) for f in (np.cos, np.sin)], axis=1)
+    assert fill_polygons([round_ * 15 + 24], SIZE).sum() == pytest.approx(np.pi * 15**2, rel=0.02)
+
+
+def test_corners_far_outside_and_more_edges_than_are_filled_at_a_time() -> None:
+    across = np.array([[-1e300, -1e300], [1e300, -1e300], [1e300, 24], [-1e300, 24]])
+    filled = fill_polygons([across], SIZE)
+    assert filled[:24].all()
+    assert not filled[24:].any()
+    teeth = np.array([(index / 50, 48.0 * (index % 2)) for index in range(3000)])
+    one_by_one = np.zeros(SIZE, bool)
+    for start in range(0, 2998, 2):  # even and odd: a triangle for every tooth
+        one_by_one ^= fill_polygons([teeth[[0, start + 1, start + 2]]], SIZE)
+        one_by_one ^= fill_polygons([teeth[[0, start, start + 1]]], SIZE)
+    one_by_one ^= fill_polygons([teeth[[0, 2998, 2999]]], SIZE)
+    np.testing.assert_array_equal(fill_polygons([teeth], SIZE), one_by_one)
 
 
 # --- out and back --------------------------------------------------------------------------------
@@ -137,19 +151,29 @@ def open_layout_of(root: Path) -> list[str]:
     return [pair.name for pairs in open_layout(root).splits.values() for pair in pairs]
 
 
-def test_yolo_and_back_is_right_to_a_pixel(
+def test_yolo_and_back_is_exact(
     labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert convert(labelled, "--to", "yolo", "--out", tmp_path / "yolo") == 0
-    assert "lost: edges to within a pixel" in capsys.readouterr().out
-    assert '  0: "road"\n  1: "person"' in (tmp_path / "yolo/data.yaml").read_text()
+    assert "lost" not in capsys.readouterr().out
+    assert "  0: road\n  1: person" in (tmp_path / "yolo/data.yaml").read_text()
     back = ("--from", "yolo", "--annotations", tmp_path / "yolo")
     assert convert(labelled, *back, "--out", tmp_path / "back") == 0
     after = labels_of(tmp_path / "back")
     for name, label in labels_of(labelled).items():
-        for id_ in (1, 2):
-            covered = (after[name] == id_) | (after[name] > id_)  # the later class lies above
-            assert within_a_pixel(covered, (label == id_) | ((label > id_) & covered))
+        np.testing.assert_array_equal(after[name], label)
+
+
+def test_any_name_of_a_class_comes_back_from_yolo(labelled: Path, tmp_path: Path) -> None:
+    names = ["background", "Straße, nass", 'it\'s "1" # no: \u2028\U0001f6b2']
+    toml = labelled / "dataset.toml"
+    text = toml.read_text().replace(
+        '"background", "road", "person"', json.dumps(names, ensure_ascii=False)
+    )
+    toml.write_text(text)
+    assert convert(labelled, "--to", "yolo", "--out", tmp_path / "yolo") == 0
+    import_annotations(labelled, "yolo", tmp_path / "yolo", tmp_path / "back")
+    assert open_layout(tmp_path / "back").classes.names == tuple(names)
 
 
 def test_small_parts_may_be_left_out_and_what_is_lost_is_said(
@@ -322,11 +346,109 @@ def test_what_a_tool_exports_becomes_labels(
     assert len(layout.splits["unlabelled"]) == 4
     labels = labels_of(out)
     assert set(labels) == {"p1", "p2"}
-    assert within_a_pixel(labels["p1"] == 1, INSIDE)
+    np.testing.assert_array_equal(labels["p1"] == 1, INSIDE)
     assert (labels["p1"][41:43, 51:59] == 2).all()
     assert not labels["p2"].any()  # seen, and nothing was there
     kinds = {finding.kind for finding in check_dataset(out).findings}
     assert kinds == {"unlabelled", "labels"}  # one of the two labelled pairs is blank
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "[person, 'traffic light, red', \"no\",\n  yes]",
+        "\n  # of our own\n  - person\n  - 'traffic light, red'  # both\n\n  - no\n  - yes",
+        "{1: 'traffic light, red', 0: person, 2: no, 3: yes}",
+        "\n  0: person\n  1: traffic light, red\n  2: no\n  3: 'yes'",
+    ],
+)
+def test_names_of_yolo_are_read_as_yaml_has_them(names: str, yard: Path, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"nc: 4\nnames: {names}\ntrain: x\n")
+    result = import_annotations(yard, "yolo", tmp_path, tmp_path / "out")
+    assert result.classes == ("background", "person", "traffic light, red", "no", "yes")
+
+
+@pytest.mark.parametrize(
+    "names", ["{0: person, 2: car}", "person", "[person", "[[person], car]", "[" * 5000, "{a: b}"]
+)
+def test_names_of_yolo_that_are_none_are_refused(names: str, yard: Path, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    with pytest.raises(InputError, match=r"data.yaml is no YOLO file"):
+        import_annotations(yard, "yolo", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "shape", ['box xtl="20" ytl="22" xbr="50" ybr="26"', 'ellipse cx="35" cy="24" rx="15" ry="2"']
+)
+def test_shapes_of_cvat_are_turned_about_their_middle(
+    shape: str, yard: Path, tmp_path: Path
+) -> None:
+    text = cvat(tmp_path).read_text()
+    start, end = text.index("<mask"), text.index("<polygon")
+    turned = f'<{shape} label="person" z_order="1" rotation="90.0"/>'
+    (tmp_path / "annotations.xml").write_text(text[:start] + turned + text[end:])
+    import_annotations(yard, "cvat", tmp_path / "annotations.xml", tmp_path / "out")
+    rows, columns = np.nonzero(labels_of(tmp_path / "out")["p1"] == 2)
+    assert (rows.min(), rows.max()) == pytest.approx((9, 38), abs=1)
+    assert (columns.min(), columns.max()) == (33, 36)
+
+
+def test_tasks_of_label_studio_that_nobody_annotated_are_not_blank(
+    yard: Path, tmp_path: Path
+) -> None:
+    file = label_studio(tmp_path)
+    tasks = json.loads(file.read_text())
+    tasks[0]["data"] = {"note": "v1.2 at 5 p.m.", "view": "/data/local-files/?d=own/p%31.png"}
+    skipped = {"data": {"image": "p3.png"}, "annotations": [{"was_cancelled": True, "result": []}]}
+    tasks += [skipped, {"data": {"image": "p4.png"}, "annotations": []}]
+    file.write_text(json.dumps(tasks))
+    result = import_annotations(yard, "label-studio", file, tmp_path / "out")
+    assert result.without == ("p0", "p3", "p4", "p5")
+    assert result.unmatched == ()
+    tasks[0]["data"] = {"id": "5"}
+    file.write_text(json.dumps(tasks))
+    with pytest.raises(InputError, match="a task without an image"):
+        import_annotations(yard, "label-studio", file, tmp_path / "none")
+
+
+def test_images_of_boxes_alone_are_not_annotated(yard: Path, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    for name in ("p2", "p3"):
+        (tmp_path / f"labels/{name}.txt").write_text("1 0.5 0.5 0.1 0.1\n")
+    result = import_annotations(yard, "yolo", tmp_path, tmp_path / "out")
+    assert result.without == ("p0", "p2", "p3", "p4", "p5")
+    assert result.left_out == {"boxes": 3}
+    content = json.loads(coco(tmp_path).read_text())
+    for one in content["annotations"]:
+        one["segmentation"] = []
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"boxes only, such as those of rgb/p1"):
+        import_annotations(yard, "coco", tmp_path / "all.json", tmp_path / "none")
+
+
+def test_labelme_beside_images_of_several_sequences(tmp_path: Path) -> None:
+    for number, sequence in enumerate(("seq1", "seq2")):
+        for kind in ("rgb", "thermal"):
+            save(tmp_path / "yard" / kind / sequence / "000.png", own_pair(number)[kind])
+        shape = {"label": sequence, "points": SQUARE, "shape_type": "polygon"}
+        content = {"imagePath": "000.png", "imageHeight": 48, "imageWidth": 64, "shapes": [shape]}
+        (tmp_path / "yard/rgb" / sequence / "000.json").write_text(json.dumps(content))
+    import_annotations(tmp_path / "yard", "labelme", tmp_path / "yard", tmp_path / "out")
+    labels = labels_of(tmp_path / "out")
+    assert {name: int(label.max()) for name, label in labels.items()} == {
+        "seq1/000": 1, "seq2/000": 2,
+    }  # fmt: skip
+
+
+def test_names_of_files_are_taken_as_they_are(yard: Path, tmp_path: Path) -> None:
+    for kind in ("rgb", "thermal"):
+        (yard / kind / "p1.png").rename(yard / kind / "p%31.png")
+    file = coco(tmp_path)
+    file.write_text(file.read_text().replace("p1", "p%31"))
+    import_annotations(yard, "coco", file, tmp_path / "out")
+    assert set(labels_of(tmp_path / "out")) == {"p%31", "p2"}
 
 
 def test_annotations_behind_a_link_are_found_and_hidden_ones_are_not(
@@ -361,7 +483,7 @@ def test_annotations_of_half_size_thermal_are_stretched(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps(content))
     import_annotations(tmp_path / "half", "coco", tmp_path / "a.json", tmp_path / "out")
-    assert within_a_pixel(labels_of(tmp_path / "out")["3"] == 1, INSIDE)
+    np.testing.assert_array_equal(labels_of(tmp_path / "out")["3"] == 1, INSIDE)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
+import yaml
 
 from sartm.data.listing import files_below
 from sartm.data.names import SPLIT_FOLDERS
@@ -35,6 +35,8 @@ class Picture:
     size: tuple[int, int] | None
     """(height, width) that coordinates refer to; None: they are shares of both."""
     regions: list[Region] = field(default_factory=list)
+    boxes: int = 0
+    """Things that have a box and no area."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Annotations:
     """Path of the image as the tool has it, without suffix; below the split that its file says."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Kinds of shapes that are no areas."""
+    folder: str = ""
+    """Of the file which is being read, below what was named."""
     split: str = ""
     """That the file which is being read says by its name; its images are told apart by it."""
 
@@ -63,7 +67,7 @@ class Annotations:
         """That image's annotations, to add to."""
         if not isinstance(file, str) or not file:
             raise ValueError("an image without a file name")
-        parts = PurePosixPath(unquote(file).replace("\\", "/")).parts
+        parts = PurePosixPath(file.replace("\\", "/")).parts
         path = PurePosixPath(self.split, *(one for one in parts if one not in ("/", "//", "..")))
         if size is not None:
             check_limits(path.name, *size, MAX_PIXELS)
@@ -108,7 +112,8 @@ def read_each(
     """`read` every file of a path into one."""
     found = Annotations()
     for file in files_of(place, suffix):
-        found.split = _split_of(file.relative_to(place) if place.is_dir() else Path(file.name))
+        below = file.relative_to(place) if place.is_dir() else Path(file.name)
+        found.folder, found.split = below.parent.as_posix(), _split_of(below)
         with refusing(file, kind):
             read(file, found)
     return found
@@ -138,6 +143,7 @@ def _read_coco_file(path: Path, found: Annotations) -> None:
         shape = one.get("segmentation")
         if not shape:
             found.left_out["boxes"] += 1
+            picture.boxes += 1
         elif isinstance(shape, dict):
             assert picture.size is not None
             mask = partial(decode_coco, shape, picture.size)
@@ -170,6 +176,7 @@ def _read_yolo_line(words: list[str], picture: Picture, found: Annotations) -> N
     index = int(words[0])
     if len(words) == 5:
         found.left_out["boxes"] += 1
+        picture.boxes += 1
     elif not 0 <= index < len(found.names):
         raise ValueError(f"class {index}, but {len(found.names)} names are given")
     else:
@@ -178,35 +185,34 @@ def _read_yolo_line(words: list[str], picture: Picture, found: Annotations) -> N
 
 
 def _yolo_names(root: Path) -> list[str]:
-    """Class names: lines of classes.txt, or `names:` of data.yaml in any of its three forms."""
+    """Class names: lines of classes.txt, or `names:` of data.yaml, a list or numbered from 0."""
     if (root / "classes.txt").is_file():
         lines = read_text(root / "classes.txt").splitlines()
         return [line.strip() for line in lines if line.strip()]
     for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
-        text = read_text(file)
-        block = re.search(r"^names:[ \t]*(.*(?:\n(?:[ \t]+|-).*)*)", text, re.M)
-        if not block:
-            continue
-        inner = block[1].strip()
-        if inner.startswith("["):
-            inner = inner.strip("[]").replace("\n", " ")
-            return [_unquote(word) for word in inner.split(",") if word.strip()]
-        rows = [line.strip() for line in inner.splitlines() if line.strip()]
-        if all(row.startswith("-") for row in rows):
-            return [_unquote(row[1:]) for row in rows]
-        numbered = [row.partition(":") for row in rows]
         with refusing(file, "YOLO"):
-            by_id = {int(number): _unquote(name) for number, _, name in numbered}
-            if sorted(by_id) != list(range(len(by_id))):
-                raise ValueError("names are not numbered from 0")
-            return [by_id[number] for number in sorted(by_id)]
+            content = _read_yaml(read_text(file))
+            names = content.get("names") if isinstance(content, dict) else None
+            if isinstance(names, dict):
+                by_id = {int(number): name for number, name in names.items()}
+                if sorted(by_id) != list(range(len(by_id))):
+                    raise ValueError("names are not numbered from 0")
+                names = [by_id[number] for number in range(len(by_id))]
+            if names:
+                if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                    raise ValueError("names are no list of names")
+                return names
     raise InputError(
         f"{root}: no names of classes; put data.yaml (names: [...]) or classes.txt beside labels"
     )
 
 
-def _unquote(text: str) -> str:
-    return text.split(" #")[0].strip().strip("'\"")
+def _read_yaml(text: str) -> Any:
+    """What YAML says, with every scalar as the text it is: a class may be called `no` or 1."""
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"it is no YAML: {error}") from None
 
 
 def scaled(regions: Iterable[Region], size: tuple[int, int]) -> list[Region]:

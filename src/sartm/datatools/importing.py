@@ -71,6 +71,7 @@ def import_annotations(source: str | Path, tool: Tool, annotations: Path, out: P
     layout = _open_images(source)
     layout = replace(layout, splits=tell_apart(layout.splits))
     found = READERS[tool](annotations)
+    _drop_boxed(found, annotations)
     pairs = list(dict.fromkeys(pair for some in layout.splits.values() for pair in some))
     matched, unmatched = _match(pairs, found, layout.root)
     if not matched:
@@ -132,6 +133,18 @@ def _open_images(source: str | Path) -> Layout:
         if not Path(source).is_dir() or (Path(source) / "dataset.toml").is_file():
             raise
     return look_at_folder(Path(source)).layout
+
+
+def _drop_boxed(found: Annotations, annotations: Path) -> None:
+    """Take images of boxes alone for not annotated: what a box holds would be background."""
+    boxed = [file for file, one in found.pictures.items() if one.boxes and not one.regions]
+    if boxed and not any(one.regions for one in found.pictures.values()):
+        raise InputError(
+            f"{annotations}: boxes only, such as those of {boxed[0]}; a box is no area, label maps "
+            f"need outlines or masks"
+        )
+    for file in boxed:
+        del found.pictures[file]
 
 
 def _match(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from sartm.classes import Classes, is_rest
 from sartm.data.layouts import open_layout
@@ -54,7 +55,7 @@ class Exported:
 
 
 def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: int = 1) -> Exported:
-    """Write a data set as COCO (run lengths, exact) or YOLO segmentation (polygons, to a pixel).
+    """Write a data set as COCO (run lengths, exact) or YOLO segmentation (polygons, exact too).
 
     RGB lies in images/, thermal under the same names in thermal/. Parts of fewer than `min_area`
     pixels are left out, as are pixels of no class and of the class that stands for the rest.
@@ -89,7 +90,7 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
         if to == "yolo":
             folders = {split: f"images/{split}" for split in splits}
             write_atomic(root / "data.yaml", _yolo_yaml(classes, folders).encode())
-    lost = [f"edges to within a pixel in {instances} polygons"] if to == "yolo" else []
+    lost = []
     if ignored:
         lost.append(f"{ignored} pixels of no class, or of parts below --min-area {min_area}")
     counts = {split: len(pairs) for split, pairs in splits.items()}
@@ -201,11 +202,10 @@ def _yolo_lines(parts: Parts, wanted: Sequence[int]) -> list[list[str]]:
 
 
 def _yolo_yaml(classes: Classes, folders: dict[str, str]) -> str:
-    """data.yaml: where the images of a split are, and the names; JSON's strings are YAML's."""
+    """data.yaml: where the images of a split are, and the names."""
     names = [name for name in classes.names if not is_rest(name)]
-    lines = [f"{json.dumps(split)}: {json.dumps(folder)}" for split, folder in folders.items()]
-    lines += ["names:", *(f"  {id_}: {json.dumps(name)}" for id_, name in enumerate(names))]
-    return "path: .\n" + "\n".join(lines) + "\n"
+    content = {"path": "."} | folders | {"names": dict(enumerate(names))}
+    return yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
 
 
 def export_predictions(

@@ -15,8 +15,8 @@ from sartm.io.run_lengths import decode_mask, decode_runs
 
 Mask = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float64]
-_FRACTION = 4
-"""Binary digits that a corner keeps."""
+_EDGES = 1024
+"""Edges of a polygon that are filled at a time: each has a number per row that it passes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +44,36 @@ class Region:
 
 
 def fill_polygons(polygons: Iterable[Points], size: tuple[int, int]) -> Mask:
-    """(H, W) true inside; right to a pixel along the edge."""
-    canvas = np.zeros(size, np.uint8)
+    """(H, W) true where the centre of a pixel lies inside, by even and odd.
+
+    OpenCV's fill has the outline too, half a pixel more on every side. Here every edge flips what
+    lies to the right of it in the rows whose centres it passes.
+    """
+    height, width = size
+    flips = np.zeros((height, width + 1), np.uint8)
     far = 16.0 * max(size)
-    corners = [
-        np.rint((np.clip(points, -far, far) - 0.5) * 2**_FRACTION).astype(np.int32)
-        for points in polygons
-    ]
-    cv2.fillPoly(canvas, corners, 1, shift=_FRACTION)
-    return np.asarray(canvas, bool)
+    for points in polygons:
+        corners = np.clip(points, -far, far)
+        edges = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
+        for start in range(0, len(edges), _EDGES):
+            _flip(flips, edges[start : start + _EDGES])
+    return np.asarray(np.cumsum(flips[:, :-1], axis=1, dtype=np.uint8) % 2, bool)
+
+
+def _flip(flips: npt.NDArray[np.uint8], edges: Points) -> None:
+    """Count at which columns of each row edges (N, 2, 2), of two corners x and y, pass."""
+    height, columns = flips.shape
+    # From the upper corner: both directions of a cut between an outline and its hole are one line.
+    order = np.argsort(edges[:, :, 1:], axis=1, kind="stable")
+    edges = np.take_along_axis(edges, order, axis=1)
+    (x, top), (end, bottom) = edges[:, 0].T, edges[:, 1].T
+    first, last = (np.clip(np.ceil(y - 0.5), 0, height).astype(int) for y in (top, bottom))
+    counts = last - first
+    edge = np.repeat(np.arange(len(counts)), counts)
+    row = np.arange(len(edge)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    share = (row + 0.5 - top[edge]) / (bottom - top)[edge]
+    column = np.ceil(x[edge] + share * (end - x)[edge] - 0.5)
+    np.add.at(flips, (row, np.clip(column, 0, columns - 1).astype(int)), 1)
 
 
 def read_points(values: Any) -> Points:
@@ -76,19 +97,22 @@ def decode_coco(segmentation: dict[str, Any], size: tuple[int, int]) -> Mask:
 def trace(mask: Mask) -> list[Points]:
     """Outlines (N, 2) of the connected parts of (H, W), holes joined to them by a cut.
 
-    Drawn again by `fill_polygons` they are the mask, but for holes: right to a pixel.
+    They run along the edges of pixels, so that `fill_polygons` gives the mask again.
     """
-    found, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    # OpenCV's contours run through pixels, of twice the size here: each corner lies beside one.
+    large = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     outlines: dict[int, Points] = {}
     if tree is None:
         return []
-    for index, (contour, (_, _, _, parent)) in enumerate(zip(found, tree[0], strict=True)):
+    corners = [((contour[:, 0] + 1) // 2).astype(np.float64) for contour in found]
+    for index, (_, _, _, parent) in enumerate(tree[0]):
         if parent < 0:
-            outlines[index] = contour[:, 0].astype(np.float64)
-    for contour, (_, _, _, parent) in zip(found, tree[0], strict=True):
+            outlines[index] = corners[index]
+    for index, (_, _, _, parent) in enumerate(tree[0]):
         if parent >= 0:
-            outlines[parent] = _join(outlines[parent], contour[:, 0].astype(np.float64))
-    return [_thicken(points) + 0.5 for points in outlines.values()]
+            outlines[parent] = _join(outlines[parent], corners[index])
+    return list(outlines.values())
 
 
 def _join(outline: Points, hole: Points) -> Points:
@@ -97,12 +121,3 @@ def _join(outline: Points, hole: Points) -> Points:
     at, there = np.unravel_index(int(distance.argmin()), distance.shape)
     round_it = np.concatenate([hole[there:], hole[: there + 1]])
     return np.concatenate([outline[: at + 1], round_it, outline[at:]])
-
-
-def _thicken(points: Points) -> Points:
-    """A pixel or a line of pixels as an outline of three corners."""
-    return (
-        np.concatenate([points, np.repeat(points[-1:], 3 - len(points), axis=0)])
-        if len(points) < 3
-        else points
-    )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,6 +18,7 @@ from sartm.datatools.annotations import LARGEST, Annotations, Picture, read_each
 from sartm.datatools.shapes import Mask, Points, Region, read_points
 from sartm.errors import InputError
 from sartm.files import nests_too_deeply, read_json, read_text
+from sartm.io.header import SUFFIXES
 from sartm.io.labels import read_label
 from sartm.io.run_lengths import decode_runs
 from sartm.io.sources import Upload
@@ -33,7 +35,8 @@ def read_labelme(place: Path) -> Annotations:
 def _read_labelme_file(path: Path, found: Annotations) -> None:
     content = read_json(path, LARGEST)
     size = whole(content["imageHeight"]), whole(content["imageWidth"])
-    picture = found.picture(content.get("imagePath") or f"{path.stem}.png", size)
+    image = str(content.get("imagePath") or f"{path.stem}.png").replace("\\", "/")
+    picture = found.picture(str(PurePosixPath(found.folder, image)), size)
     for order, one in enumerate(content["shapes"]):
         kind = one.get("shape_type") or "polygon"
         name, points = found.name(one["label"]), np.asarray(one["points"], np.float64)
@@ -125,14 +128,17 @@ def _read_cvat_file(path: Path, found: Annotations) -> None:
 def _cvat_shape(shape: ElementTree.Element, size: tuple[int, int]) -> Region | None:
     value = shape.attrib
     name, order = value.get("label", ""), int(value.get("z_order", 0))
+    turn = float(value.get("rotation", 0))
     if shape.tag == "polygon":
         corners = [float(number) for number in re.split("[,;]", value["points"])]
         return Region(name, (read_points(corners),), order=order)
     if shape.tag == "box":
-        box = _box(_pair(value, "xtl", "ytl"), _pair(value, "xbr", "ybr"))
+        first, last = _pair(value, "xtl", "ytl"), _pair(value, "xbr", "ybr")
+        middle = (first + last) / 2  # about which it turns, other than Label Studio's
+        box = _turn(_box(first, last) - middle, turn) + middle
         return Region(name, (box,), order=order)
     if shape.tag == "ellipse":
-        ellipse = _ellipse(_pair(value, "cx", "cy"), _pair(value, "rx", "ry"))
+        ellipse = _ellipse(_pair(value, "cx", "cy"), _pair(value, "rx", "ry"), turn)
         return Region(name, (ellipse,), order=order)
     if shape.tag == "mask":
         left, top, width, height = (int(value[one]) for one in ("left", "top", "width", "height"))
@@ -168,22 +174,39 @@ def _read_studio_file(path: Path, found: Annotations) -> None:
     if deep:
         raise ValueError("it is nested too deeply")
     for task in tasks if isinstance(tasks, list) else [tasks]:
-        data = task["data"]
-        file = next(text for text in data.values() if isinstance(text, str) and "." in text)
         done = [one for one in task["annotations"] if not one.get("was_cancelled")]
-        results = done[0]["result"] if done else []
-        picture = found.picture(_studio_name(file), None)
-        for order, result in enumerate(results):
+        if not done:  # skipped, or to be annotated still
+            continue
+        file = _studio_name(_studio_image(task["data"]))
+        picture = found.picture(file, None)
+        for order, result in enumerate(done[0]["result"]):
             if "original_width" in result:
                 size = whole(result["original_height"]), whole(result["original_width"])
-                found.picture(_studio_name(file), size)
+                found.picture(file, size)
                 picture.size = size
                 _read_studio_result(result, order, picture, found)
 
 
-def _studio_name(file: str) -> str:
+def _studio_image(data: Mapping[str, Any]) -> str:
+    """The address of the image among what a task shows: of what ends as images do, else as files
+    do, the first."""
+    texts = [text for text in data.values() if isinstance(text, str)]
+    endings = [PurePosixPath(_studio_path(text)).suffix.lower() for text in texts]
+    ranks = [(ending not in SUFFIXES, place) for place, ending in enumerate(endings) if ending]
+    if not ranks:
+        raise ValueError("a task without an image")
+    return texts[min(ranks)[1]]
+
+
+def _studio_path(address: str) -> str:
+    """The path of a file in an address, which quotes it, or in its query where it is local."""
+    before, _, query = address.partition("?")
+    return unquote(query[2:] if query.startswith("d=") else before)
+
+
+def _studio_name(address: str) -> str:
     """An upload is called by eight digits and a dash before its own name."""
-    path = PurePosixPath(file.split("?d=")[-1])
+    path = PurePosixPath(_studio_path(address))
     return str(path.with_name(re.sub(r"^[0-9a-f]{8}-", "", path.name)))
 
 
