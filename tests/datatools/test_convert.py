@@ -163,6 +163,20 @@ def test_sixteen_bit_rgb_is_not_cut_to_eight_without_being_asked(tmp_path):
     convert_dataset(tmp_path / "in", "dataset.toml", tmp_path / "copy")
     kept = cv2.imread(str(tmp_path / "copy" / "rgb" / "b.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(kept, deep)
+    # Of two formats a dataset.toml has one, and so cannot take the files as they are.
+    toml = tmp_path / "in" / "dataset.toml"
+    rows = ["name\trgb\tthermal\tlabel"] + [
+        f"{name}\trgb/{name}.{ending}\tthermal/{name}.png\tlabels/{name}.png"
+        for name, ending in (("sub/a", "jpg"), ("b", "png"))
+    ]
+    (tmp_path / "in" / "pairs.tsv").write_text("\n".join(rows))
+    head, _, tail = toml.read_text().partition("[files]")
+    toml.write_text(f'{head}[files]\ntable = "pairs.tsv"\n{tail[tail.index("[splits]") :]}')
+    cv2.imwrite(str(tmp_path / "in" / "rgb" / "sub" / "a.jpg"), np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(InputError, match=r"would become 8; dataset.toml keeps them where all RGB"):
+        convert_dataset(tmp_path / "in", "dataset.toml", tmp_path / "mixed")
+    result = convert_dataset(tmp_path / "in", "dataset.toml", tmp_path / "mixed", lossy=True)
+    assert result.lost == ("16 bits of 1 RGB images, now 8",)
 
 
 def test_a_split_that_the_layout_cannot_name_is_refused_or_left_out(tmp_path):

@@ -165,15 +165,47 @@ def test_yolo_and_back_is_exact(
 
 
 def test_any_name_of_a_class_comes_back_from_yolo(labelled: Path, tmp_path: Path) -> None:
-    names = ["background", "Straße, nass", 'it\'s "1" # no: \u2028\U0001f6b2']
+    names = ["background", "Straße, nass #2", 'it\'s "1" # no: \u2028\U0001f6b2']
     toml = labelled / "dataset.toml"
     text = toml.read_text().replace(
-        '"background", "road", "person"', json.dumps(names, ensure_ascii=False)
+        '"background", "road", "person"', json.dumps(names, ensure_ascii=False)[1:-1]
     )
     toml.write_text(text)
     assert convert(labelled, "--to", "yolo", "--out", tmp_path / "yolo") == 0
     import_annotations(labelled, "yolo", tmp_path / "yolo", tmp_path / "back")
     assert open_layout(tmp_path / "back").classes.names == tuple(names)
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo"])
+def test_a_pair_of_two_splits_comes_back_once(
+    to: str, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = "".join((labelled / f"{split}.txt").read_text() for split in ("train", "val"))
+    (labelled / "trainval.txt").write_text(every)
+    toml = labelled / "dataset.toml"
+    more = 'trainval = "trainval.txt"\n[thermal]'
+    toml.write_text(toml.read_text().replace("[thermal]", more))
+    assert convert(labelled, "--to", to, "--out", tmp_path / "made") == 0
+    assert "lost: that 6 pairs are of split trainval too" in capsys.readouterr().out
+    place = tmp_path / "made" / ("annotations" if to == "coco" else "")
+    import_annotations(labelled, to, place, tmp_path / "back")  # type: ignore[arg-type]
+    after = labels_of(tmp_path / "back")
+    for name, label in labels_of(labelled).items():
+        np.testing.assert_array_equal(after[name], label)
+
+
+def test_16_bits_of_rgb_that_become_8_are_said(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = np.full((*SIZE, 3), 1234, np.uint16)
+    cv2.imwrite(str(labelled / "rgb/p0.png"), deep)
+    assert convert(labelled, "--to", "coco", "--out", tmp_path / "same") == 0
+    assert "lost" not in capsys.readouterr().out  # files are copied
+    save(labelled / "rgb/p1.jpg", own_pair(1)["rgb"])
+    (labelled / "rgb/p1.png").unlink()
+    init_dataset(labelled, overwrite=True)
+    assert convert(labelled, "--to", "coco", "--out", tmp_path / "coco") == 0
+    assert "lost: 16 bits of 1 RGB images, now 8" in capsys.readouterr().out
 
 
 def test_small_parts_may_be_left_out_and_what_is_lost_is_said(
@@ -440,6 +472,35 @@ def test_labelme_beside_images_of_several_sequences(tmp_path: Path) -> None:
     assert {name: int(label.max()) for name, label in labels.items()} == {
         "seq1/000": 1, "seq2/000": 2,
     }  # fmt: skip
+
+
+def test_polygons_that_are_none_are_left_out_and_counted(yard: Path, tmp_path: Path) -> None:
+    content = json.loads(coco(tmp_path).read_text())
+    content["annotations"][0]["segmentation"] += [[], [1, 2, 3, 4]]
+    content["annotations"].append({"image_id": 8, "category_id": 1, "segmentation": [[]]})
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    result = import_annotations(yard, "coco", tmp_path / "all.json", tmp_path / "out")
+    assert result.left_out == {"boxes": 1, "polygons of fewer than three corners": 3}
+    np.testing.assert_array_equal(labels_of(tmp_path / "out")["p1"] == 1, INSIDE)
+    assert "p2" in result.without
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"category_id": 1', '"category_id": 99', "category_id 99 is not in categories"),
+        ('"image_id": 7', '"image_id": 9', "image_id 9 is not in images"),
+        ("[[10.0, 8.0", '[["x", 8.0', "could not convert"),
+        ("[[10.0, 8.0", "[[8.0", "reshape"),
+    ],
+)
+def test_the_annotation_that_is_wrong_is_named(
+    old: str, new: str, said: str, yard: Path, tmp_path: Path
+) -> None:
+    text = coco(tmp_path).read_text().replace('{"image_id"', '{"id": 12, "image_id"', 1)
+    (tmp_path / "all.json").write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=f"annotation 12: .*{said}"):
+        import_annotations(yard, "coco", tmp_path / "all.json", tmp_path / "out")
 
 
 def test_names_of_files_are_taken_as_they_are(yard: Path, tmp_path: Path) -> None:

@@ -139,18 +139,34 @@ def _read_coco_file(path: Path, found: Annotations) -> None:
         for one in content["images"]
     }
     for order, one in enumerate(content["annotations"]):
-        picture, name = pictures[one["image_id"]], names[int(one["category_id"])]
-        shape = one.get("segmentation")
-        if not shape:
-            found.left_out["boxes"] += 1
-            picture.boxes += 1
-        elif isinstance(shape, dict):
-            assert picture.size is not None
-            mask = partial(decode_coco, shape, picture.size)
-            picture.regions.append(Region(name, mask=mask, order=order))
-        else:
-            polygons = tuple(read_points(points) for points in shape)
-            picture.regions += [Region(name, (points,), order=order) for points in polygons]
+        try:
+            image, category = one["image_id"], int(one["category_id"])
+            if image not in pictures:
+                raise ValueError(f"image_id {image!r} is not in images")
+            if category not in names:
+                raise ValueError(f"category_id {category} is not in categories")
+            shape = one.get("segmentation")
+            _read_coco_shape(shape, names[category], order, pictures[image], found)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"annotation {one.get('id', order)}: {error}") from None
+
+
+def _read_coco_shape(
+    shape: Any, name: str, order: int, picture: Picture, found: Annotations
+) -> None:
+    if isinstance(shape, dict) and shape:
+        assert picture.size is not None
+        mask = partial(decode_coco, shape, picture.size)
+        picture.regions.append(Region(name, mask=mask, order=order))
+        return
+    areas = [points for points in shape or () if len(points) >= 6]
+    thin = len(shape or ()) - len(areas)
+    if thin:
+        found.left_out["polygons of fewer than three corners"] += thin
+    elif not areas:
+        found.left_out["boxes"] += 1
+    picture.boxes += not areas
+    picture.regions += [Region(name, (read_points(points),), order=order) for points in areas]
 
 
 def read_yolo(place: Path) -> Annotations:

@@ -19,6 +19,8 @@ from sartm.datatools.writing import (
     Target,
     copy_instances,
     copy_or_write,
+    describe_deep_rgb,
+    has_deep_rgb,
     place_pairs,
     refuse_clashes,
     thermal_range,
@@ -28,7 +30,6 @@ from sartm.datatools.writing import (
 )
 from sartm.errors import InputError
 from sartm.io.cameras import Camera
-from sartm.io.decode import has_deep_channels
 from sartm.io.holes import fill_holes, find_holes, mark_holes
 from sartm.io.labels import write_label
 from sartm.io.thermal import scale_thermal
@@ -147,7 +148,8 @@ def _plan(
     if to == "dataset.toml":
         files, copied = toml_files(places, layout, thermal_copied=True)
         resize = layout.resize_thermal
-        return Plan(root, files, layout.classes, copied, lossy=lossy, resize=resize), []
+        lost = describe_deep_rgb(places) if lossy and "rgb" not in copied else []
+        return Plan(root, files, layout.classes, copied, lossy=lossy, resize=resize), lost
     bits = 16 if to == "flat" else 8
     if to == "flat-jpeg" and not lossy:
         raise InputError(
@@ -168,8 +170,7 @@ def _plan(
                 f"exact thermal values ({kinds}): {levels[0]:g} to {levels[1]:g} became 0 to "
                 f"{2**bits - 1}"
             )
-        deep = sum(_has_deep_rgb(place.pair) for place in places)
-        lost += [f"16 bits of {deep} RGB images, now 8"] if deep else []
+        lost += describe_deep_rgb(places)
     scaled = levels is not None and layout.holes is not None and to != "flat-jpeg"
     return Plan(
         root, _PATTERNS[to], layout.classes, levels=levels, thermal_bits=bits,
@@ -188,21 +189,15 @@ def _describe_thermal(layout: Layout, plan: Plan, to: Target) -> Layout:
     return layout
 
 
-def _has_deep_rgb(pair: Pair) -> bool:
-    """Whether the RGB image has 16 bits per channel, of which the reader keeps 8."""
-    path = pair.rgb or pair.four_channel
-    return path is not None and has_deep_channels(path)
-
-
 def _write_pair(place: Place, plan: Plan) -> None:
     """Write a pair, read it back and compare."""
     pair = place.pair
     stored = place.camera.as_stored()
     sample = read_pair(pair, plan.classes, camera=stored, resize_thermal=plan.resize)
-    if not plan.lossy and "rgb" not in plan.copied and _has_deep_rgb(pair):
+    if not plan.lossy and "rgb" not in plan.copied and has_deep_rgb(pair):
         raise InputError(
             f"{pair.rgb or pair.four_channel}: 16 bits per channel would become 8; "
-            f"convert to dataset.toml, or give --lossy"
+            f"dataset.toml keeps them where all RGB images have one ending; else give --lossy"
         )
     thermal = None if sample.thermal is None else _fit_numbers(sample.thermal, plan, place)
     # what others have a pair may lack, such as a label

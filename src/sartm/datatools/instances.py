@@ -18,7 +18,14 @@ from sartm.data.pairs import read_label_of
 from sartm.data.sets import Pair
 from sartm.datatools.shapes import trace
 from sartm.datatools.survey import over_all
-from sartm.datatools.writing import Place, copy_or_write, place_pairs, read_stored, toml_files
+from sartm.datatools.writing import (
+    Place,
+    copy_or_write,
+    describe_deep_rgb,
+    place_pairs,
+    read_stored,
+    toml_files,
+)
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.labels import read_label
@@ -60,6 +67,8 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
     RGB lies in images/, thermal under the same names in thermal/. Parts of fewer than `min_area`
     pixels are left out, as are pixels of no class and of the class that stands for the rest.
 
+    A pair of several splits is in the first of them only: two annotations of one image are none.
+
     Raises InputError where a pair has no label or cannot be read, or `out` is not empty.
     """
     layout = open_layout(source)
@@ -71,6 +80,7 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
     }
     if not splits:
         raise InputError(f"{source}: no pair has a label; there is nothing to export")
+    splits, lost = _once(splits)
     places = place_pairs(layout, splits, "dataset.toml")
     files, copied = toml_files(places, layout, thermal_copied=True)
     by_pair = {place.pair: place for place in places}
@@ -90,11 +100,28 @@ def export_dataset(source: str | Path, to: Export, out: str | Path, min_area: in
         if to == "yolo":
             folders = {split: f"images/{split}" for split in splits}
             write_atomic(root / "data.yaml", _yolo_yaml(classes, folders).encode())
-    lost = []
+    if "rgb" in files and "rgb" not in copied:
+        lost += describe_deep_rgb(places)
     if ignored:
         lost.append(f"{ignored} pixels of no class, or of parts below --min-area {min_area}")
     counts = {split: len(pairs) for split, pairs in splits.items()}
     return Exported(str(out), to, len(places), counts, instances, tuple(lost))
+
+
+def _once(
+    splits: dict[str, tuple[Pair, ...]],
+) -> tuple[dict[str, tuple[Pair, ...]], list[str]]:
+    """The splits with each pair in its first only, and what is lost by that."""
+    seen: set[Pair] = set()
+    kept, lost = {}, []
+    for split, pairs in splits.items():
+        new = tuple(pair for pair in pairs if pair not in seen)
+        seen.update(new)
+        if new:
+            kept[split] = new
+        if len(new) < len(pairs):
+            lost.append(f"that {len(pairs) - len(new)} pairs are of split {split} too")
+    return kept, lost
 
 
 def _labelled(pair: Pair, apart: str, files: dict[str, str], classes: Classes) -> Labelled:
@@ -205,7 +232,7 @@ def _yolo_yaml(classes: Classes, folders: dict[str, str]) -> str:
     """data.yaml: where the images of a split are, and the names."""
     names = [name for name in classes.names if not is_rest(name)]
     content = {"path": "."} | folders | {"names": dict(enumerate(names))}
-    return yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
+    return str(yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
 def export_predictions(

@@ -20,6 +20,7 @@ from sartm.datatools.survey import over_all
 from sartm.errors import InputError
 from sartm.files import write_atomic
 from sartm.io.cameras import Camera
+from sartm.io.decode import has_deep_channels
 from sartm.io.holes import find_holes
 from sartm.io.labels import read_label
 from sartm.io.sources import as_file, read_bytes
@@ -137,6 +138,18 @@ def toml_files(
         files = {kind: pattern.replace("{name}", "{split}/{name}") for kind, pattern in
                  files.items()}  # fmt: skip
     return files, frozenset(copied)
+
+
+def has_deep_rgb(pair: Pair) -> bool:
+    """Whether the RGB image has 16 bits per channel, of which the reader keeps 8."""
+    path = pair.rgb or pair.four_channel
+    return path is not None and has_deep_channels(path)
+
+
+def describe_deep_rgb(places: Iterable[Place]) -> list[str]:
+    """What is lost where RGB is written anew."""
+    deep = sum(has_deep_rgb(place.pair) for place in places)
+    return [f"16 bits of {deep} RGB images, now 8"] if deep else []
 
 
 def read_stored(place: Place) -> RawImages:
