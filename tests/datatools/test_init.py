@@ -298,6 +298,16 @@ def test_nothing_that_is_there_is_written_over(
     assert (yard / "dataset.toml").read_text() == before
 
 
+@pytest.mark.parametrize("name", ["IMG_0.jpg", "1 1", "a,a", "b\nc"])
+def test_names_that_a_list_cannot_hold_are_refused(name: str, yard: Path) -> None:
+    for kind in ("rgb", "thermal"):
+        for one in (name, "2"):
+            save(yard / kind / f"{one}.png", own_pair(0)[kind])
+    with pytest.raises(InputError, match=r"1 names that a list cannot hold, such as .*rename them"):
+        init_dataset(yard)
+    assert sorted(file.name for file in yard.iterdir()) == ["rgb", "thermal"]
+
+
 def test_lists_that_are_there_are_the_splits(yard: Path) -> None:
     OWN_FOLDERS["half-size"](yard)
     draw_layouts.lists(yard, {"train": ["3", "0"], "val": ["1"]})

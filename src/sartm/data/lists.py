@@ -27,6 +27,13 @@ def read_list(path: Path, root: Path, above: str = "") -> list[str]:
     return names
 
 
+def is_listable(name: str) -> bool:
+    """Whether `read_list` gives a name back that is a line of its own: it looks like no columns and
+    has no ending of an image."""
+    alone = name.splitlines() == [name] and _first_column(name) == name
+    return alone and _plain_name(PurePosixPath(name)) == name
+
+
 def _first_column(line: str) -> str:
     """The first of several files of one line, between tabs, commas or spaces; else all of it.
 

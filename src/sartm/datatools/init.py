@@ -11,7 +11,7 @@ from sartm.classes import Classes
 from sartm.config import from_dict
 from sartm.data.dataset_file import DatasetFile, classes_of
 from sartm.data.layouts import DAY_NIGHT, SIZES, is_street_name, open_layout
-from sartm.data.lists import read_list
+from sartm.data.lists import is_listable, read_list
 from sartm.data.matching import FolderPairs, pair_folder
 from sartm.data.names import SPLIT_NAMES, UNLABELLED, Role, natural_order
 from sartm.data.pairs import read_images
@@ -73,8 +73,8 @@ def init_dataset(
         told: sub-folders of RGB images, thermal ones and labels, where names do not say it.
 
     Raises:
-        InputError: no pairs are found, or a file to be written is there already; then nothing is
-            written.
+        InputError: no pairs are found, a file to be written is there already, or a list cannot hold
+            a name; then nothing is written.
     """
     root = Path(folder)
     for role, place in (told or {}).items():
@@ -94,6 +94,12 @@ def init_dataset(
             f"--overwrite"
         )
     if start.files:
+        names = [pair.name for some in start.layout.splits.values() for pair in some]
+        if odd := [name for name in names if not is_listable(name)]:
+            raise InputError(
+                f"{root} has {len(odd)} names that a list cannot hold, such as {odd[0]!r}: they "
+                f"end as images do once more, or look like columns; rename them"
+            )
         for name in sorted(start.files, key=lambda name: name == TOML):  # complete once it is there
             write_atomic(root / name, start.files[name].encode())
         open_layout(root)
