@@ -196,7 +196,6 @@ def copied_to_the_other_split(root: Path) -> None:
 
 def lost_thermal(root: Path) -> None:
     (root / "thermal" / "a1D.png").unlink()
-    (root / "labels" / "b3D.png").unlink()
 
 
 FAULTS = {
@@ -231,13 +230,18 @@ def test_a_fault_is_found_and_the_pair_named(fault, tmp_path):
 
 def test_every_missing_file_is_listed_and_the_other_pairs_are_still_checked(tmp_path):
     street(tmp_path)
-    lost_thermal(tmp_path)
+    for kind in ("thermal", "labels"):
+        (tmp_path / kind / "a1D.png").unlink()
+    (tmp_path / "labels" / "b3D.png").unlink()
     draw_layouts.save(tmp_path / "labels" / "b4N.png", np.full(SIZE, 7, np.uint8))
     check = check_dataset(tmp_path)
     missing = finding(check, "missing").items
     assert len(missing) == 2
     assert any("thermal/a1D" in item for item in missing)
-    assert any("labels/b3D" in item for item in missing)
+    assert any("labels/a1D" in item for item in missing)
+    (bare,) = finding(check, "label").items  # whose images are there
+    assert "labels/b3D.png (val)" in bare
+    assert "leave them out: sartm data init --overwrite" in finding(check, "label").message
     assert "b4N" in finding(check, "ids").items[0]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from sartm.data.dataset_file import (
     FilePatterns,
@@ -22,8 +23,12 @@ from sartm.data.names import SPLIT_FOLDERS, SPLIT_NAMES
 from sartm.data.sets import Layout, Pair
 from sartm.errors import InputError
 
+Kind = Literal["missing", "label"]
+"""A file, or the label of a pair whose images are there: it is to be made."""
+Gap = tuple[Kind, str]
 
-def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
+
+def open_what_is_there(path: Path) -> tuple[Layout, list[Gap]]:
     """The layout without the pairs of which a file is missing, and what is missing."""
     try:
         return open_layout(path), []
@@ -35,7 +40,7 @@ def open_what_is_there(path: Path) -> tuple[Layout, list[str]]:
         return layout, gaps
 
 
-def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
+def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[Gap]]:
     toml = read_dataset_file(path)
     check_patterns(path, toml)
     if toml.files.shards:  # of which files cannot be missing: the index says why it is refused
@@ -43,7 +48,7 @@ def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
     images = FilePatterns(rgb=toml.files.images, table=toml.files.table)
     table = toml_table(path, toml)
     splits: dict[str, tuple[Pair, ...]] = {}
-    gaps = []
+    gaps: list[Gap] = []
     for split, value in toml.splits.items():
         listed = value.endswith(".txt")
         if listed:
@@ -58,17 +63,18 @@ def _toml_with_gaps(path: Path) -> tuple[Layout | None, list[str]]:
         ):
             places = (pair.rgb, pair.thermal, pair.four_channel, pair.label)
             lost = [place for place in places if place is not None and not place.is_file()]
-            gaps += [f"{place} ({split})" for place in lost]
+            kind: Kind = "label" if lost == [pair.label] else "missing"
+            gaps += [(kind, f"{place} ({split})") for place in lost]
             whole += [] if lost else [pair]
         if whole:
             splits[split] = tuple(whole)
     return toml_layout(path, toml, splits) if splits and gaps else None, gaps
 
 
-def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
+def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[Gap]]:
     for arrangement in ARRANGEMENTS if root.is_dir() else ():
         splits: dict[str, tuple[Pair, ...]] = {}
-        gaps = []
+        gaps: list[Gap] = []
         for split, folder, source in _named_splits(root, arrangement):
             parts = (arrangement.rgb, arrangement.thermal, arrangement.label)
             indices = {
@@ -81,7 +87,7 @@ def _plain_with_gaps(root: Path) -> tuple[Layout | None, list[str]]:
             else:
                 names = sorted(set().union(*indices.values()))
             gaps += [
-                f"{root / part / name}.* ({split})"
+                ("missing", f"{root / part / name}.* ({split})")
                 for name in names
                 for part, index in indices.items()
                 if name not in index

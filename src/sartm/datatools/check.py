@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sartm.data.coverage import describe_poor_labels
-from sartm.data.gaps import open_what_is_there
+from sartm.data.gaps import Gap, open_what_is_there
 from sartm.data.names import UNLABELLED
 from sartm.data.pairs import describe_mixed_types
 from sartm.data.sets import Layout, Pair
@@ -43,6 +43,10 @@ _LARGEST_OFFSET = 3 / 640
 
 MEANING: dict[str, tuple[Severity, str, str]] = {
     "missing": ("error", "missing files", "complete the download or take the names out"),
+    "label": (
+        "error", "labels that are missing in splits that have some",
+        "label the pairs, or leave them out: sartm data init --overwrite",
+    ),
     "unreadable": ("error", "files that cannot be read", "copy or export them again"),
     "size": (
         "error", "pairs whose RGB, thermal and label differ in size",
@@ -196,7 +200,7 @@ def _check(
     )
     counts = tuple(_count(layout, split) for split in layout.splits)
     offset = find_offset([one.shift for one in facts if one.shift])
-    found = _by_kind([("missing", gap) for gap in gaps])
+    found = _by_kind(gaps)
     found += _by_kind([problem for one in facts for problem in one.problems])
     mixed = describe_mixed_types((one.pair.name, one.heat.kind) for one in facts if one.heat)
     found += [Finding("error", "types", mixed)] if mixed else []
@@ -223,7 +227,7 @@ def _check(
     return check, facts, splits
 
 
-def _open(path: Path) -> tuple[Layout, list[str], tuple[str, ...]]:
+def _open(path: Path) -> tuple[Layout, list[Gap], tuple[str, ...]]:
     """What is there of a data set; of a plain folder, what `sartm data init` would make of it."""
     try:
         return *open_what_is_there(path), ()
