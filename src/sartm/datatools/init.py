@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartm.classes import Classes
-from sartm.config import from_dict
-from sartm.data.dataset_file import DatasetFile, classes_of
+from sartm.data.dataset_file import DatasetFile, classes_of, read_dataset_file
 from sartm.data.layouts import DAY_NIGHT, SIZES, is_street_name, open_layout
 from sartm.data.lists import is_listable, read_list
 from sartm.data.matching import FolderPairs, pair_folder
@@ -22,7 +21,7 @@ from sartm.datatools.splitting import split_blocks
 from sartm.datatools.survey import spread_over
 from sartm.datatools.writing import format_toml
 from sartm.errors import InputError
-from sartm.files import read_text, read_toml, write_atomic
+from sartm.files import read_text, write_atomic
 from sartm.io.cameras import Camera
 from sartm.io.decode import image_size
 
@@ -166,7 +165,7 @@ def _read_before(path: Path) -> DatasetFile | None:
     """The dataset.toml that is there; None where there is none or it says nothing of use."""
     with suppress(InputError):
         if path.is_file():
-            toml = from_dict(DatasetFile, read_toml(path), str(path))
+            toml = read_dataset_file(path)
             classes_of(toml)
             return toml
     return None
