@@ -147,7 +147,7 @@ def test_evaluate_scores_in_the_classes_that_are_asked_for(model, scenes, tmp_pa
     )
     capsys.readouterr()
     assert main([*command, "--classes", "car, walrus", "--out", str(out)]) == 2
-    assert "no class 'walrus'" in capsys.readouterr().err
+    assert "has no labels of 'walrus'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
