@@ -426,29 +426,39 @@ def test_a_token_is_asked_for_once(window, predictors):
     window.complaints()
 
 
-def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors, work, tmp_path):
+TITLE = "return document.getElementById('pair').textContent"
+SAVABLE = (
+    " === '{}' && document.getElementById('busy').hidden && "
+    "!document.getElementById('save').disabled"
+)
+"""After TITLE: the pair of that name is shown and its label can be saved."""
+
+
+def app_of_two_pairs(predictors, work, folder):
+    """The service on a folder to annotate, with the pairs `one` and `two`."""
     for kind in ("rgb", "thermal"):
         for name in ("one", "two"):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            (tmp_path / kind / f"{name}.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / f"{name}.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
     classes = predictors["tiny"].classes
-    app = create_app(predictors, annotation=open_annotation(tmp_path, None, classes))
-    title = "return document.getElementById('pair').textContent"
-    ready = " === '{}' && document.getElementById('busy').hidden && "
-    ready += "!document.getElementById('save').disabled"
+    return create_app(predictors, annotation=open_annotation(folder, None, classes))
+
+
+def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors, work, tmp_path):
+    app = app_of_two_pairs(predictors, work, tmp_path)
     before = read_label(predicted(work))
     with serving(app) as address:
         window.resize(1280, 860)
         window.go(address)
         window.complaints()
-        window.wait(title + ready.format("one"))
+        window.wait(TITLE + SAVABLE.format("one"))
         size = before.shape
         paint(window, 7)
         window.drag(place(window, size, 100, 80), place(window, size, 160, 80))
         window.press("n")
         assert "not saved" in window.dismiss()
         window.click("#save")
-        window.wait(title + ready.format("two"))
+        window.wait(TITLE + SAVABLE.format("two"))
         saved = read_label(tmp_path / "labels" / "one.png")
         changed = saved != before
         assert 500 < changed.sum() < 2000
@@ -456,13 +466,13 @@ def test_a_folder_is_stepped_through_and_its_labels_are_saved(window, predictors
         assert (saved[75:85, 100:160] == 7).all()
 
         window.press("p")
-        window.wait(title + ready.format("one"))
+        window.wait(TITLE + SAVABLE.format("one"))
         assert window.js("return document.getElementById('progress').textContent") == (
             "1 of 2, 1 saved"
         )
         np.testing.assert_array_equal(labels_of(window), saved)
         window.go(address)  # the next time it begins at the first that is not saved
-        window.wait(title + ready.format("two"))
+        window.wait(TITLE + SAVABLE.format("two"))
         window.press("s")  # a prediction that is right is kept as it is
         window.wait("return !document.getElementById('saved').hidden")
         np.testing.assert_array_equal(read_label(tmp_path / "labels" / "two.png"), before)
@@ -522,15 +532,7 @@ def test_a_label_that_somebody_else_saved_is_not_replaced(window, predictors, wo
 def test_what_is_painted_while_a_label_is_on_its_way_is_kept_and_saved_once(
     window, predictors, work, tmp_path
 ):
-    for kind in ("rgb", "thermal"):
-        for name in ("one", "two"):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            (tmp_path / kind / f"{name}.jpg").write_bytes((work / f"{kind}.jpg").read_bytes())
-    classes = predictors["tiny"].classes
-    app = create_app(predictors, annotation=open_annotation(tmp_path, None, classes))
-    title = "return document.getElementById('pair').textContent"
-    ready = " === '{}' && document.getElementById('busy').hidden && "
-    ready += "!document.getElementById('save').disabled"
+    app = app_of_two_pairs(predictors, work, tmp_path)
     # A service far away: answers to what is saved come when the test says so.
     slow = """
         const { fetch } = window;
@@ -547,7 +549,7 @@ def test_what_is_painted_while_a_label_is_on_its_way_is_kept_and_saved_once(
     with serving(app) as address:
         window.resize(1280, 860)
         window.go(address)
-        window.wait(title + ready.format("one"))
+        window.wait(TITLE + SAVABLE.format("one"))
         window.complaints()
         window.js(slow)
         paint(window, 7)
@@ -559,7 +561,7 @@ def test_what_is_painted_while_a_label_is_on_its_way_is_kept_and_saved_once(
         said = window.wait("return document.querySelector('.toast.good')?.textContent")
         assert "since" in said
         window.wait("return document.getElementById('busy').hidden")
-        assert window.js(title) == "one"
+        assert window.js(TITLE) == "one"
         assert window.js("return document.getElementById('saved').hidden")
         assert (read_label(path)[75:85, 100:160] == 7).all()
         assert (read_label(path)[115:125, 100:160] != 7).any()
@@ -574,7 +576,7 @@ def test_what_is_painted_while_a_label_is_on_its_way_is_kept_and_saved_once(
         window.wait("return Boolean(window.answer)")
         assert window.js("return window.sent") == 2
         window.js("window.answer()")
-        window.wait(title + ready.format("two"))
+        window.wait(TITLE + SAVABLE.format("two"))
         assert (read_label(path)[115:125, 100:160] == 7).all()
         window.js(
             "document.dispatchEvent(new KeyboardEvent('keydown', { key: 's', repeat: true }))"
