@@ -108,7 +108,8 @@ training.start
 training.validation training.clicks
 training.loop
 datatools.survey datatools.words
-datatools.stats datatools.sheet datatools.writing datatools.legend datatools.splitting
+datatools.stats datatools.sheet datatools.writing datatools.legend
+datatools.splitting datatools.thermal
 datatools.init datatools.shapes datatools.listing datatools.sharding
 datatools.annotations datatools.instances
 datatools.tool_exports

@@ -1,7 +1,6 @@
 """`sartm data init`: from somebody's own folder to a data set, and what could not be decided."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,20 +13,18 @@ from sartm.data.lists import is_listable, read_list
 from sartm.data.matching import FolderPairs, pair_folder
 from sartm.data.names import SPLIT_NAMES, UNLABELLED, Role, natural_order
 from sartm.data.pairs import read_images
-from sartm.data.sets import Layout, Pair, ThermalUnit
+from sartm.data.sets import Layout, Pair
 from sartm.data.tables import format_table
 from sartm.datatools.legend import Known, Legend, read_legend
 from sartm.datatools.splitting import split_blocks
 from sartm.datatools.survey import spread_over
+from sartm.datatools.thermal import Thermal, look_at_thermal
 from sartm.datatools.writing import format_toml
 from sartm.errors import InputError
 from sartm.files import read_text, write_atomic
-from sartm.io.cameras import Camera
 from sartm.io.decode import image_size
 
 TOML, TABLE = "dataset.toml", "pairs.tsv"
-_LOOKED_AT = 8
-"""Thermal images that are opened to see what their values are."""
 _KINDS = ("rgb", "thermal", "label", "four_channel")
 
 
@@ -42,16 +39,6 @@ class Start:
     """What was found and decided."""
     questions: tuple[str, ...]
     """What could not be decided."""
-
-
-@dataclass(frozen=True)
-class _Heat:
-    """What the thermal images of a folder are."""
-
-    unit: ThermalUnit = "display"
-    resize: bool = False
-    said: tuple[str, ...] = ()
-    questions: tuple[str, ...] = ()
 
 
 def init_dataset(
@@ -137,9 +124,9 @@ def look_at_folder(
     ]
     if kept is not None:
         unit = kept.thermal.unit
-        heat = _Heat(unit, kept.thermal.resize, (f"thermal: {unit}, as {TOML} says",))
+        heat = Thermal(unit, kept.thermal.resize, (f"thermal: {unit}, as {TOML} says",))
     else:
-        heat = _Heat() if four else _look_at_heat(usable)
+        heat = Thermal() if four else look_at_thermal(usable)
     splits, how = _splits(root, usable, found, legend, anew)
     layout = Layout(
         root.resolve().name,
@@ -258,68 +245,6 @@ def _names_beside(root: Path) -> tuple[str, ...]:
             names = tuple(dict.fromkeys(line for line in lines if line))
             return names if len(names) > 1 else ()
     return ()
-
-
-def _look_at_heat(pairs: Sequence[Pair]) -> _Heat:
-    """What the values of thermal images are, and whether they have the size of RGB."""
-    some = [pair.thermal for pair in spread_over(pairs, _LOOKED_AT) if pair.thermal]
-    said, questions = [], []
-    radiometric = all(_is_radiometric(file) for file in some)
-    unit: ThermalUnit = "celsius" if radiometric else "display"
-    kinds: Counter[str] = Counter()
-    sizes: dict[Path, tuple[int, int]] = {}
-    warmest = 0.0
-    for file in some:
-        try:
-            thermal = read_images(None, file, camera=Camera(radiometric)).thermal
-        except InputError as error:
-            questions.append(f"how thermal is to be read: {error}")
-            break
-        assert thermal is not None
-        sizes[file] = (thermal.shape[0], thermal.shape[1])
-        kinds[thermal.dtype.name] += 1
-        warmest = max(warmest, float(thermal.max()))
-    if radiometric:
-        said.append("thermal: radiometric JPEG, read as degrees Celsius")
-    elif "uint16" in kinds:
-        unit = "counts"
-        said.append("thermal: 16 bits, taken as counts of the camera")
-    elif kinds and "uint8" not in kinds:
-        unit = "celsius" if warmest < 1000 else "counts"
-        said.append(f"thermal: floating-point values up to {warmest:g}, taken as {unit}")
-    elif kinds:
-        said.append("thermal: 8 bits, taken as a picture for display")
-    resize, told, asked = _compare_sizes(pairs, sizes)
-    return _Heat(unit, resize, (*said, *told), (*questions, *asked))
-
-
-def _is_radiometric(file: Path) -> bool:
-    if file.suffix.lower() not in (".jpg", ".jpeg"):
-        return False
-    try:
-        read_images(None, file, camera=Camera(radiometric=True))
-    except InputError:
-        return False
-    return True
-
-
-def _compare_sizes(
-    pairs: Sequence[Pair], sizes: dict[Path, tuple[int, int]]
-) -> tuple[bool, list[str], list[str]]:
-    """Whether thermal is to be resized; what was found; what is open."""
-    for pair in pairs:
-        if pair.thermal not in sizes or pair.rgb is None:
-            continue
-        (high, wide), (height, width) = image_size(pair.rgb), sizes[pair.thermal]
-        if (high, wide) == (height, width):
-            continue
-        found = f"thermal is {height}x{width}, RGB {high}x{wide}"
-        if abs(width * high / (height * wide) - 1) < 0.03:
-            return True, [f"{found}: taken for the same view, and resized when it is read"], []
-        return False, [], [
-            f"how thermal lies on RGB: {found}, another shape; sartm data align registers them"
-        ]  # fmt: skip
-    return False, [], []
 
 
 def _splits(
