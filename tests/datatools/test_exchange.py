@@ -460,13 +460,22 @@ def test_images_of_boxes_alone_are_not_annotated(yard: Path, tmp_path: Path) -> 
         import_annotations(yard, "coco", tmp_path / "all.json", tmp_path / "none")
 
 
-def test_labelme_beside_images_of_several_sequences(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folder", "image"),
+    [("rgb/{}", "000.png"), ("json/{}", "../../rgb/{}/000.png"), ("json", "../rgb/{}/000.png")],
+)
+def test_labelme_finds_images_of_several_sequences_from_its_files(
+    tmp_path: Path, folder: str, image: str
+) -> None:
     for number, sequence in enumerate(("seq1", "seq2")):
         for kind in ("rgb", "thermal"):
             save(tmp_path / "yard" / kind / sequence / "000.png", own_pair(number)[kind])
         shape = {"label": sequence, "points": SQUARE, "shape_type": "polygon"}
-        content = {"imagePath": "000.png", "imageHeight": 48, "imageWidth": 64, "shapes": [shape]}
-        (tmp_path / "yard/rgb" / sequence / "000.json").write_text(json.dumps(content))
+        path = image.format(sequence)
+        content = {"imagePath": path, "imageHeight": 48, "imageWidth": 64, "shapes": [shape]}
+        file = tmp_path / "yard" / folder.format(sequence) / f"{sequence}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
     import_annotations(tmp_path / "yard", "labelme", tmp_path / "yard", tmp_path / "out")
     labels = labels_of(tmp_path / "out")
     assert {name: int(label.max()) for name, label in labels.items()} == {
